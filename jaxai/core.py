@@ -1,0 +1,86 @@
+"""The contract: what a workload is, and the one state that everything needed to go on is in.
+
+A workload is a pair of pure functions, as an optax transformation is. The same `train_step` runs under
+`jax.jit`, `jax.pmap`, `jax.shard_map`, `jax.vmap` over seeds and `jax.lax.scan` over steps, because all that it
+needs is in its arguments and all that it changes is in what it returns.
+
+A step that is made for several devices (`axis_name` given) follows one rule: take the gradient of the *local* loss,
+then `pmean` the gradient. The gradient of a `pmean`ed loss is silently wrong under `pmap`, and under `shard_map` with
+`check_vma=True` it comes back already summed.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+from flax import struct
+from jax import lax
+
+PyTree = Any
+Key = jax.Array
+"""A typed key, as `jax.random.key` makes it: shape [], dtype `key<fry>`."""
+Batch = Mapping[str, jax.Array] | None
+"""Arrays whose leading axis is the batch; `None` for a workload that makes its own data, as DQN does."""
+Metrics = dict[str, jax.Array]
+
+T = TypeVar("T")
+
+
+@struct.dataclass
+class State:
+    """Everything that training needs in order to go on, one pytree.
+
+    Attributes:
+      step: [] int32, the optimizer steps taken so far; the position in the data follows from it.
+      params: replicated over devices.
+      opt_state: of the optax transformation; replicated.
+      key: typed key, never advanced: random numbers of a step come from `fold_in(key, step)`.
+      extra: replicated: batch statistics, moving averages, target parameters.
+      local: per device: environment states, replay; its leading axis divides by the device count.
+    """
+
+    step: jax.Array
+    params: PyTree
+    opt_state: PyTree
+    key: Key
+    extra: PyTree = None
+    local: PyTree = None
+
+
+class Workload(NamedTuple):
+    """Pure functions that make a training run.
+
+    Attributes:
+      init: key -> the state before the first step.
+      train_step: (state, batch) -> (state, metrics). Metrics are float32 scalars, averaged over the batch and over
+        devices; `grad_norm` is among them, so that a non-finite gradient is seen even where the loss hides it.
+      eval_step: (state, batch) -> sums and counts over the batch, exact for a ragged last batch: examples whose
+        `batch["mask"]` is 0 count nothing.
+      gradients: (state, batch) -> the gradient that `train_step` applies, shaped as `state.params`; `None` where a
+        workload has no single one. Used to name the parameter whose gradient is not finite.
+    """
+
+    init: Callable[[Key], State]
+    train_step: Callable[[State, Batch], tuple[State, Metrics]]
+    eval_step: Callable[[State, Batch], Metrics] | None = None
+    gradients: Callable[[State, Batch], PyTree] | None = None
+
+
+def pmean(tree: T, axis_name: str | None) -> T:
+    """Mean of every leaf over the devices of `axis_name`; the identity when it is None."""
+    return tree if axis_name is None else lax.pmean(tree, axis_name)
+
+
+def psum(tree: T, axis_name: str | None) -> T:
+    """Sum of every leaf over the devices of `axis_name`; the identity when it is None."""
+    return tree if axis_name is None else lax.psum(tree, axis_name)
+
+
+def device_key(key: Key, axis_name: str | None) -> Key:
+    """A key that differs between the devices of `axis_name`; the same key when it is None."""
+    return key if axis_name is None else jax.random.fold_in(key, lax.axis_index(axis_name))
+
+
+def step_key(state: State, axis_name: str | None) -> Key:
+    """The key for the random numbers of this step on this device."""
+    return device_key(jax.random.fold_in(state.key, state.step), axis_name)
