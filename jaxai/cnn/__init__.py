@@ -1,0 +1,25 @@
+"""Image classification with convolutional networks, as pure functions.
+
+>>> from jaxai import cnn
+>>> workload = cnn.make(cnn.Config(width=32))
+>>> workload._fields
+('init', 'train_step', 'eval_step', 'gradients')
+"""
+
+from jaxai.cnn.augment import Augment, augment
+from jaxai.cnn.model import Model, build
+from jaxai.cnn.step import Config, example_batch, make, make_predict, normalize
+from jaxai.optimizer import Optimizer
+
+__all__ = [
+    "Augment",
+    "Config",
+    "Model",
+    "Optimizer",
+    "augment",
+    "build",
+    "example_batch",
+    "make",
+    "make_predict",
+    "normalize",
+]

@@ -1,0 +1,158 @@
+"""The command line: train a preset, and evaluate, report on or replay the run that it leaves behind."""
+
+import dataclasses
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn
+
+import tyro
+from rich.console import Console
+
+USAGE = """usage: jaxai COMMAND ...
+
+  train PRESET [options]     train a preset, as configs/mnist_cnn.py, or go on with its run; --help after the preset
+                             explains every option
+  evaluate RUN               measure a run's checkpoint on the test set
+  report RUN...              one page with the curves, pictures and figures of a run, or of several side by side
+  replay RUN                 run a step again that left something non-finite behind, with checks on every operation
+
+COMMAND --help tells more."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the `jaxai` command; ends the process with 0, with 2 for a user's mistake, 1 for a failed run."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    commands = {"train": train, "evaluate": evaluate, "report": report, "replay": replay}
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        raise SystemExit(0 if arguments else 2)
+    if arguments[0] not in commands:
+        _fail(f"no command {arguments[0]!r}; choose {', '.join(commands)}")
+    _configure_jax()
+    try:
+        commands[arguments[0]](arguments[1:])
+    except FloatingPointError as error:
+        _fail(str(error), code=1)
+    except (ValueError, FileNotFoundError) as error:
+        if os.environ.get("JAXAI_TRACEBACK"):
+            raise
+        _fail(str(error))
+
+
+def train(arguments: Sequence[str]) -> None:
+    """`jaxai train PRESET [options]`."""
+    from jaxai.runtime.config import load_preset
+    from jaxai.runtime.seeds import train_seeds
+
+    if not arguments or arguments[0].startswith("-"):
+        _fail("give a preset first, as in: jaxai train configs/mnist_cnn.py --workdir runs/a")
+    preset, description = load_preset(arguments[0])
+    experiment = tyro.cli(
+        type(preset),
+        default=preset,
+        args=arguments[1:],
+        prog=f"jaxai train {arguments[0]}",
+        description=description,
+        config=(tyro.conf.OmitSubcommandPrefixes,),
+    )
+    console = Console()
+    interrupted = train_seeds(experiment, console)
+    if interrupted == "SIGINT":
+        raise SystemExit(130)
+    if not interrupted:
+        _report([Path(experiment.run.workdir)], Path(experiment.run.workdir) / "report.html", console)
+
+
+def evaluate(arguments: Sequence[str]) -> None:
+    """`jaxai evaluate RUN`."""
+    from jaxai.runtime.run_folder import RunFolder
+
+    def parse(
+        run: Annotated[Path, tyro.conf.Positional],
+        checkpoint: Literal["latest", "best"] = "latest",
+        data_dir: str | None = None,
+        devices: int | None = None,
+    ) -> None:
+        """Measure a run's checkpoint on the test set, and leave the figures in evaluation.json.
+
+        Args:
+          run: folder of the run
+          checkpoint: the last, or the best by its evaluation
+          data_dir: where the data is, if no longer where the run found it
+          devices: how many devices; None: all
+        """
+        folder = RunFolder(run)
+        experiment = folder.load_config()
+        where = dataclasses.replace(experiment.run, workdir=str(run), devices=devices)
+        experiment = dataclasses.replace(experiment, run=where)
+        if data_dir is not None:
+            experiment = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, dir=data_dir))
+        folder.write_json("evaluation.json", experiment.evaluate(Console(), checkpoint))
+
+    tyro.cli(parse, args=arguments, prog="jaxai evaluate")
+
+
+def report(arguments: Sequence[str]) -> None:
+    """`jaxai report RUN...`."""
+
+    def parse(runs: Annotated[tuple[Path, ...], tyro.conf.Positional], output: Path | None = None) -> None:
+        """Write one page with the curves, pictures and figures of a run, or of several side by side.
+
+        Args:
+          runs: folders of the runs
+          output: the page; default: report.html in the run's folder, or here for several
+        """
+        if not runs:
+            _fail("give the folder of a run, as in: jaxai report runs/a runs/b")
+        default = runs[0] / "report.html" if len(runs) == 1 else Path("report.html")
+        from jaxai.runtime.report import write_report
+
+        print(f"wrote {write_report(runs, output or default)}")
+
+    tyro.cli(parse, args=arguments, prog="jaxai report")
+
+
+def replay(arguments: Sequence[str]) -> None:
+    """`jaxai replay RUN`."""
+    from jaxai.runtime import nonfinite
+    from jaxai.runtime.run_folder import RunFolder
+
+    def parse(run: Annotated[Path, tyro.conf.Positional]) -> None:
+        """Run a step that left something non-finite behind once more, on one device, with NaN checks on.
+
+        Args:
+          run: folder of the run
+        """
+        folder = RunFolder(run)
+        print(nonfinite.replay(folder, folder.load_config().make()))
+
+    tyro.cli(parse, args=arguments, prog="jaxai replay")
+
+
+def _report(runs: Sequence[Path], output: Path, console: Console) -> None:
+    """The report that closes a training; a missing plotting library does not spoil the run."""
+    if importlib.util.find_spec("matplotlib") is None:
+        console.print("no report: it needs matplotlib; pip install '.[demo]' in the checkout, then jaxai report")
+        return
+    from jaxai.runtime.report import write_report
+
+    console.print(f"report: {write_report(runs, output)}", soft_wrap=True, highlight=False)
+
+
+def _configure_jax() -> None:
+    """Keeps compiled programs between runs, the small ones too: a second start takes seconds (docs of jax)."""
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        jax.config.update("jax_compilation_cache_dir", str(home / "jaxai" / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def _fail(message: str, code: int = 2) -> NoReturn:
+    print(f"jaxai: {message}", file=sys.stderr)
+    raise SystemExit(code)

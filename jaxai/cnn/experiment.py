@@ -1,0 +1,179 @@
+"""Binds the image classifier to data, evaluation and pictures: what `jaxai train` runs."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from jaxai import cnn
+from jaxai.cnn.whitening import whiten
+from jaxai.core import State
+from jaxai.data import Data, Images, load
+from jaxai.runtime import parallel, pictures, progress
+from jaxai.runtime.checkpoint import Checkpoints, Which
+from jaxai.runtime.config import Run
+from jaxai.runtime.evaluation import Evaluation
+from jaxai.runtime.loop import Outcome, Training, fit, restored_state
+from jaxai.runtime.run_folder import RunFolder
+
+WHITENING_IMAGES = 5_000
+"""As many training images give the whitening kernel (airbench)."""
+EVALUATION_BATCH = 500
+"""Images in a batch of `jaxai evaluate`; the result does not depend on it."""
+MOST_COLUMNS = 20
+"""Classes up to which a confusion matrix fits a terminal."""
+MISTAKES = 40
+"""Pictures of the mistakes that the network was most confident of."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An image classifier, the data that it learns, and the run."""
+
+    workload: Annotated[cnn.Config, tyro.conf.arg(name="")] = cnn.Config()
+    data: Data = Data()
+    epochs: float = 10.0  # times that the training data is seen
+    batch_size: int = 64  # examples in a step over all devices; 0: all of them, which is plain gradient descent
+    run: Annotated[Run, tyro.conf.arg(name="")] = Run()
+
+    def load(self) -> Images:
+        """The data; see `jaxai.data.load` for what it raises."""
+        return load(self.data)
+
+    def resolve(self, images: Images) -> "Experiment":
+        """The same with what follows from the data filled in.
+
+        Raises:
+          ValueError: no epochs, or a batch that is larger than the data.
+        """
+        examples = len(images.train["label"])
+        batch_size = self.batch_size or examples
+        if not 1 <= batch_size <= examples:
+            raise ValueError(f"batch_size is {batch_size}; expected 1 to {examples}, or 0 for all {examples} examples")
+        if self.epochs <= 0:
+            raise ValueError(f"epochs is {self.epochs}; it must be above 0")
+        optimizer = self.workload.optimizer
+        if not optimizer.decay_steps:
+            steps = max(1, round(self.epochs * (examples // batch_size)))
+            optimizer = dataclasses.replace(optimizer, decay_steps=steps)
+        workload = dataclasses.replace(
+            self.workload,
+            image_shape=images.shape,
+            num_classes=len(images.classes),
+            steps_per_epoch=examples // batch_size,
+            optimizer=optimizer,
+        )
+        return dataclasses.replace(self, workload=workload, batch_size=batch_size)
+
+    def training(self, images: Images) -> Training:
+        """What the loop needs; of a resolved experiment."""
+        held_out = {"validation": images.validation} if images.validation else {}
+        return Training(
+            make=lambda axis_name: cnn.make(self.workload, axis_name),
+            steps=max(1, round(self.epochs * self.workload.steps_per_epoch)),
+            batch_size=self.batch_size,
+            steps_per_epoch=self.workload.steps_per_epoch,
+            data=images.train,
+            splits=held_out | {"test": images.test},
+            score="validation_accuracy" if images.validation else "test_accuracy",
+            prepare=lambda state: self._whitened(state, images),
+        )
+
+    def train(self, images: Images | None = None, console: Console | None = None) -> Outcome:
+        """Trains or resumes, and leaves the pictures of the result in the run folder.
+
+        Args:
+          images: data to use instead of what `data` names.
+          console: where progress goes.
+        """
+        images = images or self.load()
+        experiment = self.resolve(images)
+        outcome = fit(experiment.training(images), experiment, console)
+        if not outcome.interrupted:
+            experiment.draw(images, outcome.state, RunFolder(self.run.workdir))
+        return outcome
+
+    def make(self) -> Any:
+        """The workload for one device; of a resolved experiment."""
+        return cnn.make(self.workload)
+
+    def evaluate(self, console: Console, which: Which = "latest", images: Images | None = None) -> dict[str, Any]:
+        """Measures a checkpoint of the run on the test set, and shows and returns what it finds.
+
+        Raises:
+          ValueError: the run has no such checkpoint.
+        """
+        images = images or self.load()
+        mesh = parallel.make_mesh(self.run.devices)
+        with Checkpoints(RunFolder(self.run.workdir).checkpoints) as checkpoints:
+            state = restored_state(self.training(images), self.run, mesh, checkpoints, which)
+        if state is None:
+            raise ValueError(f"{self.run.workdir} has no {which} checkpoint; train it first with jaxai train")
+        workload = cnn.make(self.workload, parallel.axis_name(self.run.mode))
+        measured = Evaluation(workload, images.test, mesh, self.run.mode, EVALUATION_BATCH)(state)
+        confusion = measured["confusion"]
+        per_class = {
+            name: float(row[i] / row.sum()) if row.sum() else None
+            for i, (name, row) in enumerate(zip(images.classes, confusion, strict=True))
+        }
+        result = {f"test_{k}": v for k, v in measured.items() if isinstance(v, float) and k != "count"}
+        result |= {"examples": int(measured["count"]), "step": int(state.step), "checkpoint": which}
+        _show(result, per_class, confusion, images.classes, console)
+        return result | {"per_class_accuracy": per_class, "confusion": confusion.astype(int).tolist()}
+
+    def draw(self, images: Images, state: State, folder: RunFolder) -> None:
+        """The pictures of a trained state: confusion matrix and the most confident mistakes."""
+        predict = jax.jit(cnn.make_predict(self.workload))
+        state = jax.device_put(state, jax.devices()[0])
+        tested, labels = images.test["image"], images.test["label"]
+        chunks = np.array_split(tested, max(1, len(tested) // EVALUATION_BATCH))
+        probabilities = np.concatenate([jax.nn.softmax(predict(state, chunk)) for chunk in chunks])
+        predicted, confidence = probabilities.argmax(-1), probabilities.max(-1)
+        counts = np.zeros((len(images.classes),) * 2, int)
+        np.add.at(counts, (labels, predicted), 1)
+        folder.pictures.mkdir(exist_ok=True)
+        captions = {
+            "confusion_matrix.png": "Confusion matrix on the test set: row the true class, column the predicted"
+        }
+        pictures.confusion_matrix(counts, images.classes, folder.pictures / "confusion_matrix.png")
+        wrong = np.flatnonzero(predicted != labels)
+        worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
+        if len(worst):
+            texts = [
+                f"{images.classes[predicted[i]]} not {images.classes[labels[i]]} {confidence[i]:.0%}" for i in worst
+            ]
+            pictures.image_grid(_as_uint8(tested[worst]), texts, folder.pictures / "mistakes.png")
+            captions["mistakes.png"] = (
+                f"The {len(worst)} most confident of {len(wrong)} mistakes: predicted, true, confidence"
+            )
+        folder.write_json("pictures/captions.json", captions)
+
+    def _whitened(self, state: State, images: Images) -> State:
+        if "constants" not in state.extra:
+            return state
+        sample = cnn.normalize(self.workload, jnp.asarray(images.train["image"][:WHITENING_IMAGES]))
+        return state.replace(extra=whiten(state.extra, sample))
+
+
+def _show(
+    result: dict[str, Any], per_class: dict[str, float | None], confusion: np.ndarray, classes: Any, console: Console
+) -> None:
+    console.print(progress.results(result, title="Test set"))
+    table = Table("true \\ predicted", *classes, "accuracy", title="Confusion matrix")
+    if len(classes) > MOST_COLUMNS:
+        table = Table("class", "accuracy", title="Accuracy by class")
+    for name, row in zip(classes, confusion, strict=True):
+        counts = [f"{int(count)}" for count in row] if len(classes) <= MOST_COLUMNS else []
+        accuracy = per_class[name]
+        table.add_row(name, *counts, "none" if accuracy is None else f"{accuracy:.4f}")
+    console.print(table)
+
+
+def _as_uint8(images: np.ndarray) -> np.ndarray:
+    return images if images.dtype == np.uint8 else np.clip(images * 255, 0, 255).astype(np.uint8)

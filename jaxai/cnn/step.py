@@ -1,0 +1,217 @@
+"""Image classification: the configuration, and the pure functions that train and evaluate it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax import lax
+
+from jaxai import optimizer as optimizers
+from jaxai.cnn.augment import Augment, TestTime, augment, test_time
+from jaxai.cnn.model import Model, build
+from jaxai.core import Batch, Key, Metrics, PyTree, State, Workload, pmean, psum, step_key
+from jaxai.optimizer import Optimizer
+
+CPU_BLOCK = 32
+"""Images per gradient block on CPU: what im2col makes of so many still fits the caches (benchmarks/README.md)."""
+
+
+@dataclass(frozen=True)
+class Config(Model):
+    """A network (the fields of `Model`) and how it is trained."""
+
+    image_shape: tuple[int, int, int] = (32, 32, 3)  # height, width and channels of an image; pixels
+    num_classes: int = 10  # labels are 0 to num_classes - 1
+    image_mean: tuple[float, ...] = (0.5,)  # subtracted from images scaled to [0, 1], for each channel or for all
+    image_std: tuple[float, ...] = (0.5,)  # what is left is divided by this, for each channel or for all
+    optimizer: Optimizer = Optimizer()
+    augment: Augment = Augment()
+    label_smoothing: float = 0.0  # share of the label spread evenly over all classes (Szegedy et al. 2016)
+    ema_decay: float = 0.0  # decay of the moving average of the weights that evaluation uses; 0 evaluates the weights
+    gradient_blocks: int = 0  # blocks that a batch's gradient is accumulated over; 0: one, and on CPU as fit its caches
+    steps_per_epoch: int = 1  # optimizer steps in an epoch; filled in from the data
+    test_time: TestTime = "none"  # views of a test image whose logits are averaged
+
+
+def make(config: Config, axis_name: str | None = None) -> Workload:
+    """The pure functions of an image classifier.
+
+    A batch is `{"image": [batch, height, width, channels] uint8 in [0, 255] or float in [0, 1], "label": [batch]
+    int32}`, with optional `"index"` ([batch] int32, the example's place in the data, for alternating flips) in
+    training and optional `"mask"` ([batch], 1 for examples that count) in evaluation.
+
+    Args:
+      config: the network and how it is trained.
+      axis_name: the mapped axis over devices (`pmap`, `shard_map`); None for one device and for `jit` over a mesh.
+
+    Returns:
+      A workload. Training metrics: `loss` (mean cross-entropy in nats), `accuracy`, `grad_norm` (before clipping),
+      `learning_rate`. Evaluation sums: `loss`, `accuracy`, `top5_accuracy`, `count`, and `confusion`
+      ([num_classes, num_classes] counts, row the true label, column the predicted).
+
+    Raises:
+      ValueError: a field has a value that cannot be trained with; one line that names it.
+    """
+    _check(config)
+    network = build(config, config.num_classes, axis_name)
+    transform = optimizers.make(config.optimizer)
+    learning_rate = optimizers.schedule(config.optimizer)
+    predict = make_predict(config)
+
+    def init(key: Key) -> State:
+        key, params_key = jax.random.split(key)
+        variables = dict(network.init(params_key, jnp.zeros((1, *config.image_shape)), train=False))
+        params = variables.pop("params")
+        extra = variables | ({"ema": jax.tree.map(jnp.copy, params)} if config.ema_decay else {})
+        return State(jnp.int32(0), params, transform.init(params), key, extra=extra)
+
+    def loss_fn(
+        params: PyTree, variables: PyTree, images: jax.Array, labels: jax.Array, key: Key
+    ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
+        logits, updated = network.apply(
+            {"params": params, **variables}, images, train=True, rngs={"dropout": key}, mutable=["batch_stats"]
+        )
+        loss = optax.softmax_cross_entropy(logits, optax.smooth_labels(labels, config.label_smoothing)).mean()
+        accuracy = (logits.argmax(-1) == labels.argmax(-1)).mean()
+        return loss, (variables | updated, {"loss": loss, "accuracy": accuracy})
+
+    def gradient(state: State, batch: Batch) -> tuple[PyTree, PyTree, Metrics]:
+        """Gradient, variables and metrics, averaged over the batch and over devices."""
+        assert batch is not None
+        augment_key, dropout_key = jax.random.split(step_key(state, axis_name))
+        images, labels = augment(
+            config.augment,
+            augment_key,
+            normalize(config, batch["image"]),
+            jax.nn.one_hot(batch["label"], config.num_classes),
+            epoch=state.step // config.steps_per_epoch,
+            example_index=batch.get("index"),
+        )
+        variables = {name: value for name, value in state.extra.items() if name != "ema"}
+        value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+        blocks = _gradient_blocks(config, len(images))
+        if blocks == 1:
+            (_, (variables, metrics)), grads = value_and_grad(state.params, variables, images, labels, dropout_key)
+        else:
+
+            def accumulate(carry: PyTree, block: PyTree) -> tuple[PyTree, None]:
+                total, variables = carry
+                (_, (variables, metrics)), grads = value_and_grad(state.params, variables, *block)
+                return (jax.tree.map(jnp.add, total, (grads, metrics)), variables), None
+
+            zeros = jax.tree.map(jnp.zeros_like, (state.params, {"loss": 0.0, "accuracy": 0.0}))
+            inputs = (_split(images, blocks), _split(labels, blocks), jax.random.split(dropout_key, blocks))
+            (total, variables), _ = lax.scan(accumulate, (zeros, variables), inputs)
+            grads, metrics = jax.tree.map(lambda leaf: leaf / blocks, total)
+        grads, metrics = pmean((grads, metrics), axis_name)
+        return grads, variables, metrics
+
+    def train_step(state: State, batch: Batch) -> tuple[State, Metrics]:
+        grads, extra, metrics = gradient(state, batch)
+        updates, opt_state = transform.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        if config.ema_decay:
+            # Early on the average follows faster, so that it forgets the random start (as TensorFlow's num_updates).
+            decay = jnp.minimum(config.ema_decay, (1 + state.step) / (10 + state.step))
+            extra = extra | {"ema": optax.incremental_update(params, state.extra["ema"], 1 - decay)}
+        metrics |= {"grad_norm": optax.global_norm(grads), "learning_rate": learning_rate(state.step)}
+        state = state.replace(step=state.step + 1, params=params, opt_state=opt_state, extra=extra)
+        return state, jax.tree.map(lambda metric: jnp.asarray(metric, jnp.float32), metrics)
+
+    def eval_step(state: State, batch: Batch) -> Metrics:
+        assert batch is not None
+        logits, labels = predict(state, batch["image"]), batch["label"]
+        mask = batch.get("mask", jnp.ones(len(labels)))
+        top5 = lax.top_k(logits, min(5, config.num_classes))[1]
+        true, predicted = (jax.nn.one_hot(x, config.num_classes) for x in (labels, logits.argmax(-1)))
+        sums = {
+            "loss": jnp.sum(mask * optax.softmax_cross_entropy_with_integer_labels(logits, labels)),
+            "accuracy": jnp.sum(mask * (logits.argmax(-1) == labels)),
+            "top5_accuracy": jnp.sum(mask * (top5 == labels[:, None]).any(-1)),
+            "count": mask.sum(),
+            "confusion": (true * mask[:, None]).T @ predicted,
+        }
+        return psum(sums, axis_name)
+
+    return Workload(init, train_step, eval_step, lambda state, batch: gradient(state, batch)[0])
+
+
+def make_predict(config: Config) -> Callable[[State, jax.Array], jax.Array]:
+    """(state, images [batch, height, width, channels]) -> float32 logits [batch, num_classes], as evaluation sees them.
+
+    Uses the averaged weights where `ema_decay` is set, and the views of `test_time`.
+    """
+    network = build(config, config.num_classes)
+
+    def predict(state: State, images: jax.Array) -> jax.Array:
+        variables = {name: value for name, value in state.extra.items() if name != "ema"}
+        params = state.extra.get("ema", state.params)
+
+        def logits(images: jax.Array) -> jax.Array:
+            return network.apply({"params": params, **variables}, images, train=False)
+
+        return test_time(logits, normalize(config, images), config.test_time)
+
+    return predict
+
+
+def normalize(config: Config, images: jax.Array) -> jax.Array:
+    """Images as the network sees them: float32, scaled to [0, 1] if uint8, less `image_mean`, over `image_std`."""
+    scaled = images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images.astype(jnp.float32)
+    return (scaled - jnp.array(config.image_mean)) / jnp.array(config.image_std)
+
+
+def example_batch(config: Config, batch_size: int) -> dict[str, Any]:
+    """Shapes and dtypes of a training batch, to lower and to count with."""
+    return {
+        "image": jax.ShapeDtypeStruct((batch_size, *config.image_shape), jnp.uint8),
+        "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
+        "index": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
+    }
+
+
+def _check(config: Config) -> None:
+    channels = config.image_shape[-1]
+    for name, value in (("image_mean", config.image_mean), ("image_std", config.image_std)):
+        if len(value) not in (1, channels):
+            raise ValueError(f"{name} has {len(value)} values; give one for all channels or one for each of {channels}")
+    if min(config.image_std) <= 0:
+        raise ValueError(f"image_std is {config.image_std}; every value must be above 0")
+    if not 0 <= config.label_smoothing < 1:
+        raise ValueError(f"label_smoothing is {config.label_smoothing}; it must be at least 0 and below 1")
+    if not 0 <= config.ema_decay < 1:
+        raise ValueError(f"ema_decay is {config.ema_decay}; it must be at least 0 and below 1")
+    if config.gradient_blocks < 0:
+        raise ValueError(f"gradient_blocks is {config.gradient_blocks}; it must be at least 1, or 0 for automatic")
+    if config.num_classes < 2:
+        raise ValueError(f"num_classes is {config.num_classes}; a classifier needs at least 2")
+
+
+def _gradient_blocks(config: Config, batch_size: int) -> int:
+    if config.gradient_blocks:
+        if batch_size % config.gradient_blocks:
+            raise ValueError(
+                f"gradient_blocks is {config.gradient_blocks}, which does not divide the batch of {batch_size} on a"
+                " device; choose a divisor"
+            )
+        return config.gradient_blocks
+    # Batch statistics are of the whole batch, so only a network without them gets blocks that nobody asked for.
+    if jax.default_backend() == "cpu" and not _has_batch_statistics(config) and batch_size % CPU_BLOCK == 0:
+        return batch_size // CPU_BLOCK
+    return 1
+
+
+def _has_batch_statistics(config: Config) -> bool:
+    network: nn.Module = build(config, config.num_classes)
+    images = jax.ShapeDtypeStruct((1, *config.image_shape), jnp.float32)
+    variables = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), images)
+    return "batch_stats" in variables
+
+
+def _split(leaf: jax.Array, blocks: int) -> jax.Array:
+    """[batch, ...] -> [blocks, batch / blocks, ...], each block from every device's share of a sharded batch."""
+    return leaf.reshape(-1, blocks, *leaf.shape[1:]).swapaxes(0, 1)

@@ -1,0 +1,87 @@
+"""The position in the data as a pure function of the step: nothing but `State.step` is saved to resume.
+
+Each epoch visits the examples in an order of its own, which depends on the key and the epoch's number alone. The
+examples that do not fill the last batch of an epoch are left out of it. A batch of all examples gives plain gradient
+descent, a batch of one stochastic gradient descent.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxai.core import Key
+
+
+def permutation(key: Key, epoch: int | jax.Array, examples: int) -> jax.Array:
+    """The order of one epoch, [examples] int32, each position once."""
+    return jax.random.permutation(jax.random.fold_in(key, epoch), jnp.arange(examples, dtype=jnp.int32))
+
+
+def batch_indices(key: Key, step: int | jax.Array, steps: int, batch_size: int, examples: int) -> jax.Array:
+    """Which examples the steps [step, step + steps) learn from, [steps, batch_size] int32.
+
+    Pure, and `step` may be traced. It permutes anew at each call; outside of jit, `Epochs` remembers.
+    """
+    per_epoch = batches_per_epoch(examples, batch_size)
+    first = jnp.asarray(step, jnp.int32) // per_epoch
+    # From the worst place to begin, the last batch of an epoch, this many epochs are touched.
+    touched = 1 + (steps + per_epoch - 2) // per_epoch
+    orders = jax.vmap(lambda epoch: permutation(key, epoch, examples))(first + jnp.arange(touched, dtype=jnp.int32))
+    batches = orders[:, : per_epoch * batch_size].reshape(touched * per_epoch, batch_size)
+    return jax.lax.dynamic_slice_in_dim(batches, step - first * per_epoch, steps)
+
+
+def batches_per_epoch(examples: int, batch_size: int) -> int:
+    """Number of full batches in an epoch.
+
+    Raises:
+      ValueError: `batch_size` is below 1, or not even one batch can be filled.
+    """
+    if not 1 <= batch_size <= examples:
+        raise ValueError(
+            f"batch_size is {batch_size}; expected 1 to {examples}, the number of training examples "
+            f"(all of them at once is plain gradient descent)"
+        )
+    return examples // batch_size
+
+
+class Epochs:
+    """`batch_indices` for a training loop: the orders of the last few epochs are kept on the host.
+
+    On the host, because that is where a stream gathers, and because a slice of it costs no compilation.
+
+    Attributes:
+      examples: number of training examples.
+      batch_size: examples a step, over all devices.
+      batches: number of steps in an epoch.
+    """
+
+    def __init__(self, key: Key, examples: int, batch_size: int) -> None:
+        self.examples, self.batch_size = examples, batch_size
+        self.batches = batches_per_epoch(examples, batch_size)
+        order = jax.jit(permutation, static_argnums=2)
+
+        @functools.lru_cache(maxsize=2)
+        def batches_of(epoch: int) -> np.ndarray:
+            whole = np.asarray(order(key, np.int32(epoch), examples))
+            return whole[: self.batches * batch_size].reshape(self.batches, batch_size)
+
+        self._batches_of = batches_of
+
+    def host_indices(self, step: int, steps: int) -> np.ndarray:
+        """Which examples the steps [step, step + steps) learn from, [steps, batch_size] int32 on the host."""
+        if step < 0 or steps < 1:
+            raise ValueError(f"step is {step} and steps {steps}; expected at least 0 and 1")
+        parts, stop = [], step + steps
+        while step < stop:
+            epoch, first = divmod(step, self.batches)
+            last = min(self.batches, first + stop - step)
+            parts.append(self._batches_of(epoch)[first:last])
+            step += last - first
+        return np.concatenate(parts)
+
+    def indices(self, step: int, steps: int) -> jax.Array:
+        """As `host_indices`, on the default device."""
+        return jnp.asarray(self.host_indices(step, steps))

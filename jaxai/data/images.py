@@ -1,0 +1,133 @@
+"""Labelled images as NumPy arrays, whatever they come from: `load(Data(source="mnist5k"))`."""
+
+import difflib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from jaxai.data import cache, cifar, folder, idx, mnist5k, synthetic, tfds
+from jaxai.data.decode import resize_all
+from jaxai.data.holdout import stratified
+from jaxai.data.source import Decoded, Source, Split
+from jaxai.data.validate import check
+
+SOURCES = ("mnist5k", "synthetic", "idx", "cifar", "folder", "tfds:mnist", "tfds:cifar10", "tfds:NAME")
+SHORT_NAMES = {"mnist": "tfds:mnist", "cifar10": "tfds:cifar10"}
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which images to learn from, and where they are."""
+
+    source: str = "mnist5k"  # mnist5k, synthetic, idx, cifar, folder, or tfds:NAME such as tfds:mnist and tfds:cifar10
+    dir: str | None = None  # folder that holds the files of idx, cifar and folder, or the tfds data_dir
+    cache: str = "auto"  # folder for decoded arrays; auto: $JAXAI_CACHE or the user's cache folder; off: keep none
+    resize: int | None = None  # pixels a side: scale the shorter side of each image to it, crop the centre to a square
+    validation_fraction: float = 0.0  # share of the training images of each class to hold out for validation, below 1
+    image_shape: tuple[int, int, int] = (32, 32, 3)  # height, width and channels of synthetic images
+    num_classes: int = 10  # number of classes of synthetic data and of idx files, which do not tell it
+    examples: int = 50_000  # number of synthetic training images
+    test_examples: int = 10_000  # number of synthetic test images
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """One labelled set for image classification.
+
+    Each split is {"image": uint8 [examples, height, width, channels], "label": int32 [examples]}.
+
+    Attributes:
+      train: to learn from.
+      test: to measure the result on.
+      classes: the class names, in label order.
+      name: the source that it was loaded from.
+      validation: held out of the training examples to choose by; None unless `validation_fraction` asks for it.
+    """
+
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+    name: str
+    validation: Split | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels."""
+        height, width, channels = self.train["image"].shape[1:]
+        return height, width, channels
+
+
+def load(config: Data) -> Images:
+    """Read a set of images, from the cache of decoded arrays where it can.
+
+    Raises:
+      FileNotFoundError: the data is not there; one line says where it was looked for and what prepares it.
+      ValueError: a field of `config`, or the data, is wrong; one line names the file, the index and the value.
+    """
+    if not 0 <= config.validation_fraction < 1:
+        raise ValueError(f"validation_fraction is {config.validation_fraction}; expected at least 0 and below 1")
+    if config.resize is not None and config.resize < 1:
+        raise ValueError(f"resize is {config.resize}; expected at least 1 pixel")
+    source = _source(config)
+    train, test, classes = cache.decoded(source, config.cache)
+    for name, split in (("train", train), ("test", test)):
+        check(split["image"], split["label"], len(classes), f"{source.name} {name}")
+    shapes = [split["image"].shape[1:] for split in (train, test)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"{source.name}: training images are {shapes[0]}, but test images {shapes[1]}; use resize")
+    images = Images(train, test, classes, source.name)
+    return _with_validation(images, config.validation_fraction) if config.validation_fraction else images
+
+
+def _source(config: Data) -> Source:
+    name = SHORT_NAMES.get(config.source, config.source)
+    if name.startswith("tfds:"):
+        return tfds.source(name.removeprefix("tfds:"), config.dir, config.resize)
+    match name:
+        case "synthetic":
+            if config.resize is not None:
+                raise ValueError("resize does not apply to synthetic data; set image_shape")
+            return synthetic.source(config.image_shape, config.num_classes, config.examples, config.test_examples)
+        case "folder":
+            return folder.source(_dir(config), config.resize)
+        case "mnist5k":
+            found = mnist5k.source()
+        case "idx":
+            found = idx.source(_dir(config), config.num_classes)
+        case "cifar":
+            found = cifar.source(_dir(config))
+        case _:
+            near = difflib.get_close_matches(name, (*SOURCES, *SHORT_NAMES), n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"no data source {config.source}; expected one of {', '.join(SOURCES)}{hint}")
+    return found if config.resize is None else _resized(found, config.resize)
+
+
+def _dir(config: Data) -> Path:
+    if config.dir is None:
+        raise ValueError(f"data source {config.source} needs --data.dir: the folder that holds its files")
+    return Path(config.dir).expanduser().resolve()
+
+
+def _resized(source: Source, size: int) -> Source:
+    def decode() -> Decoded:
+        whole = source.decode()
+        train, test = ({**split, "image": resize_all(split["image"], size)} for split in (whole.train, whole.test))
+        return whole._replace(train=train, test=test)
+
+    return source._replace(options={**source.options, "resize": size}, decode=decode)
+
+
+def _with_validation(images: Images, fraction: float) -> Images:
+    kept, held_out = stratified(images.train["label"], fraction)
+    if not len(kept) or not len(held_out):
+        raise ValueError(
+            f"validation_fraction {fraction} of {len(images.train['label'])} training images holds out {len(held_out)} "
+            f"and keeps {len(kept)}; expected at least one of each"
+        )
+    return replace(images, train=_take(images.train, kept), validation=_take(images.train, held_out))
+
+
+def _take(split: Split, positions: np.ndarray) -> Split:
+    return {key: array[positions] for key, array in split.items()}

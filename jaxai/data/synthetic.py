@@ -1,0 +1,39 @@
+"""Random images of any shape with a signal that can be learnt, for benchmarks and tests."""
+
+import numpy as np
+
+from jaxai.data.source import Decoded, Source, Split
+
+BLOCK = 4096
+SIGNAL = 63
+"""Amplitude of the class pattern; the other 192 of 255 grey levels are uniform noise."""
+
+
+def source(image_shape: tuple[int, ...], num_classes: int, examples: int, test_examples: int) -> Source:
+    """Uniform noise over one fixed random pattern a class; the same arrays for the same arguments."""
+    if len(image_shape) != 3 or min(image_shape) < 1:
+        raise ValueError(f"image_shape is {image_shape}; expected height, width and channels, each at least 1")
+    for name, value in (("num_classes", num_classes), ("examples", examples), ("test_examples", test_examples)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}; expected at least 1 for synthetic data")
+
+    def decode() -> Decoded:
+        random = np.random.default_rng(0)
+        patterns = random.integers(0, 2, (num_classes, *image_shape), np.uint8) * np.uint8(SIGNAL)
+        train = _draw(random, patterns, examples)
+        test = _draw(random, patterns, test_examples)
+        return Decoded(train, test, tuple(str(label) for label in range(num_classes)))
+
+    return Source("synthetic", (), {}, decode)
+
+
+def _draw(random: np.random.Generator, patterns: np.ndarray, examples: int) -> Split:
+    labels = random.permutation(np.arange(examples, dtype=np.int32) % len(patterns))
+    images = np.empty((examples, *patterns.shape[1:]), np.uint8)
+    for start in range(0, examples, BLOCK):
+        block = images[start : start + BLOCK]
+        # Bounded integers take ten times as long as bytes.
+        noise = np.frombuffer(random.bytes(block.size), np.uint8).reshape(block.shape)
+        block[:] = noise - noise // 4
+        block += patterns[labels[start : start + BLOCK]]
+    return {"image": images, "label": labels}

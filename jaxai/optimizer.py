@@ -1,0 +1,211 @@
+"""The optimizer of a run, shared by all workloads: an optax one by name, a schedule, weight decay and clipping.
+
+>>> import jax.numpy as jnp
+>>> transformation = make(Optimizer(name="sgd", learning_rate=0.1, momentum=0.9, nesterov=True))
+>>> state = transformation.init({"kernel": jnp.ones((2, 2))})
+"""
+
+import ast
+import difflib
+import functools
+import inspect
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import optax
+import optax.contrib
+
+from jaxai.core import PyTree
+
+Schedule = Literal["constant", "cosine", "linear", "step"]
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """What turns gradients into updates. A field left at None keeps optax's own default for that optimizer."""
+
+    name: str = "adam"  # sgd, adam, adamw, lion, muon, rmsprop, or any other optimizer of optax by its name there
+    learning_rate: float = 1e-3  # at the end of the warm-up
+    schedule: Schedule = "constant"  # of the learning rate after the warm-up
+    warmup_steps: int = 0  # steps over which the learning rate rises linearly from 0
+    decay_steps: int = 0  # steps over which the schedule runs, warm-up included; 0: the length of the run
+    final_fraction: float = 0.0  # of the learning rate, at the end of a cosine or linear schedule
+    step_boundaries: tuple[float, ...] = (0.5, 0.75)  # shares of decay_steps at which a step schedule falls
+    step_factor: float = 0.1  # what a step schedule multiplies the learning rate by at each boundary
+    momentum: float | None = None  # decay rate of the momentum (sgd, rmsprop, muon, ...)
+    nesterov: bool | None = None  # Nesterov's form of the momentum
+    b1: float | None = None  # decay rate of the mean of gradients (adam and its kin)
+    b2: float | None = None  # decay rate of the mean of squared gradients (adam and its kin)
+    eps: float | None = None  # added to the denominator (adam and its kin)
+    weight_decay: float = (
+        0.0  # of kernels only; decoupled for adamw, lion, muon and their like, L2 in the gradient else
+    )
+    clip_norm: float = 0.0  # gradients of a larger global norm are scaled down to it; 0: off
+    parameters: tuple[str, ...] = ()  # further arguments of the optax optimizer, each as name=value
+
+
+FIELDS = ("momentum", "nesterov", "b1", "b2", "eps")
+# Where optax calls a field differently.
+SYNONYMS = {"muon": {"momentum": "beta", "b1": "adam_b1", "b2": "adam_b2"}, "signum": {"momentum": "beta"}}
+OURS = ("learning_rate", "weight_decay", "mask", "weight_decay_mask", "muon_weight_dimension_numbers")
+CONTRIBUTED = ("muon", "ademamix", "adopt", "prodigy")
+# These want more than gradients (values of the loss, a key), or are deprecated.
+EXCLUDED = ("lbfgs", "noisy_sgd", "optimistic_adam")
+# optax takes a number for these, not a schedule.
+UNSCHEDULED = ("rprop", "sm3")
+
+
+def make(optimizer: Optimizer) -> optax.GradientTransformation:
+    """The optax transformation: clip by global norm, then L2 where the decay is not decoupled, then the optimizer.
+
+    Weight decay is on kernels only (`kernels`). Where the optax optimizer takes it with a mask (adamw, lion, lamb,
+    muon, ...) it is decoupled, times the learning rate (Loshchilov and Hutter 2019, arXiv:1711.05101); for all others,
+    sgd and adam among them, it is added to the gradient, as in PyTorch. Muon (Jordan et al. 2024) orthogonalises
+    every kernel, those of convolutions as [height * width * in, out] matrices; the rest goes to its Adam.
+
+    Raises:
+      ValueError: an unknown optimizer or parameter, or a value out of its range; the message names it.
+    """
+    constructor, accepted = find(optimizer.name)
+    rate: Any = schedule(optimizer)
+    if optimizer.name in UNSCHEDULED:
+        if optimizer.schedule != "constant" or optimizer.warmup_steps > 0:
+            raise ValueError(f"optimizer.name is {optimizer.name!r}, which takes no schedule and no warm-up")
+        rate = optimizer.learning_rate
+    arguments: dict[str, Any] = {"learning_rate": rate, **fields(optimizer, accepted), **parse(optimizer, accepted)}
+    if optimizer.weight_decay < 0 or optimizer.clip_norm < 0:
+        raise ValueError(
+            f"optimizer.weight_decay is {optimizer.weight_decay} and optimizer.clip_norm {optimizer.clip_norm}, "
+            "expected neither below 0"
+        )
+    if optimizer.name == "muon":
+        arguments["muon_weight_dimension_numbers"] = matrices
+        if "adam_learning_rate" in arguments:
+            share = arguments["adam_learning_rate"] / optimizer.learning_rate
+            arguments["adam_learning_rate"] = lambda step: share * rate(step)
+    mask = next((name for name in ("mask", "weight_decay_mask") if name in accepted), None)
+    decoupled = mask is not None and "weight_decay" in accepted
+    if decoupled:
+        # Given even when 0: some have another default in optax.
+        arguments |= {"weight_decay": optimizer.weight_decay, str(mask): kernels}
+    chain: list[optax.GradientTransformation] = []
+    if optimizer.clip_norm > 0:
+        chain.append(optax.clip_by_global_norm(optimizer.clip_norm))
+    if optimizer.weight_decay > 0 and not decoupled:
+        chain.append(optax.add_decayed_weights(optimizer.weight_decay, mask=kernels))
+    return optax.chain(*chain, constructor(**arguments))
+
+
+def schedule(optimizer: Optimizer) -> optax.Schedule:
+    """The learning rate at each step, counted from 0: a linear warm-up from 0, then the schedule.
+
+    Raises:
+      ValueError: a schedule that is not constant without its length, or a value out of its range.
+    """
+    kind, warmup, steps = optimizer.schedule, optimizer.warmup_steps, optimizer.decay_steps
+    if kind not in get_args(Schedule):
+        raise ValueError(f"optimizer.schedule is {kind!r}, expected one of {', '.join(get_args(Schedule))}")
+    # A traced learning rate, as in a sweep under vmap, has no value to look at.
+    if isinstance(optimizer.learning_rate, float | int) and not optimizer.learning_rate >= 0:
+        raise ValueError(f"optimizer.learning_rate is {optimizer.learning_rate}, expected 0 or more")
+    if warmup < 0 or steps < 0:
+        raise ValueError(f"optimizer.warmup_steps is {warmup} and optimizer.decay_steps {steps}, expected 0 or more")
+    if kind != "constant" and steps <= warmup:
+        raise ValueError(
+            f"optimizer.decay_steps is {steps}, expected more than the {warmup} of optimizer.warmup_steps "
+            f"for the schedule {kind!r}"
+        )
+    boundaries = optimizer.step_boundaries
+    if kind == "step" and not all(0 < boundary < 1 for boundary in boundaries):
+        raise ValueError(f"optimizer.step_boundaries are {boundaries}, expected shares of decay_steps between 0 and 1")
+
+    def rate(step: jax.typing.ArrayLike) -> jax.Array:
+        step = jnp.asarray(step, jnp.float32)
+        done = jnp.clip((step - warmup) / max(steps - warmup, 1), 0, 1)
+        fraction: jax.Array | float = 1.0
+        if kind == "cosine":
+            fraction = optimizer.final_fraction + (1 - optimizer.final_fraction) * (1 + jnp.cos(jnp.pi * done)) / 2
+        elif kind == "linear":
+            fraction = 1 + (optimizer.final_fraction - 1) * done
+        elif kind == "step":
+            fallen = sum((step >= round(boundary * steps)).astype(jnp.float32) for boundary in boundaries)
+            fraction = optimizer.step_factor**fallen
+        rising = jnp.minimum(step / warmup, 1) if warmup else jnp.ones([])
+        return optimizer.learning_rate * rising * fraction
+
+    return rate
+
+
+def kernels(params: PyTree) -> PyTree:
+    """Which leaves are kernels: of two axes or more, and named neither bias nor scale. The tree of `params`, bools."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf.ndim >= 2 and str(getattr(path[-1], "key", "")) not in ("bias", "scale"), params
+    )
+
+
+def matrices(params: PyTree) -> PyTree:
+    """How Muon reads each kernel as a matrix, the last axis its outputs; None where Adam takes over."""
+    return jax.tree.map(
+        lambda leaf, kernel: (
+            optax.contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1) if kernel else None
+        ),
+        params,
+        kernels(params),
+    )
+
+
+def find(name: str) -> tuple[Callable[..., optax.GradientTransformation], set[str]]:
+    """The optax optimizer of a name, and the names of its arguments."""
+    found = {**vars(optax), **{key: getattr(optax.contrib, key) for key in CONTRIBUTED}}
+    signatures = {
+        key: set(inspect.signature(value).parameters)
+        for key, value in found.items()
+        if isinstance(value, types.FunctionType | functools.partial) and not key.startswith(("_", "scale_by_"))
+    }
+    optimizers = sorted(key for key in signatures if "learning_rate" in signatures[key] and key not in EXCLUDED)
+    if name not in optimizers:
+        near = difflib.get_close_matches(name, optimizers, n=3, cutoff=0.5) or optimizers
+        raise ValueError(f"optimizer.name is {name!r}, which optax does not have: did you mean {' or '.join(near)}?")
+    return found[name], signatures[name]
+
+
+def fields(optimizer: Optimizer, accepted: set[str]) -> dict[str, Any]:
+    """The arguments that the fields of the config give, None left out."""
+    names = SYNONYMS.get(optimizer.name, {})
+    arguments = {}
+    for field in FIELDS:
+        value = getattr(optimizer, field)
+        name = names.get(field, field)
+        if value is None:
+            continue
+        if name not in accepted:
+            possible = [field for field in FIELDS if names.get(field, field) in accepted]
+            raise ValueError(
+                f"optimizer.{field} is {value}, but {optimizer.name} takes none: leave it out"
+                + (f"; it takes {', '.join(possible)}" if possible else "")
+            )
+        arguments[name] = value
+    return arguments
+
+
+def parse(optimizer: Optimizer, accepted: set[str]) -> dict[str, Any]:
+    """The arguments that `parameters` gives, values read as Python literals, as text where they are none."""
+    arguments: dict[str, Any] = {}
+    for parameter in optimizer.parameters:
+        name, equals, text = parameter.partition("=")
+        if not equals:
+            raise ValueError(f"optimizer.parameters has {parameter!r}, expected name=value")
+        if name not in accepted or name in OURS:
+            known = ", ".join(sorted(accepted.difference(OURS))) or "none"
+            raise ValueError(
+                f"optimizer.parameters has {name!r}, which {optimizer.name} does not take; it takes {known}"
+            )
+        try:
+            arguments[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            arguments[name] = text
+    return arguments

@@ -1,0 +1,92 @@
+"""Exact evaluation of a state over a whole split, in as few calls as it fits on the device."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxai.core import State, Workload
+from jaxai.runtime import parallel
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class Evaluations:
+    """The evaluation of several splits: one call gives `{"test_loss": ..., "test_accuracy": ...}`."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        splits: Mapping[str, Arrays],
+        mesh: Mesh,
+        mode: parallel.Mode,
+        batch_size: int,
+        chunk: int | None = None,
+    ):
+        self._splits = {
+            name: Evaluation(workload, arrays, mesh, mode, batch_size, chunk) for name, arrays in splits.items()
+        }
+
+    def __call__(self, state: State) -> dict[str, float]:
+        """The scalar metrics of every split, each with the split's name before its own."""
+        return {
+            f"{split}_{name}": value
+            for split, evaluation in self._splits.items()
+            for name, value in evaluation(state).items()
+            if isinstance(value, float) and name != "count"
+        }
+
+
+class Evaluation:
+    """Sums `eval_step` over a split; the ragged last batch is padded and its padding masked.
+
+    Args:
+      workload: made with `parallel.axis_name(mode)`.
+      arrays: the split, leaves [examples, ...].
+      mesh: devices.
+      mode: engine.
+      batch_size: examples in a batch over all devices; rounded up to a multiple of the devices.
+      chunk: examples that are on the device at a time; None: all of them, and they stay there.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        arrays: Arrays,
+        mesh: Mesh,
+        mode: parallel.Mode,
+        batch_size: int,
+        chunk: int | None = None,
+    ):
+        assert workload.eval_step is not None
+        examples = len(next(iter(arrays.values())))
+        batch_size = -(-min(batch_size, examples) // mesh.size) * mesh.size
+        chunk = examples if chunk is None else min(examples, chunk)
+        self._mesh, self._mode, self._batch_size = mesh, mode, batch_size
+        self._call = parallel.compile_evaluation(workload.eval_step, mesh, mode)
+        self._chunks = [{k: v[i : i + chunk] for k, v in arrays.items()} for i in range(0, examples, chunk)]
+        if len(self._chunks) == 1:
+            self._chunks = [parallel.place_dataset(self._chunks[0], mesh)]
+
+    def __call__(self, state: State) -> dict[str, Any]:
+        """Means of what `eval_step` sums (floats), and its arrays as they are (NumPy), with `count`."""
+        totals: dict[str, Any] = {}
+        for arrays in self._chunks:
+            batches = self._batches(len(next(iter(arrays.values()))))
+            sums = jax.device_get(self._call(state, batches, parallel.place_dataset(arrays, self._mesh)))
+            totals = {name: totals.get(name, 0) + np.asarray(value, np.float64) for name, value in sums.items()}
+        count = float(totals.pop("count"))
+        means = {name: float(total) / count if total.ndim == 0 else total for name, total in totals.items()}
+        return means | {"count": count}
+
+    def _batches(self, examples: int) -> Any:
+        steps = -(-examples // self._batch_size)
+        index = np.arange(steps * self._batch_size)
+        batches = {
+            "index": np.minimum(index, examples - 1).astype(np.int32).reshape(steps, -1),
+            "mask": (index < examples).astype(np.float32).reshape(steps, -1),
+        }
+        # Evaluation always has a leading axis of steps, whatever their number.
+        return parallel.place_batches(batches, self._mesh, self._mode, steps_per_call=2)

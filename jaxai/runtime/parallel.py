@@ -1,0 +1,227 @@
+"""One step on many devices: compiled by `jit` over a mesh, by `shard_map` or by `pmap`, K steps in a call.
+
+Where each part of the State lives follows from its field alone: `local` is split over the data axis, everything else
+is the same on every device.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxai.core import Batch, Metrics, PyTree, State
+
+AXIS = "data"
+Mode = Literal["jit", "shard_map", "pmap"]
+Step = Callable[[State, Batch], tuple[State, Metrics]]
+
+NONFINITE = "nonfinite_step"
+"""The metric that every compiled call adds: the first step that left something non-finite behind, or -1."""
+
+
+class Call(NamedTuple):
+    """What `compile_step` returns, and what its `compile` does: several train steps in one donated call."""
+
+    function: Any
+    steps_per_call: int
+
+    def __call__(
+        self, state: State, batches: PyTree, dataset: PyTree = None, steps: int | None = None
+    ) -> tuple[State, Metrics]:
+        """Runs `steps` steps (default: `steps_per_call`); the state that is handed in is gone afterwards."""
+        return self.function(state, batches, dataset, np.int32(self.steps_per_call if steps is None else steps))
+
+    def lower(self, state: State, batches: PyTree, dataset: PyTree = None) -> Any:
+        """As `jax.jit(...).lower`: arguments may be `jax.ShapeDtypeStruct`s with shardings."""
+        return self.function.lower(state, batches, dataset, np.int32(self.steps_per_call))
+
+    def compile(self, state: State, batches: PyTree, dataset: PyTree = None) -> "Call":
+        """Compiles now, for these shapes; the result takes no others."""
+        return Call(self.lower(state, batches, dataset).compile(), self.steps_per_call)
+
+
+def make_mesh(devices: Sequence[jax.Device] | int | None = None) -> Mesh:
+    """A mesh of one axis, `data`, over these devices, over the first so many, or over all.
+
+    Raises:
+      ValueError: more devices are asked for than there are.
+    """
+    available = jax.devices()
+    if devices is None:
+        devices = available
+    elif isinstance(devices, int):
+        if not 1 <= devices <= len(available):
+            raise ValueError(f"devices is {devices}; this machine has {len(available)} ({available[0].device_kind})")
+        devices = available[:devices]
+    return Mesh(np.array(devices), (AXIS,))
+
+
+def axis_name(mode: Mode) -> str | None:
+    """The axis to make a workload with: None under `jit`, where the compiler derives the collectives."""
+    return None if mode == "jit" else AXIS
+
+
+def compile_step(step: Step, mesh: Mesh, mode: Mode = "jit", steps_per_call: int = 1) -> "Call":
+    """`call(state, batches, dataset=None, steps=None) -> (state, metrics)`, with the state donated.
+
+    Args:
+      step: a pure train step, made with `axis_name(mode)`.
+      mesh: devices, from `make_mesh`.
+      mode: the engine. `shard_map` and `pmap` agree bitwise; `jit` with them to rounding.
+      steps_per_call: the most steps that a call runs. Above 1 the leaves of `batches` have a leading axis of so many
+        steps: [steps_per_call, batch, ...]; at 1 they are [batch, ...].
+
+    The call takes a state from `place_state` and batches from `place_batches`. With `dataset` (arrays
+    [examples, ...] from `place_dataset`) the batches are int32 indices, [steps_per_call, batch], and every step
+    gathers its examples on the device; the batch then also has the indices as `"index"`. `steps` runs fewer than
+    `steps_per_call` steps in the same program: any split of a run into calls gives the same bits.
+
+    Metrics are the means over the steps, and `nonfinite_step`: the first step (int32) after which a metric, a
+    parameter or a floating-point leaf of `extra` was not finite, or -1.
+    """
+
+    def call(state: State, batches: PyTree, dataset: PyTree, steps: jax.Array) -> tuple[State, Metrics]:
+        def batch_at(i: jax.Array | int) -> Batch:
+            row = batches if steps_per_call == 1 else jax.tree.map(lambda leaf: leaf[i], batches)
+            if dataset is None:
+                return row
+            return _gather(dataset, row) | {"index": row}
+
+        def one(i: jax.Array | int, carry: tuple[State, Metrics, jax.Array]) -> tuple[State, Metrics, jax.Array]:
+            state, totals, bad = carry
+            after, metrics = step(state, batch_at(i))
+            ok = _all_finite((metrics, after.params, after.extra))
+            bad = jnp.where((bad < 0) & ~ok, state.step, bad)
+            return after, jax.tree.map(jnp.add, totals, metrics), bad
+
+        carry = (state, _zeros_like_output(lambda: step(state, batch_at(0))[1]), jnp.int32(-1))
+        # A single step stays outside of any loop: on CPU a loop body loses the threaded kernels of some operations.
+        state, totals, bad = one(0, carry) if steps_per_call == 1 else lax.fori_loop(0, steps, one, carry)
+        return state, {name: total / steps for name, total in totals.items()} | {NONFINITE: bad}
+
+    return Call(_compile(call, mesh, mode, batched=steps_per_call > 1, trains=True), steps_per_call)
+
+
+def compile_evaluation(eval_step: Callable[[State, Batch], Metrics], mesh: Mesh, mode: Mode) -> Callable[..., Metrics]:
+    """`call(state, batches, dataset) -> sums` over all batches, in one program.
+
+    `batches` has `index` and `mask`, both [steps, batch], from `place_batches`; `dataset` comes from `place_dataset`.
+    """
+
+    def call(state: State, batches: PyTree, dataset: PyTree, steps: jax.Array) -> Metrics:
+        def sums_at(i: jax.Array | int) -> Metrics:
+            index, mask = batches["index"][i], batches["mask"][i]
+            return eval_step(state, _gather(dataset, index) | {"mask": mask})
+
+        zeros = _zeros_like_output(lambda: sums_at(0))
+        return lax.fori_loop(0, steps, lambda i, total: jax.tree.map(jnp.add, total, sums_at(i)), zeros)
+
+    compiled = _compile(call, mesh, mode, batched=True, trains=False)
+    axis = 1 if mode == "pmap" else 0
+    return lambda state, batches, dataset: compiled(state, batches, dataset, np.int32(batches["index"].shape[axis]))
+
+
+def place_state(state: State, mesh: Mesh, mode: Mode = "jit") -> State:
+    """The state on the devices as `mode` wants it; from a state on one device, or anywhere else."""
+    replicated, local = NamedSharding(mesh, PartitionSpec()), state.local
+    if mode == "pmap":
+        local = jax.tree.map(lambda leaf: leaf.reshape(mesh.size, -1, *leaf.shape[1:]), local)
+    placed = jax.device_put(state.replace(local=None), replicated)
+    return placed.replace(local=jax.device_put(local, NamedSharding(mesh, PartitionSpec(AXIS))))
+
+
+def gather_state(state: State, mode: Mode = "jit") -> State:
+    """The inverse of `place_state` in shape: what a checkpoint holds, whatever the mode and the device count."""
+    if mode != "pmap":
+        return state
+    return state.replace(local=jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), state.local))
+
+
+def place_batches(batches: PyTree, mesh: Mesh, mode: Mode = "jit", steps_per_call: int = 1) -> PyTree:
+    """Batches ([batch, ...], or [steps_per_call, batch, ...] above one step) on the devices as `mode` wants them.
+
+    Raises:
+      ValueError: the batch does not divide over the devices.
+    """
+    lead = 1 if steps_per_call > 1 else 0
+    for leaf in jax.tree.leaves(batches):
+        if leaf.shape[lead] % mesh.size:
+            raise ValueError(
+                f"a batch of {leaf.shape[lead]} does not divide over {mesh.size} devices; choose a multiple of"
+                f" {mesh.size}, or fewer devices with --devices"
+            )
+    if mode == "pmap":
+
+        def split(leaf: jax.Array) -> jax.Array:
+            parts = leaf.reshape(*leaf.shape[:lead], mesh.size, -1, *leaf.shape[lead + 1 :])
+            return parts.swapaxes(0, lead)
+
+        return jax.device_put(jax.tree.map(split, batches), NamedSharding(mesh, PartitionSpec(AXIS)))
+    return jax.device_put(batches, NamedSharding(mesh, _batch_spec(lead == 1)))
+
+
+def place_dataset(dataset: PyTree, mesh: Mesh) -> PyTree:
+    """Arrays [examples, ...], whole on every device."""
+    return jax.device_put(dataset, NamedSharding(mesh, PartitionSpec()))
+
+
+def _compile(call: Callable[..., Any], mesh: Mesh, mode: Mode, batched: bool, trains: bool) -> Any:
+    """Compiles `call(state, batches, dataset, steps) -> (state, metrics)`, or `-> sums` where it does not train."""
+    donated = (0,) if trains else ()
+    spec = _batch_spec(batched)
+    if mode == "jit":
+        replicated = NamedSharding(mesh, PartitionSpec())
+        states = _state_specs(replicated, NamedSharding(mesh, PartitionSpec(AXIS)))
+        return jax.jit(
+            call,
+            in_shardings=(states, NamedSharding(mesh, spec), replicated, None),
+            out_shardings=(states, replicated) if trains else replicated,
+            donate_argnums=donated,
+        )
+    if mode == "shard_map":
+        states = _state_specs(PartitionSpec(), PartitionSpec(AXIS))
+        # check_vma=False: with it on, gradients of replicated parameters come back already summed over devices.
+        mapped = jax.shard_map(
+            call,
+            mesh=mesh,
+            in_specs=(states, spec, PartitionSpec(), PartitionSpec()),
+            out_specs=(states, PartitionSpec()) if trains else PartitionSpec(),
+            check_vma=False,
+        )
+        return jax.jit(mapped, donate_argnums=donated)
+    if mode == "pmap":
+        states = _state_specs(None, 0)
+        return jax.pmap(
+            call,
+            AXIS,
+            in_axes=(states, 0, None, None),
+            out_axes=(states, None) if trains else None,
+            devices=list(mesh.devices.flat),
+            donate_argnums=donated,
+        )
+    raise ValueError(f"mode is {mode!r}; choose jit, shard_map or pmap")
+
+
+def _state_specs(replicated: Any, local: Any) -> State:
+    return cast(State, State(replicated, replicated, replicated, replicated, extra=replicated, local=local))
+
+
+def _batch_spec(batched: bool) -> PartitionSpec:
+    return PartitionSpec(None, AXIS) if batched else PartitionSpec(AXIS)
+
+
+def _gather(dataset: PyTree, index: jax.Array) -> dict[str, jax.Array]:
+    return {name: jnp.take(array, index, axis=0) for name, array in dataset.items()}
+
+
+def _zeros_like_output(function: Callable[[], Metrics]) -> Metrics:
+    return jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(function))
+
+
+def _all_finite(tree: PyTree) -> jax.Array:
+    floating = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in floating]).all()

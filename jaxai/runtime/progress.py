@@ -1,0 +1,93 @@
+"""What a person sees while a run goes on: a bar on a terminal, plain lines elsewhere, a table at the end."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from jaxai.core import PyTree
+
+PLAIN_SECONDS = 5.0
+"""Least time between two plain lines of training."""
+
+
+class Display:
+    """Shows training from `step` to `steps`; use as a context."""
+
+    def __init__(self, console: Console, step: int, steps: int):
+        self._console, self._steps, self._last_line = console, steps, 0.0
+        self._bar = Progress(
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TextColumn("{task.fields[text]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("train", total=steps, completed=step, text="")
+
+    def __enter__(self) -> "Display":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """A line."""
+        self._console.print(text, soft_wrap=True, highlight=False)
+
+    def training(self, step: int, metrics: Mapping[str, Any], timing: Mapping[str, Any]) -> None:
+        """One call's metrics and timing."""
+        text = describe(metrics, timing)
+        self._bar.update(self._task, completed=step, text=text)
+        due = time.monotonic() - self._last_line >= PLAIN_SECONDS or step == self._steps
+        if due and not self._console.is_terminal:
+            self._last_line = time.monotonic()
+            self.say(f"step {step}/{self._steps}  {text}")
+
+    def evaluation(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """One evaluation's metrics."""
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if isinstance(value, float))
+        self.say(f"step {step}/{self._steps}  {shown}")
+
+
+def describe(metrics: Mapping[str, Any], timing: Mapping[str, Any]) -> str:
+    """`loss 0.1234  accuracy 0.9876  2,345 examples/s/chip  data wait 0 %  MFU 41.0 %`, with what there is."""
+    parts = [f"{name} {metrics[name]:.4f}" for name in ("loss", "accuracy") if name in metrics]
+    parts.append(f"{timing['examples_per_second_per_chip']:,.0f} examples/s/chip")
+    parts.append(f"data wait {100 * timing['data_wait']:.0f} %")
+    if timing.get("mfu") is not None:
+        parts.append(f"MFU {100 * timing['mfu']:.1f} %")
+    return "  ".join(parts)
+
+
+def summary(params: PyTree, flops_per_example: float) -> Table:
+    """A table of the parameters, a row for each array, with their number and the FLOPs of training on an example."""
+    table = Table("parameter", "shape", "number", title="Model")
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    for path, leaf in leaves:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        table.add_row(name, " x ".join(map(str, leaf.shape)) or "scalar", f"{leaf.size:,}")
+    table.add_section()
+    table.add_row("all", "", f"{sum(leaf.size for _, leaf in leaves):,}")
+    table.add_row("training FLOPs per example", "", f"{flops_per_example:,.0f}")
+    return table
+
+
+def results(values: Mapping[str, Any], title: str = "Finished") -> Table:
+    """A table of figures."""
+    table = Table("result", "value", title=title)
+    for name, value in values.items():
+        if isinstance(value, float):
+            table.add_row(name, f"{value:.4f}" if abs(value) < 100 else f"{value:,.0f}")
+        elif isinstance(value, int | str):
+            table.add_row(name, f"{value:,}" if isinstance(value, int) else value)
+    return table

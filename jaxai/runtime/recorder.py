@@ -1,0 +1,134 @@
+"""Writes down what a run measures, shows it, and keeps the score that decides which checkpoint is the best."""
+
+import statistics
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxai.core import Metrics
+from jaxai.runtime.nonfinite import NonFiniteError
+from jaxai.runtime.parallel import NONFINITE
+from jaxai.runtime.progress import Display
+from jaxai.runtime.run_folder import RunFolder
+
+
+class Recorder:
+    """The metrics and the timing of one run.
+
+    A call's metrics are read only when the next call is under way, so that an accelerator never waits for the host.
+
+    Args:
+      folder: where the lines go; those that are there are gone on with.
+      score: the evaluation metric that the best checkpoint goes by; more is better.
+      batch_size: examples in a step, over all devices.
+      steps_per_epoch: for the epoch in each line.
+      devices: how many share the work.
+      flops_per_example: of a train step.
+      peak_flops: of one device, FLOP/s; None where the chip is not known.
+      started: `time.monotonic()` at the start of the command.
+
+    Attributes:
+      display: where everything is shown; set before the first call.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        score: str,
+        batch_size: int,
+        steps_per_epoch: int,
+        devices: int,
+        flops_per_example: float,
+        peak_flops: float | None,
+        started: float,
+    ):
+        self.folder, self._score, self._devices = folder, score, devices
+        self._batch_size, self._steps_per_epoch = batch_size, steps_per_epoch
+        self.flops_per_example, self._peak_flops = flops_per_example, peak_flops
+        self._timing = folder.lines("timing.jsonl")
+        self._evaluations = [line for line in folder.lines("metrics.jsonl") if score in line]
+        self._started = started - (self._timing[-1]["elapsed"] if self._timing else 0.0)
+        self._pending: tuple[int, int, Metrics, float] | None = None
+        self._mark = self._compile_seconds = 0.0
+        self.display: Display
+
+    def compiling(self) -> None:
+        """Starts the clock of the compilation."""
+        self._mark = time.monotonic()
+
+    def compiled(self, devices: str) -> None:
+        """The compilation has ended; the clock of the first call starts."""
+        self._compile_seconds = time.monotonic() - self._mark
+        self.display.say(f"compiled in {self._compile_seconds:.1f} s for {devices}")
+        self._mark = time.monotonic()
+
+    def submit(self, step: int, steps: int, metrics: Metrics, waited: float) -> None:
+        """Takes the metrics of a call that has just been dispatched and ends at `step`."""
+        self.flush()
+        self._pending = (step, steps, metrics, waited)
+
+    def flush(self) -> None:
+        """Waits for the last call that was submitted, and writes it down.
+
+        Raises:
+          NonFiniteError: the call left something non-finite behind.
+        """
+        if self._pending is None:
+            return
+        step, steps, metrics, waited = self._pending
+        self._pending = None
+        values = {name: np.asarray(value).item() for name, value in jax.device_get(metrics).items()}
+        if (bad := values.pop(NONFINITE)) >= 0:
+            raise NonFiniteError(bad)
+        now = time.monotonic()
+        seconds, self._mark = now - self._mark, now
+        rate = steps * self._batch_size / seconds / self._devices
+        timing = {
+            "step": step,
+            "examples_per_second_per_chip": rate,
+            "data_wait": min(1.0, waited / seconds),
+            "seconds": seconds,
+            "elapsed": now - self._started,
+        }
+        if self._peak_flops:
+            timing["mfu"] = rate * self.flops_per_example / self._peak_flops
+        self._timing.append(timing)
+        self.folder.append("metrics.jsonl", {"step": step, "epoch": step / self._steps_per_epoch, **values})
+        self.folder.append("timing.jsonl", timing)
+        self.display.training(step, values, timing)
+
+    def evaluated(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Takes the metrics of an evaluation that has just ended; its time is not the next call's."""
+        self.folder.append("metrics.jsonl", {"step": step, "epoch": step / self._steps_per_epoch, **metrics})
+        self._evaluations.append({"step": step, **metrics})
+        self.display.evaluation(step, metrics)
+        self._mark = time.monotonic()
+
+    @property
+    def _best(self) -> Mapping[str, Any]:
+        """The best evaluation, the earliest of equals."""
+        return max(self._evaluations, key=lambda line: line[self._score])
+
+    def improved(self, step: int) -> bool:
+        """Whether the evaluation at `step` is the best so far."""
+        return self._best["step"] == step
+
+    def stale(self, patience: int) -> bool:
+        """Whether the last `patience` evaluations brought nothing better; never with a patience of 0."""
+        return 0 < patience < len(self._evaluations) and self._best not in self._evaluations[-patience:]
+
+    def result(self) -> dict[str, Any]:
+        """The last evaluation, the best score, and speed: the median over calls; seconds of earlier runs included."""
+        rate = statistics.median(line["examples_per_second_per_chip"] for line in self._timing)
+        figures = {name: value for name, value in self._evaluations[-1].items() if name not in ("step", "epoch")}
+        figures |= {f"best_{self._score}": self._best[self._score], "best_step": self._best["step"]}
+        figures |= {
+            "examples_per_second_per_chip": rate,
+            "seconds": time.monotonic() - self._started,
+            "compile_seconds": self._compile_seconds,
+            "flops_per_example": self.flops_per_example,
+        }
+        return figures | ({"mfu": rate * self.flops_per_example / self._peak_flops} if self._peak_flops else {})

@@ -1,0 +1,117 @@
+"""What a run leaves behind: configuration, command, environment, metrics, result."""
+
+import json
+import math
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxai.runtime import config as configs
+from jaxai.runtime import environment
+
+
+class RunFolder:
+    """One run's folder.
+
+    `metrics.jsonl` has only what follows from the configuration, so a run that was killed and resumed leaves the same
+    bytes as one that was not; what depends on the clock is in `timing.jsonl`. Both have a line for each call, and
+    `metrics.jsonl` one more for each evaluation, whose keys begin with the split's name.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    @property
+    def pictures(self) -> Path:
+        """Folder of the run's pictures."""
+        return self.path / "pictures"
+
+    @property
+    def nonfinite(self) -> Path:
+        """Folder of the dump that `jaxai replay` runs again."""
+        return self.path / "nonfinite"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the run's checkpoints."""
+        return self.path / "checkpoints"
+
+    def open(self, config: Any, resume_with_changes: bool) -> None:
+        """Makes the folder, or checks that the run in it had the same configuration.
+
+        Raises:
+          ValueError: it had another one (names the fields), or the folder cannot be made.
+        """
+        now = configs.to_dict(config)
+        if (self.path / "config.json").exists():
+            changes = configs.differences(self.read_json("config.json"), now)
+            if changes and not resume_with_changes:
+                raise ValueError(
+                    f"{self.path} holds a run with another configuration; choose another --workdir, or go on with the"
+                    " new one by --resume-with-changes. What differs:\n  " + "\n  ".join(changes)
+                )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"cannot make the run folder {self.path}: {error.strerror}") from None
+        self.write_json("config.json", now)
+        self.write_json("environment.json", environment.describe())
+        with (self.path / "command.txt").open("a") as file:
+            file.write(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]) + "\n")
+
+    def load_config(self) -> Any:
+        """The configuration of the run.
+
+        Raises:
+          ValueError: the folder holds no run.
+        """
+        if not (self.path / "config.json").is_file():
+            raise ValueError(f"{self.path} is no run folder: it has no config.json; give the --workdir of a training")
+        return configs.from_dict(self.read_json("config.json"))
+
+    def append(self, file: str, values: Mapping[str, Any]) -> None:
+        """Adds a line to `metrics.jsonl` or `timing.jsonl`; it survives the process being killed right after."""
+        with (self.path / file).open("a") as lines:
+            lines.write(json.dumps({name: _rounded(value) for name, value in values.items()}) + "\n")
+
+    def lines(self, file: str) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl` or `timing.jsonl` that are whole."""
+        path = self.path / file
+        found = []
+        for line in path.read_text().splitlines() if path.exists() else []:
+            try:
+                found.append(json.loads(line))
+            except ValueError:  # the line that a kill cut off
+                break
+        return found
+
+    def rewind(self, step: int) -> None:
+        """Forgets every line after `step`: training goes on from there."""
+        for file in ("metrics.jsonl", "timing.jsonl"):
+            kept = [line for line in self.lines(file) if line["step"] <= step]
+            self._replace(file, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def read_json(self, file: str) -> Any:
+        """The content of one of the folder's JSON files."""
+        return json.loads((self.path / file).read_text())
+
+    def write_json(self, file: str, values: Any) -> None:
+        """Writes one of the folder's JSON files, whole or not at all."""
+        self._replace(file, json.dumps(values, indent=2) + "\n")
+
+    def _replace(self, file: str, text: str) -> None:
+        path = self.path / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(text)
+        temporary.replace(path)
+
+
+def _rounded(value: Any) -> Any:
+    """Nine digits give back every float32 exactly; JSON has no word for what is not finite."""
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.9g}") if math.isfinite(value) else None

@@ -1,0 +1,290 @@
+import html.parser
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from jaxai.runtime import pictures, report
+
+EVIL = "<script>alert('&')</script>"
+VOID = {"meta", "img", "br", "link", "input"}
+
+
+class Page(html.parser.HTMLParser):
+    """What a browser would see: tags, attributes and text; tags must close in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.texts, self._open = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self._open
+        self.text = " ".join(" ".join(self.texts).split())
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += [(tag, *attribute) for attribute in attributes]
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += [(tag, *attribute) for attribute in attributes]
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        if not self._open or self._open[-1] != "style":
+            self.texts.append(data)
+
+    def charts(self):
+        return [value for tag, name, value in self.attributes if tag == "svg" and name == "aria-label"]
+
+
+def write_run(folder, *, seed=0, learning_rate=1e-3, steps=60, finished=True, note=""):
+    folder.mkdir(parents=True)
+    config = {"optimizer": {"learning_rate": learning_rate, "name": "adam"}, "batch_size": 32, "note": note}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "environment.json").write_text(json.dumps({"python": "3.11", "devices": {"name": "cpu-2core"}}))
+    (folder / "command.txt").write_text(f"jaxai train config.py {note}\n")
+    metrics, timing = [], []
+    for step in range(1, steps + 1):
+        loss = 2.3 / step + 0.1 * seed
+        metrics.append({"step": step, "epoch": step / 10, "loss": loss, "accuracy": 1 - loss / 3, "grad_norm": loss})
+        metrics[-1]["learning_rate"] = learning_rate
+        timing.append({"step": step, "examples_per_second_per_chip": 2400.0, "data_wait": 0.01, "seconds": 0.1})
+        if step % 20 == 0:
+            metrics.append({"step": step, "test_loss": loss * 1.1, "test_accuracy": 1 - loss / 2})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
+    (folder / "timing.jsonl").write_text("".join(json.dumps(line) + "\n" for line in timing))
+    if finished:
+        result = {"test_accuracy": 0.9712 + 0.01 * seed, "test_loss": 0.12, "steps": steps, "seconds": 112.4}
+        (folder / "result.json").write_text(json.dumps(result | {"compile_seconds": 2.3, "parameters": 122570}))
+    return folder
+
+
+def write_pictures(folder, captions, size=8):
+    for file in captions:
+        pictures.image_grid(np.zeros((2, size, size, 1), np.uint8), ["a", "b"], folder / "pictures" / file)
+    (folder / "pictures" / "captions.json").write_text(json.dumps(captions))
+
+
+def page_of(runs, tmp_path):
+    return Page(report.write_report(runs, tmp_path / "out" / "report.html").read_text())
+
+
+def test_one_run_shows_figures_curves_pictures_and_configuration(tmp_path):
+    run = write_run(tmp_path / "run")
+    write_pictures(run, {"z.png": "First caption", "a.png": "Second caption"})
+    page = page_of([run], tmp_path)
+    for shown in ("97.12 %", "1 min 52 s", "122,570", "optimizer.learning_rate", "jaxai train config.py", "cpu-2core"):
+        assert shown in page.text
+    assert page.charts() == [
+        *("Loss", "Accuracy", "Learning rate", "Gradient norm"),
+        *("Examples/s per chip", "Wait for data"),
+    ]
+    assert page.tags.count("img") == 2
+    assert page.text.index("First caption") < page.text.index("Second caption")
+
+
+def test_page_loads_nothing(tmp_path):
+    run = write_run(tmp_path / "run")
+    write_pictures(run, {"a.png": "A"})
+    output = report.write_report([run], tmp_path / "report.html")
+    page = Page(output.read_text())
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    for _, name, value in page.attributes:
+        if name in ("src", "href", "xlink:href", "srcset", "data"):
+            assert value.startswith(("data:image/png;base64,", "#"))
+    text = re.sub(r'xmlns(:\w+)?="[^"]*"', "", output.read_text())
+    assert not re.search(r"https?://|@import|url\((?!#)", text)
+
+
+def test_every_string_of_a_run_is_escaped(tmp_path):
+    run = write_run(tmp_path / f"run {EVIL.replace('/', '')}", note=EVIL)
+    with (run / "metrics.jsonl").open("a") as lines:
+        lines.write(json.dumps({"step": 1, EVIL: 1.0}) + "\n")
+    write_pictures(run, {"a.png": EVIL})
+    (run / "result.json").write_text(json.dumps({f"test_{EVIL}": 0.5, "test_word": EVIL}))
+    for runs in ([run], [run, write_run(tmp_path / "other")]):
+        page = page_of(runs, tmp_path)
+        assert "script" not in page.tags
+        assert EVIL in page.text
+
+
+def test_seeds_show_mean_and_spread(tmp_path):
+    run = tmp_path / "run"
+    for seed in range(3):
+        write_run(run / f"seed-{seed}", seed=seed)
+    result = {"test_accuracy": 0.9812, "test_accuracy_std": 0.0123, "test_accuracy_per_seed": [0.9712, 0.9812, 0.9912]}
+    (run / "result.json").write_text(json.dumps(result))
+    page = page_of([run], tmp_path)
+    assert "98.12 % ± 1.23 %, 3 seeds" in page.text
+    assert "seed-0 97.12 %" in page.text
+    assert "seed-2 99.12 %" in page.text
+    assert page.charts()[:2] == ["Loss", "Accuracy"]
+
+
+def test_seeds_that_are_still_running_show_those_that_are_done(tmp_path):
+    run = tmp_path / "run"
+    accuracies = [0.9712, 0.9812]
+    for seed in range(2):
+        write_run(run / f"seed-{seed}", seed=seed)
+    write_run(run / "seed-2", finished=False)
+    result = report.read_run(run).result
+    assert result["test_accuracy"] == pytest.approx(np.mean(accuracies))
+    assert result["test_accuracy_std"] == pytest.approx(np.std(accuracies, ddof=1))
+    assert "seed-2: The run has not finished" in page_of([run], tmp_path).text
+
+
+def test_seeds_are_drawn_as_mean_and_range(tmp_path):
+    x = np.arange(4)
+    values = [np.array([1.0, 2, 3, 4]), np.array([3.0, 2, 1, 0])]
+    *thin, mean = pictures.seed_curves([(x, values[0]), (x, values[1])], 0, markers=False)
+    assert [line.faint for line in thin] == [True, True]
+    np.testing.assert_array_equal(mean.y, [2, 2, 2, 2])
+    np.testing.assert_array_equal(mean.low, [1, 2, 1, 0])
+    np.testing.assert_array_equal(mean.high, [3, 2, 3, 4])
+
+
+def test_mean_is_over_the_steps_that_all_seeds_have():
+    long, short = (np.arange(5), np.arange(5.0)), (np.array([1, 3]), np.array([11.0, 13.0]))
+    mean = pictures.seed_curves([long, short], 0, markers=False)[-1]
+    np.testing.assert_array_equal(mean.x, [1, 3])
+    np.testing.assert_array_equal(mean.y, [6, 8])
+
+
+def test_long_line_is_smoothed_and_a_constant_stays_what_it_is():
+    x = np.arange(1000)
+    behind, strong = pictures.seed_curves([(x, np.full(1000, 0.5))], 0, markers=False)
+    assert behind.faint
+    np.testing.assert_allclose(strong.y, 0.5)
+    noise = np.random.default_rng(0).normal(size=1000)
+    assert pictures.seed_curves([(x, noise)], 0, markers=False)[1].y.std() < 0.4 * noise.std()
+
+
+def test_several_runs_show_only_what_differs_and_share_their_charts(tmp_path):
+    runs = [write_run(tmp_path / name, learning_rate=rate) for name, rate in (("slow", 1e-4), ("fast", 1e-2))]
+    page = page_of(runs, tmp_path)
+    assert page.charts()[:4] == ["Test loss", "Loss", "Test accuracy", "Accuracy"]
+    assert "optimizer.learning_rate 0.0001 0.01" in page.text
+    differs = page.text[page.text.index("What differs") : page.text.index("Learning ")]
+    assert "batch_size" not in differs
+    assert page.text.count("batch_size") == 1
+    assert "What differs in the environment" not in page.text
+
+
+def test_runs_of_the_same_name_are_told_apart(tmp_path):
+    runs = [write_run(tmp_path / parent / "run") for parent in ("one", "two")]
+    text = page_of(runs, tmp_path).text
+    assert "one/run" in text
+    assert "two/run" in text
+
+
+def test_unfinished_run_says_so(tmp_path):
+    run = write_run(tmp_path / "run", finished=False)
+    assert "has not finished (no result.json): its last logged step is 60." in page_of([run], tmp_path).text
+
+
+def test_run_that_has_only_begun_is_no_error(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text("{}")
+    text = page_of([run], tmp_path).text
+    assert "it has logged nothing yet" in text
+    assert "No metrics have been logged yet" in text
+
+
+def test_partial_files_are_read_as_far_as_they_go(tmp_path):
+    run = write_run(tmp_path / "run")
+    with (run / "metrics.jsonl").open("a") as lines:
+        lines.write('{"step": 61, "lo')
+    (run / "result.json").write_text('{"test_acc')
+    page = page_of([run], tmp_path)
+    assert "metrics.jsonl: 1 line could not be read" in page.text
+    assert "result.json could not be read" in page.text
+    assert "Loss" in page.charts()
+
+
+def test_values_that_are_not_finite_are_left_out_and_counted(tmp_path):
+    run = write_run(tmp_path / "run")
+    with (run / "metrics.jsonl").open("a") as lines:
+        lines.write('{"step": 61, "loss": null}\n{"step": 62, "loss": NaN}\n')
+    page = page_of([run], tmp_path)
+    assert "Left out, for it is not finite: 2 of the values." in page.text
+    assert "nan" not in " ".join(str(value) for tag, _, value in page.attributes if tag == "path")
+
+
+@pytest.mark.parametrize(("make", "missing"), [(False, "no such folder"), (True, "config.json")])
+def test_folder_that_is_no_run_is_refused_in_one_line(tmp_path, make, missing):
+    folder = tmp_path / "nothing"
+    if make:
+        folder.mkdir()
+    with pytest.raises(ValueError, match=missing) as error:
+        report.write_report([folder], tmp_path / "report.html")
+    assert str(folder) in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_no_run_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="at least one run"):
+        report.write_report([], tmp_path / "report.html")
+
+
+def test_long_run_with_many_large_pictures_stays_below_two_megabytes(tmp_path):
+    run = write_run(tmp_path / "run", steps=20_000)
+    noise = np.random.default_rng(0).integers(0, 255, (16, 64, 64, 3), dtype=np.uint8)
+    for number in range(8):
+        pictures.image_grid(noise, [""] * 16, run / "pictures" / f"{number}.png")
+    output = report.write_report([run], tmp_path / "report.html")
+    assert output.stat().st_size < 2_000_000
+    assert "is too large to embed" in output.read_text()
+
+
+def test_pictures_are_png_files(tmp_path):
+    line = pictures.Curve("training", np.arange(5), np.arange(5.0))
+    names = [f"class {index}" for index in range(30)]
+    images = np.zeros((5, 8, 12, 3), np.uint8)
+    for path in (
+        pictures.curves([line], tmp_path / "a.png", title="Loss", log=False),
+        pictures.confusion_matrix(np.eye(3, dtype=int) * 9, "abc", tmp_path / "b.png"),
+        pictures.confusion_matrix(np.zeros((30, 30), int), names, tmp_path / "new" / "c.png"),
+        pictures.image_grid(images, list("abcde"), tmp_path / "d.png", columns=3),
+        pictures.image_grid(images[:0], [], tmp_path / "e.png"),
+    ):
+        assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_pictures_refuse_what_does_not_fit(tmp_path):
+    with pytest.raises(ValueError, match=r"\(2, 3\)"):
+        pictures.confusion_matrix(np.zeros((2, 3), int), ["a", "b"], tmp_path / "a.png")
+    with pytest.raises(ValueError, match="float32"):
+        pictures.image_grid(np.zeros((2, 8, 8, 1), np.float32), ["", ""], tmp_path / "a.png")
+    with pytest.raises(ValueError, match="1 captions for 2 images"):
+        pictures.image_grid(np.zeros((2, 8, 8, 1), np.uint8), [""], tmp_path / "a.png")
+
+
+def test_missing_matplotlib_is_one_line_with_the_way_out(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    run = write_run(tmp_path / "run")
+    with pytest.raises(ValueError, match=r"jaxai-train\[demo\]") as error:
+        report.write_report([run], tmp_path / "report.html")
+    assert "\n" not in str(error.value)
+
+
+def test_matplotlib_is_imported_late_and_never_through_pyplot(tmp_path):
+    code = """
+import sys
+from jaxai.runtime import pictures, report
+assert "matplotlib" not in sys.modules
+import numpy as np, pathlib
+pictures.confusion_matrix(np.eye(2, dtype=int), "ab", pathlib.Path(sys.argv[1]))
+assert "matplotlib" in sys.modules and "matplotlib.pyplot" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.png")], check=True, timeout=60)
