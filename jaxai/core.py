@@ -26,8 +26,7 @@ Metrics = dict[str, jax.Array]
 T = TypeVar("T")
 
 
-@struct.dataclass
-class State:
+class State(struct.PyTreeNode):
     """Everything that training needs in order to go on, one pytree.
 
     Attributes:

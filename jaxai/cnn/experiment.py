@@ -122,7 +122,7 @@ class Experiment:
             name: float(row[i] / row.sum()) if row.sum() else None
             for i, (name, row) in enumerate(zip(images.classes, confusion, strict=True))
         }
-        result = {f"test_{k}": v for k, v in measured.items() if isinstance(v, float) and k != "count"}
+        result: dict[str, Any] = {f"test_{k}": v for k, v in measured.items() if isinstance(v, float) and k != "count"}
         result |= {"examples": int(measured["count"]), "step": int(state.step), "checkpoint": which}
         _show(result, per_class, confusion, images.classes, console)
         return result | {"per_class_accuracy": per_class, "confusion": confusion.astype(int).tolist()}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -152,7 +152,7 @@ def make_predict(config: Config) -> Callable[[State, jax.Array], jax.Array]:
         params = state.extra.get("ema", state.params)
 
         def logits(images: jax.Array) -> jax.Array:
-            return network.apply({"params": params, **variables}, images, train=False)
+            return cast(jax.Array, network.apply({"params": params, **variables}, images, train=False))
 
         return test_time(logits, normalize(config, images), config.test_time)
 

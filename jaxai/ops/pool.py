@@ -1,7 +1,6 @@
-"""Max-pooling: `lax.reduce_window`, as the maximum of strided slices on CPU."""
+"""Max-pooling: `lax.reduce_window`; on CPU the maximum of strided slices, first down the rows, then across."""
 
 import functools
-import itertools
 from collections.abc import Sequence
 
 import jax
@@ -69,9 +68,10 @@ def _maximum_of_slices(
     if any(before or after for before, after in pads):
         lowest = jnp.array(-jnp.inf, x.dtype)
         x = lax.pad(x, lowest, [(0, 0, 0), *((before, after, 0) for before, after in pads), (0, 0, 0)])
-    rows, columns = ((x.shape[i + 1] - window_shape[i]) // strides[i] + 1 for i in (0, 1))
-    slices = (
-        x[:, i : i + (rows - 1) * strides[0] + 1 : strides[0], j : j + (columns - 1) * strides[1] + 1 : strides[1]]
-        for i, j in itertools.product(range(window_shape[0]), range(window_shape[1]))
-    )
-    return functools.reduce(jnp.maximum, slices)
+    for axis, size, stride in zip((1, 2), window_shape, strides, strict=True):
+        count = (x.shape[axis] - size) // stride + 1
+        slices = (
+            lax.slice_in_dim(x, first, first + (count - 1) * stride + 1, stride, axis=axis) for first in range(size)
+        )
+        x = functools.reduce(jnp.maximum, slices)
+    return x

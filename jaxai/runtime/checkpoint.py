@@ -131,7 +131,7 @@ def _compare(saved: dict[str, str], expected: dict[str, str], folder: Path) -> N
         if saved.get(name) != expected.get(name):
             raise ValueError(
                 f"checkpoint {folder} has {name} as {saved.get(name, 'nothing')}, this run as"
-                f" {expected.get(name, 'nothing')}; train with the configuration it was made with, or in another workdir"
+                f" {expected.get(name, 'nothing')}; use the configuration it was made with, or another workdir"
             )
 
 

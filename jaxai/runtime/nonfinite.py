@@ -43,7 +43,7 @@ def dump(folder: RunFolder, state: State, batch: Mapping[str, np.ndarray] | None
     indices = [] if batch is None or "index" not in batch else [int(i) for i in batch["index"]]
     folder.nonfinite.mkdir(parents=True, exist_ok=True)
     save_once(folder.nonfinite / "state", state)
-    np.savez(folder.nonfinite / "batch.npz", **(batch or {}))
+    np.savez(folder.nonfinite / "batch.npz", **dict(batch or {}))  # type: ignore[arg-type]  # its allow_pickle is no array
     folder.write_json("nonfinite/report.json", {"step": step, "what": what, "names": names, "indices": indices})
     examples = f" on the examples {_some(indices)}" if indices else ""
     return NonFiniteError(

@@ -5,7 +5,7 @@ is the same on every device.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -207,7 +207,7 @@ def _compile(call: Callable[..., Any], mesh: Mesh, mode: Mode, batched: bool, tr
 
 
 def _state_specs(replicated: Any, local: Any) -> State:
-    return cast(State, State(replicated, replicated, replicated, replicated, extra=replicated, local=local))
+    return State(replicated, replicated, replicated, replicated, extra=replicated, local=local)
 
 
 def _batch_spec(batched: bool) -> PartitionSpec:

@@ -72,14 +72,14 @@ def curves_svg(
     Returns:
       An `<svg>` element that asks for the CSS variables --ink, --muted, --rule and --series-0 to --series-7.
     """
-    import matplotlib
-
     figure = _figure(5.6, 3.0)
     axes = _draw_curves(figure, lines, x_label, "", log=log)
     if percent and not log:
         axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.6g} %")
+    from matplotlib import rc_context
+
     text = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(text, format="svg", transparent=True, metadata=nothing)
     svg = text.getvalue()
@@ -139,12 +139,12 @@ def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], path: Path)
     classes = len(class_names)
     if counts.shape != (classes, classes):
         raise ValueError(f"confusion matrix has shape {counts.shape}, expected ({classes}, {classes}) for its names")
-    from matplotlib.colors import PowerNorm
-
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     right = np.eye(classes, dtype=bool)
     size = float(np.clip(0.42 * classes + 1.6, 4.2, 9.0))
     figure = _figure(size, size)
+    from matplotlib.colors import PowerNorm
+
     axes = figure.add_subplot()
     _bare(axes)
     axes.imshow(np.ma.masked_array(share, ~right), cmap="Blues", vmin=0, vmax=1.25)
