@@ -40,6 +40,7 @@ class Experiment:
     data: Data = Data()
     epochs: float = 10.0  # times that the training data is seen
     batch_size: int = 64  # examples in a step over all devices; 0: all of them, which is plain gradient descent
+    expected: float = 0.0  # test accuracy that the preset is known to reach, shown beside what was got; 0: not known
     run: Annotated[Run, tyro.conf.arg(name="")] = Run()
 
     def load(self) -> Images:
@@ -97,6 +98,9 @@ class Experiment:
         outcome = fit(experiment.training(images), experiment, console)
         if not outcome.interrupted:
             experiment.draw(images, outcome.state, RunFolder(self.run.workdir))
+            if console and self.expected:
+                got = outcome.result["test_accuracy"]
+                console.print(f"expected test accuracy {self.expected:.4f} or more, got {got:.4f}", highlight=False)
         return outcome
 
     def make(self) -> Any:

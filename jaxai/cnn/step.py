@@ -118,7 +118,7 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
             # Early on the average follows faster, so that it forgets the random start (as TensorFlow's num_updates).
             decay = jnp.minimum(config.ema_decay, (1 + state.step) / (10 + state.step))
             extra = extra | {"ema": optax.incremental_update(params, state.extra["ema"], 1 - decay)}
-        metrics |= {"grad_norm": optax.global_norm(grads), "learning_rate": learning_rate(state.step)}
+        metrics |= {"grad_norm": optax.tree.norm(grads), "learning_rate": learning_rate(state.step)}
         state = state.replace(step=state.step + 1, params=params, opt_state=opt_state, extra=extra)
         return state, jax.tree.map(lambda metric: jnp.asarray(metric, jnp.float32), metrics)
 

@@ -67,6 +67,8 @@ class _ArrayUnpickler(pickle.Unpickler):
         match module.replace("numpy._core", "numpy.core"), name:
             case "numpy.core.multiarray", "_reconstruct":
                 return np.empty(0).__reduce__()[0]
+            case "numpy.core.numeric", "_frombuffer":
+                return np.empty(0).__reduce_ex__(5)[0]
             case "numpy", "ndarray":
                 return np.ndarray
             case "numpy", "dtype":

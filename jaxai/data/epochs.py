@@ -19,6 +19,7 @@ def permutation(key: Key, epoch: int | jax.Array, examples: int) -> jax.Array:
     return jax.random.permutation(jax.random.fold_in(key, epoch), jnp.arange(examples, dtype=jnp.int32))
 
 
+@functools.partial(jax.jit, static_argnames=("steps", "batch_size", "examples"))
 def batch_indices(key: Key, step: int | jax.Array, steps: int, batch_size: int, examples: int) -> jax.Array:
     """Which examples the steps [step, step + steps) learn from, [steps, batch_size] int32.
 

@@ -96,7 +96,9 @@ def _decode(folder: Path, resize: int | None) -> Decoded:
     features = dict(builder.info.features.items())
     image, label = features.get("image"), features.get("label")
     if image is None or label is None or not hasattr(label, "names") or len(image.shape) != 3:
-        raise ValueError(f"{folder} has the features {', '.join(features)}; expected an image and a class label")
+        raise ValueError(
+            f"{folder} has the features {', '.join(sorted(features))}; expected an image and a class label"
+        )
     if np.dtype(image.np_dtype) != np.uint8:
         raise ValueError(f"{folder} has images of {np.dtype(image.np_dtype)}; expected uint8")
     if None in image.shape[:2] and resize is None:

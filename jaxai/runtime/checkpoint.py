@@ -6,6 +6,7 @@ and what fails its check is set aside in favour of the one before.
 """
 
 import hashlib
+import itertools
 import json
 import logging
 from pathlib import Path
@@ -71,11 +72,17 @@ class Checkpoints:
                         ]
                     except Exception as error:  # as above: shapes and dtypes are known to fit
                         damage = f"{type(error).__name__} while reading its arrays"
-            aside = folder.with_name(f"damaged-{step}")
+            aside = _unused(folder.with_name(f"damaged-{step}"))
             logger.warning("checkpoint of step %d is damaged (%s); moved to %s", step, damage, aside)
             folder.rename(aside)
             manager.reload()
         return None
+
+    def rewind(self, step: int) -> None:
+        """Forgets what was saved after `step`: training goes on from there, and orbax saves no step below its last."""
+        for manager in self._managers.values():
+            for later in [saved for saved in manager.all_steps() if saved > step]:
+                manager.delete(later)
 
     def wait(self) -> None:
         """Waits for what is still being written."""
@@ -98,7 +105,10 @@ class Checkpoints:
         for step in self._managers[which].all_steps():
             folder = self.directory / which / str(step)
             if folder.is_dir() and not (folder / CHECKSUMS).exists():
-                (folder / CHECKSUMS).write_text(json.dumps(_checksums(folder), indent=1))
+                # Whole or not at all: half of it would condemn a good checkpoint after a kill.
+                unfinished = self.directory / f".{CHECKSUMS}"
+                unfinished.write_text(json.dumps(_checksums(folder), indent=1))
+                unfinished.replace(folder / CHECKSUMS)
 
 
 def save_once(directory: Path, state: State) -> None:
@@ -133,6 +143,12 @@ def _compare(saved: dict[str, str], expected: dict[str, str], folder: Path) -> N
                 f"checkpoint {folder} has {name} as {saved.get(name, 'nothing')}, this run as"
                 f" {expected.get(name, 'nothing')}; use the configuration it was made with, or another workdir"
             )
+
+
+def _unused(path: Path) -> Path:
+    """The path, or the first of `path-2`, `path-3`, ... that is not there."""
+    names = itertools.chain([path], (path.with_name(f"{path.name}-{count}") for count in itertools.count(2)))
+    return next(name for name in names if not name.exists())
 
 
 def _checksums(folder: Path) -> dict[str, str]:

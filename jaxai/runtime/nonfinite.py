@@ -14,7 +14,7 @@ from jaxai.runtime.checkpoint import restore_once, save_once
 from jaxai.runtime.run_folder import RunFolder
 
 MOST_NAMED = 20
-"""Indices and parameters that a message names; the dump has all."""
+"""Indices or names of a kind that a message names; the dump has all."""
 
 
 class NonFiniteError(FloatingPointError):
@@ -39,16 +39,16 @@ def dump(folder: RunFolder, state: State, batch: Mapping[str, np.ndarray] | None
       workload: made for one device.
     """
     step = int(state.step)
-    names, what = _find(state, batch, workload)
+    found = _find(state, batch, workload)
     indices = [] if batch is None or "index" not in batch else [int(i) for i in batch["index"]]
     folder.nonfinite.mkdir(parents=True, exist_ok=True)
     save_once(folder.nonfinite / "state", state)
     np.savez(folder.nonfinite / "batch.npz", **dict(batch or {}))  # type: ignore[arg-type]  # its allow_pickle is no array
-    folder.write_json("nonfinite/report.json", {"step": step, "what": what, "names": names, "indices": indices})
+    folder.write_json("nonfinite/report.json", {"step": step, "nonfinite": found, "indices": indices})
     examples = f" on the examples {_some(indices)}" if indices else ""
     return NonFiniteError(
         step,
-        f"step {step}: non-finite {what} {_some(names)}{examples}; the state before it and the batch are in"
+        f"step {step}: non-finite {_words(found)}{examples}; the state before it and the batch are in"
         f" {folder.nonfinite}, run `jaxai replay {folder.path}` to see where it begins",
     )
 
@@ -74,8 +74,8 @@ def replay(folder: RunFolder, workload: Workload) -> str:
     state = restore_once(folder.nonfinite / "state", like)
     with np.load(folder.nonfinite / "batch.npz") as arrays:
         batch = dict(arrays) or None
-    names, what = _find(state, batch, workload)
-    found = f"step {int(state.step)} again on one device: non-finite {what} {_some(names)}" if names else ""
+    names = _find(state, batch, workload)
+    found = f"step {int(state.step)} again on one device: non-finite {_words(names)}" if names else ""
     try:
         with jax.debug_nans(True), jax.debug_infs(True):
             jax.block_until_ready(jax.jit(workload.train_step)(state, batch))
@@ -84,18 +84,24 @@ def replay(folder: RunFolder, workload: Workload) -> str:
     return found or f"step {int(state.step)} again on one device: everything is finite, so it needs several devices"
 
 
-def _find(state: State, batch: Mapping[str, np.ndarray] | None, workload: Workload) -> tuple[list[str], str]:
-    """Paths of what is not finite: inputs before gradients before the parameters that the step makes."""
-    if names := _nonfinite(batch):
-        return names, "input"
-    if names := _nonfinite(state.params):
-        return names, "parameter"
-    if workload.gradients is not None and (names := _nonfinite(jax.jit(workload.gradients)(state, batch))):
-        return names, "gradient of"
-    after, metrics = jax.jit(workload.train_step)(state, batch)
-    if names := _nonfinite(after.params):
-        return names, "parameter"
-    return _nonfinite(after.extra) + _nonfinite(metrics), "value"
+def _find(state: State, batch: Mapping[str, np.ndarray] | None, workload: Workload) -> dict[str, list[str]]:
+    """What is not finite -> names: of what goes into the step and of its gradients, else of what comes out of it."""
+    found = {"input": _nonfinite_inputs(batch or {}), "parameter": _nonfinite(state.params)}
+    if workload.gradients is not None:
+        found["gradient of"] = _nonfinite(jax.jit(workload.gradients)(state, batch))
+    if not any(found.values()):
+        after, metrics = jax.jit(workload.train_step)(state, batch)
+        found["updated parameter"] = _nonfinite(after.params)
+        found["value"] = _nonfinite(after.extra) + _nonfinite(metrics)
+    return {what: names for what, names in found.items() if names}
+
+
+def _nonfinite_inputs(batch: Mapping[str, np.ndarray]) -> list[str]:
+    """`image of example 37`, by the example's place in the data."""
+    inexact = {name: array for name, array in batch.items() if jnp.issubdtype(array.dtype, jnp.inexact)}
+    rows = {name: ~np.isfinite(array).reshape(len(array), -1).all(1) for name, array in inexact.items()}
+    places = batch.get("index", np.arange(len(next(iter(batch.values()), []))))
+    return [f"{name} of example {place}" for name, bad in rows.items() for place in places[bad]]
 
 
 def _nonfinite(tree: PyTree) -> list[str]:
@@ -104,6 +110,10 @@ def _nonfinite(tree: PyTree) -> list[str]:
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
         if jnp.issubdtype(leaf.dtype, jnp.inexact) and not bool(jnp.isfinite(leaf).all())
     ]
+
+
+def _words(found: Mapping[str, list[str]]) -> str:
+    return "; ".join(f"{what} {_some(names)}" for what, names in found.items())
 
 
 def _some(items: list[str] | list[int]) -> str:

@@ -148,12 +148,12 @@ def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], path: Path)
     axes = figure.add_subplot()
     _bare(axes)
     axes.imshow(np.ma.masked_array(share, ~right), cmap="Blues", vmin=0, vmax=1.25)
-    # Mistakes are rare where a network is good: the root shows one in a hundred, too.
-    root = PowerNorm(0.5, vmin=0, vmax=max(0.3, float(np.where(right, 0, share).max())))
-    axes.imshow(np.ma.masked_array(share, right), cmap="Oranges", norm=root)
+    # Mistakes are rare where a network is good: the power shows one in a hundred, too.
+    norm = PowerNorm(0.7, vmin=0, vmax=max(0.3, float(np.where(right, 0, share).max())))
+    axes.imshow(np.ma.masked_array(share, right), cmap="Oranges", norm=norm)
     if classes <= 20:
         for row, column in zip(*np.nonzero(counts), strict=True):
-            dark = share[row, column] > (0.6 if row == column else 0.25)
+            dark = share[row, column] > 0.6 if row == column else norm(share[row, column]) > 0.6
             colour = "white" if dark else INK
             axes.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=8, color=colour)
     if classes <= 50:

@@ -1,5 +1,6 @@
 """Writes down what a run measures, shows it, and keeps the score that decides which checkpoint is the best."""
 
+import math
 import statistics
 import time
 from collections.abc import Mapping
@@ -95,22 +96,21 @@ class Recorder:
         }
         if self._peak_flops:
             timing["mfu"] = rate * self.flops_per_example / self._peak_flops
-        self._timing.append(timing)
         self.folder.append("metrics.jsonl", {"step": step, "epoch": step / self._steps_per_epoch, **values})
-        self.folder.append("timing.jsonl", timing)
+        self._timing.append(self.folder.append("timing.jsonl", timing))
         self.display.training(step, values, timing)
 
     def evaluated(self, step: int, metrics: Mapping[str, float]) -> None:
         """Takes the metrics of an evaluation that has just ended; its time is not the next call's."""
-        self.folder.append("metrics.jsonl", {"step": step, "epoch": step / self._steps_per_epoch, **metrics})
-        self._evaluations.append({"step": step, **metrics})
+        line = {"step": step, "epoch": step / self._steps_per_epoch, **metrics}
+        self._evaluations.append(self.folder.append("metrics.jsonl", line))
         self.display.evaluation(step, metrics)
         self._mark = time.monotonic()
 
     @property
     def _best(self) -> Mapping[str, Any]:
-        """The best evaluation, the earliest of equals."""
-        return max(self._evaluations, key=lambda line: line[self._score])
+        """The best evaluation, the earliest of equals; a score that is not finite is the worst."""
+        return max(self._evaluations, key=lambda line: -math.inf if line[self._score] is None else line[self._score])
 
     def improved(self, step: int) -> bool:
         """Whether the evaluation at `step` is the best so far."""

@@ -29,7 +29,7 @@ NAMES = {
     "compile_seconds": "compile time",
     "data_wait": "wait for data",
     "grad_norm": "gradient norm",
-    "examples_per_second_per_chip": "examples/s per chip",
+    "examples_per_second_per_chip": "examples/s/chip",
 }
 SPREAD = ("_std", "_per_seed")
 PICTURE_BYTES = 1_200_000  # in all, so that the page stays below 2 MB
@@ -186,7 +186,7 @@ def _page(runs: Sequence[Run]) -> str:
     several = len(runs) > 1
     first = runs[0]
     title = f"{len(runs)} runs side by side" if several else first.label
-    names = {str(run.environment.get("devices", {}).get("name", "")) for run in runs} - {""}
+    names = {str(_flat(run.environment).get("devices.name", "")) for run in runs} - {""}
     seeds = f"{len(first.seeds)} seeds" if first.seeds and not several else ""
     subtitle = " · ".join(filter(None, [", ".join(sorted(names)), seeds]))
     notes = [f"{run.label}: {note}" if several else note for run in runs for note in run.notes]
@@ -226,14 +226,13 @@ def _page(runs: Sequence[Run]) -> str:
 
 def _tiles(run: Run) -> str:
     """The few figures that a reader looks for first."""
-    scores = [key for key in run.result if key.startswith(SPLITS) and not key.endswith(SPREAD)]
-    scores = sorted((key for key in scores if _is_number(run.result[key])), key=lambda key: "accuracy" not in key)
+    scores = [key for key in run.result if _split(key) and not key.endswith(SPREAD) and _is_number(run.result[key])]
+    scores.sort(key=lambda key: ("accuracy" not in key, SPLITS.index(_split(key))))
     tiles = []
     for key in [*scores[:3], *(key for key in COSTS if _is_number(run.result.get(key)))]:
         spread = run.result.get(key + "_std")
-        below = (
-            f'<p class="muted">± {_e(_value(key, spread))}, {len(run.seeds)} seeds</p>' if spread is not None else ""
-        )
+        plus = f"± {_value(key, spread)}, {len(run.seeds)} seeds"
+        below = f'<p class="muted">{_e(plus)}</p>' if _is_number(spread) else ""
         tiles.append(
             f'<div class="tile"><p class="muted">{_e(_words(key))}</p><p class="big">{_e(_value(key, run.result[key]))}'
             f"</p>{below}</div>"
@@ -280,7 +279,7 @@ def _chart(title: str, keys: Sequence[str], runs: Sequence[Run], source: str) ->
                 [(x[~np.isnan(y)], y[~np.isnan(y)]) for x, y in histories], series, markers=bool(_split(key))
             )
     if len(runs) > 1:
-        lines = [line for line in lines if not line.faint]
+        lines = [line for line in lines if not line.faint] or lines
     low, high = min(float(line.y.min()) for line in lines), max(float(line.y.max()) for line in lines)
     log = ("loss" in title or "norm" in title) and low > 0 and high > 30 * low
     svg = pictures.curves_svg(lines, title=_words(title), percent=_is_share(title), log=log)
@@ -479,10 +478,10 @@ p { margin: 0 0 .5rem; } .muted { color: var(--muted); font-size: .85rem; font-w
   text-transform: uppercase; }
 .notes { margin: 1.25rem 0 0; padding: .75rem 1rem .75rem 2rem; background: var(--warn); border-radius: 8px;
   border-left: 4px solid var(--warn-edge); }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(138px, 1fr)); gap: .9rem; margin-top: 1.5rem; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(140px, 1fr)); gap: .7rem; margin-top: 1.5rem; }
 .tile, .card, .scroll { background: var(--card); border: 1px solid var(--rule); border-radius: 10px; }
-.tile { padding: .85rem 1rem; } .tile p { margin: 0; }
-.tile .big { font-size: 1.4rem; font-weight: 650; letter-spacing: -.02em; white-space: nowrap; }
+.tile { padding: .8rem .85rem; } .tile p { margin: 0; }
+.tile .big { font-size: 1.3rem; font-weight: 650; letter-spacing: -.02em; white-space: nowrap; }
 .tile:first-child .big { color: var(--accent); }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr)); gap: .9rem; }
 .pictures { display: flex; flex-wrap: wrap; gap: .9rem; align-items: flex-start; }

@@ -72,10 +72,16 @@ class RunFolder:
             raise ValueError(f"{self.path} is no run folder: it has no config.json; give the --workdir of a training")
         return configs.from_dict(self.read_json("config.json"))
 
-    def append(self, file: str, values: Mapping[str, Any]) -> None:
-        """Adds a line to `metrics.jsonl` or `timing.jsonl`; it survives the process being killed right after."""
+    def append(self, file: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Adds a line to `metrics.jsonl` or `timing.jsonl`; it survives the process being killed right after.
+
+        Returns:
+          The line as `lines` would read it: what decides by it decides the same after a resume.
+        """
+        line = {name: _rounded(value) for name, value in values.items()}
         with (self.path / file).open("a") as lines:
-            lines.write(json.dumps({name: _rounded(value) for name, value in values.items()}) + "\n")
+            lines.write(json.dumps(line) + "\n")
+        return line
 
     def lines(self, file: str) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl` or `timing.jsonl` that are whole."""

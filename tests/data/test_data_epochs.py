@@ -29,8 +29,10 @@ def test_an_epoch_of_batches_repeats_nothing_and_drops_only_the_incomplete_batch
         assert len(np.unique(taken)) == epochs.batches * batch_size
 
 
-@pytest.mark.parametrize(("examples", "batch_size"), [(50, 10), (53, 10), (10, 10), (7, 1), (19, 10)])
-@pytest.mark.parametrize(("step", "steps"), [(0, 1), (0, 12), (3, 5), (4, 1), (4, 7), (123, 9)])
+@pytest.mark.parametrize(
+    ("examples", "batch_size", "step", "steps"),
+    [(50, 10, 0, 1), (50, 10, 4, 1), (53, 10, 3, 5), (53, 10, 123, 12), (10, 10, 5, 7), (7, 1, 4, 9), (19, 10, 4, 3)],
+)
 def test_remembered_pure_and_one_by_one_agree(examples, batch_size, step, steps):
     def one(at):
         per_epoch = examples // batch_size
@@ -40,8 +42,12 @@ def test_remembered_pure_and_one_by_one_agree(examples, batch_size, step, steps)
     expected = np.stack([one(at) for at in range(step, step + steps)])
     np.testing.assert_array_equal(Epochs(KEY, examples, batch_size).indices(step, steps), expected)
     np.testing.assert_array_equal(batch_indices(KEY, step, steps, batch_size, examples), expected)
-    traced = jax.jit(lambda key, at: batch_indices(key, at, steps, batch_size, examples))
-    np.testing.assert_array_equal(traced(KEY, step), expected)
+
+
+def test_indices_can_be_made_inside_a_compiled_step():
+    traced = jax.jit(lambda key, step: batch_indices(key, step, 5, 4, 31))
+    for step in (0, 6, 33):
+        np.testing.assert_array_equal(traced(KEY, step), batch_indices(KEY, step, 5, 4, 31))
 
 
 def test_resume_from_any_step_continues_the_same_order():

@@ -222,7 +222,7 @@ def test_cifar_pickle_that_would_run_code_is_refused_unrun(tmp_path, capsys):
 )
 def test_wrong_cifar_batch_is_refused_by_name(tmp_path, batch, message):
     write_cifar(tmp_path)
-    (tmp_path / "data_batch_2").write_bytes(pickle.dumps(batch, 2))
+    (tmp_path / "data_batch_2").write_bytes(pickle.dumps(batch, 4))
     with pytest.raises(ValueError, match=f"data_batch_2.*{message}") as error:
         loaded("cifar", tmp_path)
     assert "\n" not in str(error.value)

@@ -1,3 +1,4 @@
+import io
 import json
 import re
 import shlex
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxai.data import Data, load
 
@@ -103,24 +105,24 @@ def test_name_that_is_no_set_is_refused(name):
         load(Data(name, cache="off"))
 
 
+def shortened(name, folder, train, test):
+    """The test file of a prepared set as both splits, each cut to its first examples: quick to decode."""
+    (original,) = (PREPARED / name).iterdir()
+    version = folder / name / original.name
+    version.mkdir(parents=True)
+    (version / "features.json").write_bytes((original / "features.json").read_bytes())
+    records = (original / f"{name}-test.array_record-00000-of-00001").read_bytes()
+    info = json.loads((original / "dataset_info.json").read_text())
+    for split, examples in zip(info["splits"], (train, test), strict=True):
+        split["shardLengths"] = [str(examples)]
+        (version / f"{name}-{split['name']}.array_record-00000-of-00001").write_bytes(records)
+    (version / "dataset_info.json").write_text(json.dumps(info))
+    return version
+
+
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
-    """The test files of MNIST, as both splits: six times faster to decode than the whole set."""
-    folder = tmp_path_factory.mktemp("tfds") / "mnist/3.0.1"
-    folder.mkdir(parents=True)
-    original = PREPARED / "mnist/3.0.1"
-    shutil.copy(original / "features.json", folder)
-    for split in ("train", "test"):
-        shutil.copy(
-            original / "mnist-test.array_record-00000-of-00001", folder / f"mnist-{split}.array_record-00000-of-00001"
-        )
-    info = json.loads((original / "dataset_info.json").read_text())
-    for split in info["splits"]:
-        split["shardLengths"] = ["10000"]
-    (folder / "dataset_info.json").write_text(json.dumps(info))
-    for path in folder.iterdir():
-        path.chmod(0o644)
-    return folder
+    return shortened("mnist", tmp_path_factory.mktemp("tfds"), 1200, 600)
 
 
 def edited(digits, tmp_path, edit=None, features=None):
@@ -138,41 +140,48 @@ def edited(digits, tmp_path, edit=None, features=None):
 
 
 @needs_prepared
-def test_prepared_digits_are_read_without_tensorflow(digits, tmp_path):
-    config = Data("mnist", dir=str(digits.parents[1]), cache=str(tmp_path))
-    images = load(config)
+@pytest.mark.parametrize(
+    ("name", "shape", "histogram", "first_class"),
+    [
+        ("mnist", (28, 28, 1), [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009], "0"),
+        ("cifar10", (32, 32, 3), [1000] * 10, "airplane"),
+    ],
+)
+def test_prepared_set_is_read_as_tfds_does_without_tensorflow(tmp_path, name, shape, histogram, first_class):
+    folder = tmp_path / "data"
+    shortened(name, folder, 1200, 10_000)
+    images = load(Data(name, dir=str(folder), cache="off"))
     assert "tensorflow" not in sys.modules
-    assert images.test["image"].shape == (10_000, 28, 28, 1)
-    assert np.bincount(images.test["label"]).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
-    assert images.classes == tuple("0123456789")
+    assert images.train["image"].shape == (1200, *shape)
+    assert images.test["image"].shape == (10_000, *shape)
+    assert np.bincount(images.test["label"]).tolist() == histogram
+    assert images.classes[0] == first_class
     import tensorflow_datasets as tfds
 
-    theirs = tfds.data_source("mnist", split="test", data_dir=str(digits.parents[1]), download=False)
+    theirs = tfds.data_source(name, split="test", data_dir=str(folder), download=False)
     for index in (0, 1023, 1024, 9999):
         np.testing.assert_array_equal(images.test["image"][index], theirs[index]["image"])
         assert images.test["label"][index] == theirs[index]["label"]
-    began = time.perf_counter()
+
+
+@needs_prepared
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "examples"), [("mnist", 60_000), ("cifar10", 50_000)])
+def test_whole_set_is_loaded_again_in_under_two_seconds(tmp_path, name, examples):
+    config = Data(name, dir=str(PREPARED), cache=str(tmp_path))
+    images = load(config)
+    assert len(images.train["label"]) == examples
+    assert len(images.test["label"]) == 10_000
+    # The processor's time: the machine may be busy with something else.
+    began = time.process_time()
     again = load(config)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
     np.testing.assert_array_equal(again.train["image"], images.train["image"])
 
 
 @needs_prepared
-def test_prepared_cifar10_has_its_class_names_and_counts(tmp_path):
-    config = Data("cifar10", dir=str(PREPARED), cache=str(tmp_path))
-    images = load(config)
-    assert images.train["image"].shape == (50_000, 32, 32, 3)
-    assert np.bincount(images.train["label"]).tolist() == [5000] * 10
-    assert np.bincount(images.test["label"]).tolist() == [1000] * 10
-    assert images.classes[3] == "cat"
-    began = time.perf_counter()
-    load(config)
-    assert time.perf_counter() - began < 2
-
-
-@needs_prepared
 @pytest.mark.parametrize(
-    "damage", [lambda raw: raw[:1_000_000], lambda raw: raw[:500_000] + b"\xff" * 8 + raw[500_008:]]
+    "damage", [lambda raw: raw[:1_000_000], lambda raw: raw[:100_000] + b"\xff" * 8 + raw[100_008:]]
 )
 def test_damaged_record_file_is_named(digits, tmp_path, damage):
     config = edited(digits, tmp_path)
@@ -226,7 +235,7 @@ def test_validation_split_stands_in_for_a_missing_test_split(digits, tmp_path):
     config = edited(digits, tmp_path, rename)
     folder = tmp_path / "mnist/3.0.1"
     (folder / "mnist-test.array_record-00000-of-00001").rename(folder / "mnist-validation.array_record-00000-of-00001")
-    assert len(load(config).test["label"]) == 10_000
+    assert len(load(config).test["label"]) == 600
 
 
 @needs_prepared
@@ -236,3 +245,97 @@ def test_set_without_a_held_out_split_is_refused(digits, tmp_path):
 
     with pytest.raises(ValueError, match="has the splits train; expected train, and test or validation"):
         load(edited(digits, tmp_path, drop))
+
+
+def message(number, content):
+    """A length-delimited field of a protocol buffer."""
+    return bytes([number << 3 | 2]) + varint(len(content)) + content
+
+
+def varint(value):
+    value, out = value % 2**64, b""
+    while value > 127:
+        value, out = value >> 7, out + bytes([value & 127 | 128])
+    return out + bytes([value])
+
+
+def example(image, label):
+    """A serialized tf.train.Example, as tfds writes it: a PNG and an int64."""
+    png = io.BytesIO()
+    Image.fromarray(image).save(png, "PNG")
+    fields = {b"image": message(1, message(1, png.getvalue())), b"label": message(3, message(1, varint(label)))}
+    return message(1, b"".join(message(1, message(1, key) + message(2, value)) for key, value in fields.items()))
+
+
+def prepared(root, splits, dimensions=("4", "6", "3"), classes=("cat", "dog", "bird")):
+    """A prepared set called pets, written without tfds."""
+    array_record = pytest.importorskip("array_record.python.array_record_module")
+    folder = root / "pets/1.0.0"
+    folder.mkdir(parents=True)
+    features = "tensorflow_datasets.core.features"
+    image = {"shape": {"dimensions": dimensions}, "dtype": "uint8", "encodingFormat": "png"}
+    described = {
+        "image": {"pythonClassName": f"{features}.image_feature.Image", "image": image},
+        "label": {
+            "pythonClassName": f"{features}.class_label_feature.ClassLabel",
+            "classLabel": {"numClasses": str(len(classes))},
+        },
+    }
+    whole = {"pythonClassName": f"{features}.features_dict.FeaturesDict", "featuresDict": {"features": described}}
+    (folder / "features.json").write_text(json.dumps(whole))
+    (folder / "label.labels.txt").write_text("\n".join(classes) + "\n")
+    info = {"name": "pets", "version": "1.0.0", "fileFormat": "array_record", "splits": []}
+    for split, examples in splits.items():
+        writer = array_record.ArrayRecordWriter(
+            str(folder / f"pets-{split}.array_record-00000-of-00001"), "group_size:1"
+        )
+        for pixels, label in examples:
+            writer.write(example(pixels, label))
+        writer.close()
+        template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+        shards = {"name": split, "shardLengths": [str(len(examples))], "filepathTemplate": template}
+        info["splits"].append(shards)
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    return Data("tfds:pets", dir=str(root), cache="off")
+
+
+def pets(count, height=4, width=6, label=None):
+    random = np.random.default_rng(count)
+    return [
+        (random.integers(0, 256, (height, width, 3), np.uint8), index % 3 if label is None else label)
+        for index in range(count)
+    ]
+
+
+def test_any_prepared_set_comes_back_as_written_with_its_class_names(tmp_path):
+    splits = {"train": pets(7), "test": pets(5)}
+    images = load(prepared(tmp_path, splits))
+    assert images.classes == ("cat", "dog", "bird")
+    for name, examples in splits.items():
+        np.testing.assert_array_equal(getattr(images, name)["image"], np.stack([pixels for pixels, _ in examples]))
+        assert getattr(images, name)["label"].tolist() == [label for _, label in examples]
+
+
+def test_images_of_varying_sizes_are_read_at_one_size(tmp_path):
+    config = prepared(tmp_path, {"train": pets(3) + pets(2, 9, 5), "test": pets(2)}, (("-1", "-1", "3")))
+    with pytest.raises(ValueError, match=r"images of varying sizes; scale all to one with --data\.resize SIZE"):
+        load(config)
+    assert load(Data("tfds:pets", dir=config.dir, cache="off", resize=4)).train["image"].shape == (5, 4, 4, 3)
+
+
+def test_hidden_test_labels_give_way_to_the_validation_split(tmp_path):
+    images = load(prepared(tmp_path, {"train": pets(3), "test": pets(4, label=-1), "validation": pets(5)}))
+    assert images.test["label"].tolist() == [0, 1, 2, 0, 1]
+
+
+def test_negative_label_names_file_index_and_value(tmp_path):
+    config = prepared(tmp_path, {"train": [*pets(4), *pets(1, label=-1)], "test": pets(4)})
+    expected = "pets-train.array_record-00000-of-00001: the label at index 4 is -1; expected 0 to 2"
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        load(config)
+
+
+def test_image_of_another_size_than_declared_is_named(tmp_path):
+    config = prepared(tmp_path, {"train": [*pets(2), *pets(1, 5, 5)], "test": pets(4)})
+    with pytest.raises(ValueError, match=r"example 2 has shape \[5, 5, 3\]; expected \[4, 6, 3\]"):
+        load(config)

@@ -30,19 +30,20 @@ COMBINATIONS = [
 ]
 
 
-def draw(image_shape, kernel_shape, dtype=jnp.float32):
-    keys = jax.random.split(jax.random.key(0))
-    return jax.random.normal(keys[0], image_shape, dtype), jax.random.normal(keys[1], kernel_shape, dtype)
+def draw(image_shape, kernel_shape, dtype=np.float32):
+    generator = np.random.default_rng(0)
+    return tuple(jnp.asarray(generator.normal(size=shape), dtype) for shape in (image_shape, kernel_shape))
 
 
-def weighted(convolution):
-    """A scalar whose gradient meets every output with a different weight."""
+def value_and_gradients(convolution):
+    """The output, and the gradients of a scalar that meets every output with a different weight."""
 
-    def scalar(images, kernel):
-        output = convolution(images, kernel)
-        return jnp.sum(output * jnp.cos(jnp.arange(output.size)).reshape(output.shape).astype(output.dtype))
+    def evaluate(images, kernel):
+        output, pull_back = jax.vjp(convolution, images, kernel)
+        weights = jnp.cos(jnp.arange(output.size)).reshape(output.shape).astype(output.dtype)
+        return output, pull_back(weights)
 
-    return scalar
+    return jax.jit(evaluate)
 
 
 def pair(strides, padding):
@@ -65,25 +66,20 @@ def assert_close(got, expected, tolerance):
 
 @pytest.mark.parametrize(("window", "strides", "padding"), COMBINATIONS)
 def test_value_and_gradients_equal_lax_in_float32(window, strides, padding):
-    images, kernel = draw((3, 11, 9, 4), (*window, 4, 5))
-    ours, plain = pair(strides, padding)
-    assert_close(jax.jit(ours)(images, kernel), plain(images, kernel), 1e-5)
-    gradients = jax.jit(jax.grad(weighted(ours), argnums=(0, 1)))(images, kernel)
-    assert_close(gradients, jax.grad(weighted(plain), argnums=(0, 1))(images, kernel), 1e-5)
+    arrays = draw((3, 11, 9, 4), (*window, 4, 5))
+    ours, plain = (value_and_gradients(convolution)(*arrays) for convolution in pair(strides, padding))
+    assert_close(ours, plain, 1e-5)
 
 
-@pytest.mark.parametrize(("window", "strides", "padding"), COMBINATIONS[:5])
+@pytest.mark.parametrize(("window", "strides", "padding"), COMBINATIONS[1:4])
 def test_bfloat16_stays_within_its_rounding_of_a_float32_reference(window, strides, padding):
-    images, kernel = draw((3, 11, 9, 4), (*window, 4, 5), jnp.bfloat16)
+    arrays = draw((3, 11, 9, 4), (*window, 4, 5), jnp.bfloat16)
     ours, plain = pair(strides, padding)
-    exact = images.astype(jnp.float32), kernel.astype(jnp.float32)
-    got = jax.jit(ours)(images, kernel)
-    assert got.dtype == jnp.bfloat16
-    assert_close(got, plain(*exact), 2**-7)
-    gradients = jax.jit(jax.grad(weighted(ours), argnums=(0, 1)))(images, kernel)
-    assert {gradient.dtype for gradient in gradients} == {jnp.dtype(jnp.bfloat16)}
-    # A pixel's gradient adds up to nine taps, each rounded to 8 bits.
-    assert_close(gradients, jax.grad(weighted(plain), argnums=(0, 1))(*exact), 2**-5)
+    value, gradients = value_and_gradients(ours)(*arrays)
+    exact, exact_gradients = value_and_gradients(plain)(*(array.astype(jnp.float32) for array in arrays))
+    assert {array.dtype for array in (value, *gradients)} == {jnp.dtype(jnp.bfloat16)}
+    assert_close(value, exact, 2**-7)
+    assert_close(gradients, exact_gradients, 2**-5)  # a pixel adds up to nine taps, each rounded to 8 bits
 
 
 def test_value_equals_scipy_correlation():
@@ -98,7 +94,7 @@ def test_value_equals_scipy_correlation():
         ((3, 3, 2, 6), {"feature_group_count": 2}),
         ((3, 3, 4, 6), {"batch_group_count": 2}),
         ((3, 3, 4, 6), {"rhs_dilation": (2, 1)}),
-        ((3, 3, 4, 6), {"lhs_dilation": (1, 2)}),
+        ((3, 3, 4, 6), {"lhs_dilation": (1, 2), "padding": EXPLICIT}),
         ((6, 4, 3, 3), {"dimension_numbers": ("NHWC", "OIHW", "NHWC")}),
         ((3, 3, 4, 6), {"preferred_element_type": jnp.float32}),
         ((3, 3, 4, 6), {"precision": "highest"}),
@@ -106,9 +102,9 @@ def test_value_equals_scipy_correlation():
 )
 def test_every_option_means_what_it_means_in_lax(kernel_shape, options):
     images, kernel = draw((4, 9, 8, 4), kernel_shape)
-    options = {"dimension_numbers": DIMENSIONS, **options}
-    got = ops.conv_general_dilated(images, kernel, (1, 1), "SAME", **options)
-    expected = lax.conv_general_dilated(images, kernel, (1, 1), "SAME", **options)
+    options = {"window_strides": (1, 1), "padding": "SAME", "dimension_numbers": DIMENSIONS, **options}
+    got = ops.conv_general_dilated(images, kernel, **options)
+    expected = lax.conv_general_dilated(images, kernel, **options)
     assert got.dtype == expected.dtype
     assert_close(got, expected, 1e-5)
 
@@ -140,7 +136,7 @@ def test_wrong_shapes_raise_what_lax_raises():
 
 def test_forward_mode_and_second_derivatives_equal_lax():
     images, kernel = draw((2, 7, 6, 3), (3, 3, 3, 4))
-    tangents = jnp.cos(images), jnp.sin(kernel)
+    tangents = jnp.asarray(np.cos(images)), jnp.asarray(np.sin(kernel))
 
     def penalty(convolution):
         def slope(images, kernel):
@@ -148,20 +144,23 @@ def test_forward_mode_and_second_derivatives_equal_lax():
 
         return jax.grad(slope, argnums=(0, 1))
 
-    ours, plain = pair((1, 1), "SAME")
-    assert_close(jax.jvp(jax.jit(ours), (images, kernel), tangents), jax.jvp(plain, (images, kernel), tangents), 1e-5)
-    assert_close(jax.jit(penalty(ours))(images, kernel), penalty(plain)(images, kernel), 1e-4)
+    forward, second = [], []
+    for convolution in pair((1, 1), "SAME"):
+        forward.append(jax.jit(functools.partial(jax.jvp, convolution))((images, kernel), tangents))
+        second.append(jax.jit(penalty(convolution))(images, kernel))
+    assert_close(*forward, 1e-5)
+    assert_close(*second, 1e-4)
 
 
 @pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 0)])
 def test_vmap_equals_a_python_loop(axes):
-    images, kernels = draw((3, 2, 6, 5, 2), (3, 3, 3, 2, 4))
-    ours, plain = pair((1, 1), "SAME")
-    arguments = tuple(a if axis == 0 else a[0] for a, axis in zip((images, kernels), axes, strict=True))
-    got = jax.jit(jax.vmap(jax.grad(weighted(ours), argnums=1), axes))(*arguments)
-    for i in range(3):
-        one = (images[i if axes[0] == 0 else 0], kernels[i if axes[1] == 0 else 0])
-        assert_close(got[i], jax.grad(weighted(plain), argnums=1)(*one), 1e-5)
+    images, kernels = draw((2, 2, 6, 5, 2), (2, 3, 3, 2, 4))
+    arrays = tuple(a if axis == 0 else a[0] for a, axis in zip((images, kernels), axes, strict=True))
+    ours, plain = (value_and_gradients(convolution) for convolution in pair((1, 1), "SAME"))
+    got = jax.jit(jax.vmap(ours, axes))(*arrays)
+    for i in range(2):
+        one = plain(*(a[i] if axis == 0 else a for a, axis in zip(arrays, axes, strict=True)))
+        assert_close(jax.tree.map(lambda leaf, i=i: leaf[i], got), one, 1e-5)
 
 
 def descend(convolution):
@@ -178,8 +177,8 @@ def test_gradient_steps_in_scan_and_while_equal_lax_outside():
     scanned, _ = jax.jit(functools.partial(lax.scan, descend(ours)))(kernel, images)
     looped = jax.jit(lambda k, x: lax.fori_loop(0, 3, lambda i, k: descend(ours)(k, x[i])[0], k))(kernel, images)
     expected = kernel
-    for i in range(3):
-        expected, _ = descend(plain)(expected, images[i])
+    for batch in images:
+        expected, _ = jax.jit(descend(plain))(expected, batch)
     assert_close(scanned, expected, 1e-5)
     assert_close(looped, expected, 1e-5)
 
@@ -194,7 +193,7 @@ def test_gradient_of_a_scan_equals_lax():
         return jax.grad(lambda kernels: jnp.sum(lax.scan(layer, images, kernels, unroll=unroll)[0]))
 
     ours, plain = pair((1, 1), "SAME")
-    assert_close(deep(ours, 1)(kernels), deep(plain, 3)(kernels), 1e-4)
+    assert_close(jax.jit(deep(ours, 1))(kernels), jax.jit(deep(plain, 3))(kernels), 1e-4)
 
 
 @pytest.mark.parametrize("engine", ["shard_map", "pmap", "jit"])
@@ -202,7 +201,7 @@ def test_each_parallel_engine_equals_lax_on_one_device(engine):
     images, kernel = draw((8, 8, 7, 2), (3, 3, 2, 4))
     ours, plain = pair((1, 1), "SAME")
     gradient = jax.grad(lambda k, x, convolution: jnp.mean(convolution(x, k) ** 2))
-    expected = gradient(kernel, images, plain)
+    expected = jax.jit(functools.partial(gradient, convolution=plain))(kernel, images)
     mesh = Mesh(np.array(jax.devices()[:4]), ("data",))
     batch, everywhere = PartitionSpec("data"), PartitionSpec()
 

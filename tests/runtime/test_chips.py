@@ -60,6 +60,11 @@ def test_cpu_has_no_peak_and_is_named_by_its_cores():
     assert 1 <= chips.usable_cores() <= os.cpu_count()
 
 
+def test_mesh_is_described_in_words():
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    assert chips.describe(mesh) == f"8 x CPU with {chips.usable_cores()} cores"
+
+
 def test_environment_survives_json_and_names_versions_and_devices(monkeypatch):
     monkeypatch.setenv("JAX_SOME_SETTING", "1")
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/home/somebody/cache")

@@ -85,7 +85,7 @@ def test_one_run_shows_figures_curves_pictures_and_configuration(tmp_path):
         assert shown in page.text
     assert page.charts() == [
         *("Loss", "Accuracy", "Learning rate", "Gradient norm"),
-        *("Examples/s per chip", "Wait for data"),
+        *("Examples/s/chip", "Wait for data"),
     ]
     assert page.tags.count("img") == 2
     assert page.text.index("First caption") < page.text.index("Second caption")
@@ -165,6 +165,14 @@ def test_long_line_is_smoothed_and_a_constant_stays_what_it_is():
     np.testing.assert_allclose(strong.y, 0.5)
     noise = np.random.default_rng(0).normal(size=1000)
     assert pictures.seed_curves([(x, noise)], 0, markers=False)[1].y.std() < 0.4 * noise.std()
+
+
+def test_seeds_without_a_common_step_are_drawn_beside_another_run(tmp_path):
+    for seed, step in enumerate((1, 2)):
+        folder = write_run(tmp_path / "many" / f"seed-{seed}", seed=seed)
+        (folder / "metrics.jsonl").write_text(json.dumps({"step": step, "entropy": 1.5}) + "\n")
+    page = page_of([tmp_path / "many", write_run(tmp_path / "one")], tmp_path)
+    assert "Entropy" in page.charts()
 
 
 def test_several_runs_show_only_what_differs_and_share_their_charts(tmp_path):

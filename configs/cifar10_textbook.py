@@ -1,0 +1,18 @@
+"""The textbook CNN on CIFAR-10 as tutorials train it: Adam, batch 64, 10 epochs, no augmentation.
+
+Command:  jaxai train configs/cifar10_textbook.py --data.dir DIR, where DIR has tfds's cifar10 prepared as array_record
+"""
+
+from jaxai.cnn import Config, Optimizer
+from jaxai.cnn.experiment import Experiment
+from jaxai.data import Data
+from jaxai.runtime.config import Run
+
+config = Experiment(
+    workload=Config(optimizer=Optimizer("adam", learning_rate=1e-3)),
+    data=Data("tfds:cifar10"),
+    epochs=10,
+    batch_size=64,
+    expected=0.69,
+    run=Run(workdir="runs/cifar10_textbook"),
+)

@@ -1,0 +1,25 @@
+"""The best that we know on the 4,000 / 1,000 split of MNIST-5k: BatchNorm, crops, cutout, averaged weights.
+
+Command:  jaxai train configs/mnist5k_best.py
+"""
+
+from jaxai.cnn import Augment, Config, Optimizer
+from jaxai.cnn.experiment import Experiment
+from jaxai.data import Data
+from jaxai.runtime.config import Run
+
+config = Experiment(
+    workload=Config(
+        normalization="batch",
+        dropout=0.3,
+        label_smoothing=0.1,
+        ema_decay=0.99,
+        optimizer=Optimizer("adamw", learning_rate=3e-3, schedule="cosine", warmup_steps=100, weight_decay=0.02),
+        augment=Augment(crop_padding=3, cutout=6),
+    ),
+    data=Data("mnist5k"),
+    epochs=40,
+    batch_size=64,
+    expected=0.988,
+    run=Run(workdir="runs/mnist5k_best"),
+)

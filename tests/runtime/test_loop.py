@@ -1,0 +1,238 @@
+import dataclasses
+import io
+import json
+import os
+import signal
+import time
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from jaxai import cnn
+from jaxai.cnn.experiment import Experiment
+from jaxai.data import Data, load
+from jaxai.runtime.config import Run
+from jaxai.runtime.recorder import Recorder
+from jaxai.runtime.run_folder import RunFolder
+
+EXAMPLES, BATCH, TESTED = 80, 8, 30
+EPOCH = EXAMPLES // BATCH
+
+
+@pytest.fixture(scope="module")
+def images():
+    return load(Data("synthetic", image_shape=(8, 8, 1), num_classes=4, examples=EXAMPLES, test_examples=TESTED))
+
+
+def experiment(workdir, learning_rate=1e-2, epochs=2.0, batch_size=BATCH, **run):
+    optimizer = cnn.Optimizer(learning_rate=learning_rate)
+    return Experiment(
+        workload=cnn.Config(architecture="mlp", width=8, depth=1, dropout=0.2, ema_decay=0.9, optimizer=optimizer),
+        epochs=epochs,
+        batch_size=batch_size,
+        run=Run(**{"workdir": str(workdir), "devices": 1, "steps_per_call": 5} | run),
+    )
+
+
+def train(images, workdir, **settings):
+    console = Console(file=io.StringIO(), width=200)
+    outcome = experiment(workdir, **settings).train(images, console)
+    return outcome, console.file.getvalue()
+
+
+def bits(state):
+    state = state.replace(key=jax.random.key_data(state.key))
+    return {jax.tree_util.keystr(path): np.array(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
+
+
+def assert_same_bits(one, other):
+    one, other = bits(one.state), bits(other.state)
+    assert one.keys() == other.keys()
+    assert [name for name in one if one[name].tobytes() != other[name].tobytes()] == []
+
+
+def stop_at_evaluation(monkeypatch, number, name=signal.SIGTERM):
+    """A signal arrives while the run writes down its evaluation of that number, from 1."""
+    evaluated, count = Recorder.evaluated, iter(range(1, 1000))
+
+    def then_signal(self, step, metrics):
+        evaluated(self, step, metrics)
+        if next(count) == number:
+            os.kill(os.getpid(), name)
+
+    monkeypatch.setattr(Recorder, "evaluated", then_signal)
+
+
+@pytest.fixture(scope="module")
+def finished(images, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    return workdir, *train(images, workdir)
+
+
+def test_run_folder_holds_what_is_promised(finished):
+    workdir, outcome, _ = finished
+    names = {path.name for path in workdir.iterdir()}
+    files = {"config.json", "command.txt", "environment.json", "metrics.jsonl", "timing.jsonl", "result.json"}
+    assert names == files | {"checkpoints", "pictures"}
+    assert (workdir / "pictures" / "confusion_matrix.png").stat().st_size > 0
+    assert json.loads((workdir / "environment.json").read_text())["versions"]["jax"] == jax.__version__
+    result = json.loads((workdir / "result.json").read_text())
+    assert result == outcome.result
+    assert result["steps"] == 2 * EPOCH
+    assert 0 <= result["test_accuracy"] <= 1
+    assert result["examples_per_second_per_chip"] > 0
+    assert result["seconds"] > result["compile_seconds"] > 0
+    assert sorted(int(path.name) for path in (workdir / "checkpoints" / "latest").iterdir()) == [EPOCH, 2 * EPOCH]
+
+
+def test_metrics_have_a_line_for_each_call_and_evaluation_and_nothing_of_the_clock(finished):
+    lines = RunFolder(finished[0]).lines("metrics.jsonl")
+    calls = [line for line in lines if "loss" in line]
+    evaluations = [line for line in lines if "test_accuracy" in line]
+    assert [line["step"] for line in calls] == [5, 10, 15, 20]
+    assert [line["step"] for line in evaluations] == [10, 20]
+    assert all(line["epoch"] == line["step"] / EPOCH for line in lines)
+    assert all(line.keys() == {"step", "epoch", "loss", "accuracy", "grad_norm", "learning_rate"} for line in calls)
+    assert all(
+        line.keys() == {"step", "epoch", "test_loss", "test_accuracy", "test_top5_accuracy"} for line in evaluations
+    )
+    timing = RunFolder(finished[0]).lines("timing.jsonl")
+    assert [line["step"] for line in timing] == [5, 10, 15, 20]
+    assert all(0 <= line["data_wait"] <= 1 and line["examples_per_second_per_chip"] > 0 for line in timing)
+
+
+def test_reported_accuracy_is_that_of_the_returned_state_counted_by_hand(finished, images):
+    workdir, outcome, _ = finished
+    predict = cnn.make_predict(experiment(workdir).resolve(images).workload)
+    right = np.asarray(predict(outcome.state, images.test["image"])).argmax(-1) == images.test["label"]
+    assert outcome.result["test_accuracy"] == pytest.approx(right.sum() / TESTED)
+
+
+def test_output_tells_the_model_the_compilation_and_the_speed(finished):
+    _, outcome, text = finished
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(outcome.state.params))
+    assert f" {parameters:,} " in text
+    assert "compiled in" in text
+    assert "examples/s/chip" in text
+    assert "data wait" in text
+    assert "MFU" not in text
+
+
+def test_finished_run_started_again_changes_no_metrics(finished, images):
+    workdir, outcome, _ = finished
+    before = (workdir / "metrics.jsonl").read_bytes()
+    again, _ = train(images, workdir)
+    assert (workdir / "metrics.jsonl").read_bytes() == before
+    assert again.result["test_accuracy"] == outcome.result["test_accuracy"]
+    assert_same_bits(again, outcome)
+
+
+@pytest.mark.parametrize("settings", [{"steps_per_call": 2}, {"placement": "host"}], ids=str)
+def test_neither_the_split_into_calls_nor_the_placement_changes_a_bit(finished, images, tmp_path, settings):
+    workdir, outcome, _ = finished
+    other, _ = train(images, tmp_path / "run", **settings)
+    assert_same_bits(other, outcome)
+    if "placement" in settings:
+        assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (workdir / "metrics.jsonl").read_bytes()
+
+
+def test_single_steps_end_where_calls_of_five_do(finished, images, tmp_path):
+    other, _ = train(images, tmp_path / "run", steps_per_call=1)
+    one, two = bits(other.state), bits(finished[1].state)
+    for name in one:
+        np.testing.assert_allclose(one[name], two[name], rtol=1e-5, atol=1e-6, err_msg=name)
+    singles = [line for line in RunFolder(tmp_path / "run").lines("metrics.jsonl") if "loss" in line]
+    fives = [line for line in RunFolder(finished[0]).lines("metrics.jsonl") if "loss" in line]
+    assert [line["step"] for line in singles] == list(range(1, 2 * EPOCH + 1))
+    means = np.mean([line["loss"] for line in singles[:5]])
+    assert means == pytest.approx(fives[0]["loss"], rel=1e-5)
+
+
+def test_early_stopping_stops_after_its_patience_and_stays_stopped(images, tmp_path):
+    # A rate so small that no prediction changes: the first evaluation stays the best.
+    settings = {"learning_rate": 1e-12, "epochs": 9.0, "early_stopping": 3}
+    outcome, _ = train(images, tmp_path / "run", **settings)
+    assert outcome.interrupted == ""
+    assert outcome.result["steps"] == (1 + 3) * EPOCH
+    assert outcome.result["best_step"] == EPOCH
+    metrics = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    again, _ = train(images, tmp_path / "run", **settings)
+    assert again.result["steps"] == 4 * EPOCH
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == metrics
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_signal_ends_a_run_with_everything_saved_and_patience_goes_on_counting(images, tmp_path, monkeypatch, name):
+    settings = {"learning_rate": 1e-12, "epochs": 9.0, "early_stopping": 3}
+    with monkeypatch.context() as patch:
+        stop_at_evaluation(patch, 2, signal.Signals[name])
+        first, text = train(images, tmp_path / "run", **settings)
+    assert first.interrupted == name
+    assert f"{name}: saved at step {2 * EPOCH}" in text
+    assert not (tmp_path / "run" / "result.json").exists()
+    rest, text = train(images, tmp_path / "run", **settings)
+    assert f"going on at step {2 * EPOCH} of {9 * EPOCH}" in text
+    assert rest.result["steps"] == (1 + 3) * EPOCH
+    assert rest.result["best_step"] == EPOCH
+
+
+def test_an_equal_score_after_a_resume_is_no_better(tmp_path):
+    class Silent:
+        def evaluation(self, step, metrics):
+            pass
+
+    def recorder():
+        made = Recorder(RunFolder(tmp_path), "test_accuracy", 8, 10, 1, 1.0, None, time.monotonic())
+        made.display = Silent()
+        return made
+
+    # 1/3 as nine digits is less than 1/3.
+    recorder().evaluated(10, {"test_accuracy": 1 / 3})
+    resumed = recorder()
+    resumed.evaluated(20, {"test_accuracy": 1 / 3})
+    assert not resumed.improved(20)
+    assert resumed.stale(1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0.0}, "epochs is 0.0; it must be above 0"),
+        ({"batch_size": EXAMPLES + 1}, f"batch_size is {EXAMPLES + 1}; expected 1 to {EXAMPLES}"),
+        ({"devices": 9}, "devices is 9; this machine has 8"),
+        ({"devices": 0}, "devices is 0; this machine has 8"),
+        ({"devices": 3}, "a batch of 8 does not divide over 3 devices"),
+        ({"devices": 3, "placement": "host"}, "a batch of 8 does not divide over 3 devices"),
+        ({"steps_per_call": -1}, "steps_per_call is -1"),
+        ({"learning_rate": -1.0}, "learning_rate"),
+    ],
+    ids=str,
+)
+def test_what_cannot_run_is_refused_in_one_line_and_leaves_no_run_behind(images, tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message) as error:
+        train(images, tmp_path / "run", **settings)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_changed_configuration_is_refused_and_goes_on_with_the_flag(images, tmp_path):
+    train(images, tmp_path / "run", epochs=1.0)
+    with pytest.raises(ValueError, match="--resume-with-changes") as error:
+        train(images, tmp_path / "run", epochs=2.0)
+    assert "epochs: 1.0 -> 2.0" in str(error.value)
+    outcome, _ = train(images, tmp_path / "run", epochs=2.0, resume_with_changes=True)
+    assert outcome.result["steps"] == 2 * EPOCH
+
+
+def test_full_batch_is_one_step_an_epoch(images, tmp_path):
+    outcome, _ = train(images, tmp_path / "run", batch_size=0, epochs=3.0)
+    assert outcome.result["steps"] == 3
+
+
+def test_validation_decides_on_the_best_where_there_is_one(images, tmp_path):
+    held_out = dataclasses.replace(images, validation={name: array[:20] for name, array in images.train.items()})
+    outcome, _ = train(held_out, tmp_path / "run", epochs=1.0)
+    assert {"validation_accuracy", "best_validation_accuracy", "test_accuracy"} <= outcome.result.keys()
+    assert "best_test_accuracy" not in outcome.result

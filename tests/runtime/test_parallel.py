@@ -1,0 +1,215 @@
+import dataclasses
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxai import cnn
+from jaxai.core import State, Workload
+from jaxai.runtime import parallel
+
+STEPS, BATCH, EXAMPLES = 6, 16, 64
+MODES: tuple[parallel.Mode, ...] = ("jit", "shard_map", "pmap")
+# Dense layers compile in a tenth of the time of convolutions, and split over devices in the same way.
+PLAIN = cnn.Config(architecture="mlp", image_shape=(6, 6, 1), width=8, depth=1)
+NORMALIZED = cnn.Config(architecture="mlp", image_shape=(6, 6, 1), width=8, depth=1, normalization="batch", dropout=0.2)
+CONVOLUTIONAL = cnn.Config(image_shape=(6, 6, 1), width=4, depth=1, normalization="batch", dropout=0.2)
+
+
+def data(examples: int = EXAMPLES) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(0)
+    image = generator.integers(0, 256, (examples, 6, 6, 1), np.uint8)
+    return {"image": image, "label": generator.integers(0, 10, examples).astype(np.int32)}
+
+
+def rows() -> np.ndarray:
+    return np.random.default_rng(1).integers(0, EXAMPLES, (STEPS, BATCH)).astype(np.int32)
+
+
+def train(
+    config: cnn.Config, mode: parallel.Mode, devices: int, steps_per_call: int, resident: bool = True
+) -> tuple[State, dict[str, Any]]:
+    """All STEPS steps; the metrics of the last call."""
+    workload = cnn.make(config, parallel.axis_name(mode))
+    mesh = parallel.make_mesh(devices)
+    call = parallel.compile_step(workload.train_step, mesh, mode, steps_per_call)
+    state = parallel.place_state(jax.jit(workload.init)(jax.random.key(0)), mesh, mode)
+    dataset = parallel.place_dataset(data(), mesh) if resident else None
+    for start in range(0, STEPS, steps_per_call):
+        index = rows()[start : start + steps_per_call]
+        batches = index if resident else {k: v[index] for k, v in data().items()} | {"index": index}
+        batches = jax.tree.map(lambda leaf: leaf[0], batches) if steps_per_call == 1 else batches
+        state, metrics = call(state, parallel.place_batches(batches, mesh, mode, steps_per_call), dataset)
+    return jax.device_get(parallel.gather_state(state, mode)), metrics
+
+
+def assert_bitwise(one: State, other: State) -> None:
+    for a, b in zip(leaves(one), leaves(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def assert_close(one: State, other: State, tolerance: float) -> None:
+    for a, b in zip(leaves(one), leaves(other), strict=True):
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+
+
+def leaves(state: State) -> list[np.ndarray]:
+    return [np.asarray(leaf) for leaf in jax.tree.leaves((state.step, state.params, state.opt_state, state.extra))]
+
+
+@pytest.mark.parametrize(("config", "steps_per_call"), [(CONVOLUTIONAL, 3), (NORMALIZED, 1), (NORMALIZED, 3)])
+def test_pmap_equals_shard_map_bitwise(config: cnn.Config, steps_per_call: int) -> None:
+    states = [train(config, mode, 8, steps_per_call)[0] for mode in ("shard_map", "pmap")]
+    assert_bitwise(*states)
+
+
+def test_jit_over_the_mesh_equals_one_device() -> None:
+    # Eight shards are summed in another order, and Adam divides by what may be tiny.
+    assert_close(train(CONVOLUTIONAL, "jit", 1, 3)[0], train(CONVOLUTIONAL, "jit", 8, 3)[0], 2e-5)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_calls_of_one_step_equal_one_call_of_many(mode: parallel.Mode) -> None:
+    assert_close(train(PLAIN, mode, 8, 1)[0], train(PLAIN, mode, 8, STEPS)[0], 1e-6)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_any_split_of_a_run_into_calls_gives_the_same_bits(mode: parallel.Mode) -> None:
+    workload = cnn.make(NORMALIZED, parallel.axis_name(mode))
+    mesh = parallel.make_mesh(4)
+    call = parallel.compile_step(workload.train_step, mesh, mode, STEPS)
+    dataset = parallel.place_dataset(data(), mesh)
+    ends = []
+    for split in ([6], [1, 1, 1, 1, 1, 1], [2, 4]):
+        state = parallel.place_state(jax.jit(workload.init)(jax.random.key(0)), mesh, mode)
+        for steps in split:
+            index = np.roll(rows(), -int(state.step), axis=0)
+            state, _ = call(state, parallel.place_batches(index, mesh, mode, STEPS), dataset, steps)
+        ends.append(jax.device_get(state))
+    assert int(ends[0].step) == STEPS
+    assert_bitwise(ends[0], ends[1])
+    assert_bitwise(ends[0], ends[2])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_resident_and_streamed_batches_give_the_same_bits(mode: parallel.Mode) -> None:
+    assert_bitwise(train(PLAIN, mode, 4, 3, resident=True)[0], train(PLAIN, mode, 4, 3, resident=False)[0])
+
+
+@pytest.mark.parametrize("mode", ["shard_map", "pmap"])
+@pytest.mark.parametrize("devices", [2, 8])
+def test_gradients_do_not_depend_on_the_number_of_devices(mode: parallel.Mode, devices: int) -> None:
+    """Plain gradient descent moves parameters by the gradient: one that is N times too large shows."""
+    descent = dataclasses.replace(PLAIN, optimizer=cnn.Optimizer(name="sgd", learning_rate=1.0))
+    alone = cnn.make(descent)
+    state = jax.jit(alone.init)(jax.random.key(0))
+    batch = {k: v[rows()[0]] for k, v in data().items()}
+    expected = jax.jit(alone.gradients)(state, batch)
+
+    before = jax.device_get(state.params)
+    workload = cnn.make(descent, parallel.AXIS)
+    mesh = parallel.make_mesh(devices)
+    call = parallel.compile_step(workload.train_step, mesh, mode)
+    after, _ = call(parallel.place_state(state, mesh, mode), parallel.place_batches(batch, mesh, mode))
+    moved = jax.tree.map(lambda a, b: a - np.asarray(b), before, jax.device_get(after.params))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), moved, jax.device_get(expected))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_state_is_donated(mode: parallel.Mode) -> None:
+    workload = cnn.make(PLAIN, parallel.axis_name(mode))
+    mesh = parallel.make_mesh(2)
+    call = parallel.compile_step(workload.train_step, mesh, mode, 2)
+    state = parallel.place_state(jax.jit(workload.init)(jax.random.key(0)), mesh, mode)
+    batches = parallel.place_batches(rows()[:2], mesh, mode, 2)
+    dataset = parallel.place_dataset(data(), mesh)
+    memory = call.lower(state, batches, dataset).compile().memory_analysis()
+    tree = (state.step, state.params, state.opt_state, state.extra)
+    assert memory.alias_size_in_bytes >= sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+    call(state, batches, dataset)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+
+
+def test_one_compilation_per_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    traces = []
+    workload = cnn.make(PLAIN)
+
+    def counted(state: State, batch: Any) -> Any:
+        traces.append(batch["image"].shape)
+        return workload.train_step(state, batch)
+
+    mesh = parallel.make_mesh(1)
+    call = parallel.compile_step(counted, mesh, "jit", 3)
+    dataset = parallel.place_dataset(data(), mesh)
+
+    def run(batch: int) -> None:
+        state = parallel.place_state(jax.jit(workload.init)(jax.random.key(0)), mesh)
+        for steps in (3, 1, 2):
+            state, _ = call(state, parallel.place_batches(rows()[:3, :batch], mesh, "jit", 3), dataset, steps)
+
+    run(16)
+    once = len(traces)
+    run(16)
+    assert len(traces) == once
+    run(8)
+    assert len(traces) == 2 * once
+    assert call.function._cache_size() == 2
+
+
+@pytest.mark.parametrize("mode", ["shard_map", "pmap"])
+def test_one_all_reduce_region_per_step(mode: parallel.Mode) -> None:
+    """Gradients and metrics meet once: nothing is computed between the first all-reduce and the last."""
+    workload = cnn.make(PLAIN, parallel.AXIS)
+    mesh = parallel.make_mesh(8)
+    call = parallel.compile_step(workload.train_step, mesh, mode)
+    state = parallel.place_state(jax.jit(workload.init)(jax.random.key(0)), mesh, mode)
+    batch = parallel.place_batches({k: v[rows()[0]] for k, v in data().items()}, mesh, mode)
+    text = call.lower(state, batch).compile().as_text()
+    reductions = re.findall(r"= .* all-reduce(?:-start)?\(", text)
+    assert len(reductions) == 1, reductions
+
+
+def test_a_batch_that_does_not_divide_is_refused() -> None:
+    with pytest.raises(ValueError, match="batch of 10 does not divide over 8 devices"):
+        parallel.place_batches({"image": np.zeros((10, 2, 2, 1))}, parallel.make_mesh(8))
+
+
+def test_more_devices_than_there_are_is_refused() -> None:
+    with pytest.raises(ValueError, match="devices is 9; this machine has 8"):
+        parallel.make_mesh(9)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_per_device_state_is_split_and_comes_back_whole(mode: parallel.Mode) -> None:
+    def init(key: jax.Array) -> State:
+        return State(jnp.int32(0), {"w": jnp.zeros(3)}, (), key, local={"counter": jnp.arange(16.0)})
+
+    def step(state: State, batch: Any) -> tuple[State, dict[str, jax.Array]]:
+        counter = state.local["counter"] + 1
+        return state.replace(step=state.step + 1, local={"counter": counter}), {"loss": jnp.zeros(())}
+
+    workload = Workload(init, step)
+    mesh = parallel.make_mesh(8)
+    call = parallel.compile_step(workload.train_step, mesh, mode, 5)
+    state = parallel.place_state(init(jax.random.key(0)), mesh, mode)
+    state, _ = call(state, None)
+    np.testing.assert_array_equal(parallel.gather_state(state, mode).local["counter"], np.arange(16.0) + 5)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_first_non_finite_step_is_named(mode: parallel.Mode) -> None:
+    """A NaN in one image; the step that gathers it is known from the indices."""
+    workload = cnn.make(PLAIN, parallel.axis_name(mode))
+    mesh = parallel.make_mesh(2)
+    images = data()["image"].astype(np.float32) / 255
+    bad = int(rows()[3, 5])
+    images[bad] = np.nan
+    expected = next(i for i, row in enumerate(rows()) if bad in row)
+    call = parallel.compile_step(workload.train_step, mesh, mode, STEPS)
+    state = parallel.place_state(jax.jit(workload.init)(jax.random.key(0)), mesh, mode)
+    dataset = parallel.place_dataset({"image": images, "label": data()["label"]}, mesh)
+    _, metrics = call(state, parallel.place_batches(rows(), mesh, mode, STEPS), dataset)
+    assert int(metrics[parallel.NONFINITE]) == expected
