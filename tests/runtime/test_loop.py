@@ -2,18 +2,23 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import signal
 import time
+from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
 
 from jaxai import cnn
 from jaxai.cnn.experiment import Experiment
+from jaxai.core import State, Workload
 from jaxai.data import Data, load
 from jaxai.runtime.config import Run
+from jaxai.runtime.loop import Training, fit
 from jaxai.runtime.recorder import Recorder
 from jaxai.runtime.run_folder import RunFolder
 
@@ -38,8 +43,8 @@ def experiment(workdir, learning_rate=1e-2, epochs=2.0, batch_size=BATCH, **run)
 
 def train(images, workdir, **settings):
     console = Console(file=io.StringIO(), width=200)
-    outcome = experiment(workdir, **settings).train(images, console)
-    return outcome, console.file.getvalue()
+    resolved = experiment(workdir, **settings).resolve(images)
+    return fit(resolved.training(images), resolved, console), console.file.getvalue()
 
 
 def bits(state):
@@ -68,7 +73,8 @@ def stop_at_evaluation(monkeypatch, number, name=signal.SIGTERM):
 @pytest.fixture(scope="module")
 def finished(images, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("finished") / "run"
-    return workdir, *train(images, workdir)
+    console = Console(file=io.StringIO(), width=200)
+    return workdir, experiment(workdir).train(images, console), console.file.getvalue()
 
 
 def test_run_folder_holds_what_is_promised(finished):
@@ -150,32 +156,79 @@ def test_single_steps_end_where_calls_of_five_do(finished, images, tmp_path):
     assert means == pytest.approx(fives[0]["loss"], rel=1e-5)
 
 
-def test_early_stopping_stops_after_its_patience_and_stays_stopped(images, tmp_path):
-    # A rate so small that no prediction changes: the first evaluation stays the best.
-    settings = {"learning_rate": 1e-12, "epochs": 9.0, "early_stopping": 3}
-    outcome, _ = train(images, tmp_path / "run", **settings)
+@dataclass(frozen=True)
+class Line:
+    """A configuration as `fit` takes one, of a workload that compiles in no time."""
+
+    run: Run
+    slope: float = 2.0
+
+
+def fit_line(workdir, slope=2.0, steps=9 * EPOCH, **run):
+    """Fits y = slope * x; its score is 1/3 at every evaluation."""
+    x = np.linspace(-1, 1, EXAMPLES, dtype=np.float32)
+
+    def make(axis_name):
+        def train_step(state, batch):
+            loss, grad = jax.value_and_grad(lambda w: jnp.mean((w * batch["x"] - batch["y"]) ** 2))(state.params)
+            return state.replace(step=state.step + 1, params=state.params - 0.1 * grad), {"loss": loss}
+
+        return Workload(
+            lambda key: State(jnp.int32(0), jnp.zeros(()), (), key),
+            train_step,
+            lambda state, batch: {"accuracy": batch["mask"].sum() / 3, "count": batch["mask"].sum()},
+        )
+
+    training = Training(
+        make,
+        steps,
+        BATCH,
+        EPOCH,
+        data={"x": x, "y": slope * x},
+        splits={"test": {"x": x[:TESTED]}},
+        score="test_accuracy",
+    )
+    console = Console(file=io.StringIO(), width=200)
+    config = Line(Run(**{"workdir": str(workdir), "devices": 1, "steps_per_call": 5} | run), slope)
+    return fit(training, config, console), console.file.getvalue()
+
+
+def test_early_stopping_stops_after_its_patience_and_stays_stopped(tmp_path):
+    outcome, _ = fit_line(tmp_path / "run", early_stopping=3)
     assert outcome.interrupted == ""
     assert outcome.result["steps"] == (1 + 3) * EPOCH
     assert outcome.result["best_step"] == EPOCH
     metrics = (tmp_path / "run" / "metrics.jsonl").read_bytes()
-    again, _ = train(images, tmp_path / "run", **settings)
+    again, _ = fit_line(tmp_path / "run", early_stopping=3)
     assert again.result["steps"] == 4 * EPOCH
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == metrics
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_signal_ends_a_run_with_everything_saved_and_patience_goes_on_counting(images, tmp_path, monkeypatch, name):
-    settings = {"learning_rate": 1e-12, "epochs": 9.0, "early_stopping": 3}
+def test_signal_ends_a_run_with_everything_saved_and_patience_goes_on_counting(tmp_path, monkeypatch, name):
+    whole, _ = fit_line(tmp_path / "whole", early_stopping=3)
+    handler = signal.getsignal(signal.Signals[name])
     with monkeypatch.context() as patch:
         stop_at_evaluation(patch, 2, signal.Signals[name])
-        first, text = train(images, tmp_path / "run", **settings)
+        first, text = fit_line(tmp_path / "run", early_stopping=3)
+    assert signal.getsignal(signal.Signals[name]) == handler
     assert first.interrupted == name
     assert f"{name}: saved at step {2 * EPOCH}" in text
     assert not (tmp_path / "run" / "result.json").exists()
-    rest, text = train(images, tmp_path / "run", **settings)
+    rest, text = fit_line(tmp_path / "run", early_stopping=3)
     assert f"going on at step {2 * EPOCH} of {9 * EPOCH}" in text
     assert rest.result["steps"] == (1 + 3) * EPOCH
     assert rest.result["best_step"] == EPOCH
+    assert_same_bits(rest, whole)
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+
+
+def test_best_checkpoint_stays_at_the_best_evaluation(tmp_path):
+    fit_line(tmp_path / "run", steps=5 * EPOCH)
+    saved = {
+        which: {path.name for path in (tmp_path / "run/checkpoints" / which).iterdir()} for which in ("best", "latest")
+    }
+    assert saved == {"best": {str(EPOCH)}, "latest": {str(4 * EPOCH), str(5 * EPOCH)}}
 
 
 def test_an_equal_score_after_a_resume_is_no_better(tmp_path):
@@ -217,22 +270,32 @@ def test_what_cannot_run_is_refused_in_one_line_and_leaves_no_run_behind(images,
     assert not (tmp_path / "run").exists()
 
 
-def test_changed_configuration_is_refused_and_goes_on_with_the_flag(images, tmp_path):
-    train(images, tmp_path / "run", epochs=1.0)
+def test_changed_configuration_is_refused_and_goes_on_with_the_flag(tmp_path):
+    fit_line(tmp_path / "run", steps=EPOCH)
     with pytest.raises(ValueError, match="--resume-with-changes") as error:
-        train(images, tmp_path / "run", epochs=2.0)
-    assert "epochs: 1.0 -> 2.0" in str(error.value)
-    outcome, _ = train(images, tmp_path / "run", epochs=2.0, resume_with_changes=True)
+        fit_line(tmp_path / "run", slope=3.0)
+    assert "slope: 2.0 -> 3.0" in str(error.value)
+    outcome, _ = fit_line(tmp_path / "run", slope=3.0, steps=2 * EPOCH, resume_with_changes=True)
     assert outcome.result["steps"] == 2 * EPOCH
 
 
+def test_a_future_that_was_given_up_leaves_no_best_checkpoint_behind(tmp_path):
+    fit_line(tmp_path / "run", steps=EPOCH)
+    # As a kill between saving the best and the latest leaves it.
+    shutil.rmtree(tmp_path / "run/checkpoints/latest" / str(EPOCH))
+    fit_line(tmp_path / "run", slope=3.0, steps=EPOCH, evaluate_every=5, resume_with_changes=True)
+    assert {path.name for path in (tmp_path / "run/checkpoints/best").iterdir()} == {"5"}
+
+
 def test_full_batch_is_one_step_an_epoch(images, tmp_path):
-    outcome, _ = train(images, tmp_path / "run", batch_size=0, epochs=3.0)
-    assert outcome.result["steps"] == 3
+    resolved = experiment(tmp_path / "run", batch_size=0, epochs=3.0).resolve(images)
+    training = resolved.training(images)
+    assert (training.steps, training.batch_size, training.steps_per_epoch) == (3, EXAMPLES, 1)
 
 
 def test_validation_decides_on_the_best_where_there_is_one(images, tmp_path):
+    training = experiment(tmp_path / "run").resolve(images).training(images)
+    assert (training.score, set(training.splits)) == ("test_accuracy", {"test"})
     held_out = dataclasses.replace(images, validation={name: array[:20] for name, array in images.train.items()})
-    outcome, _ = train(held_out, tmp_path / "run", epochs=1.0)
-    assert {"validation_accuracy", "best_validation_accuracy", "test_accuracy"} <= outcome.result.keys()
-    assert "best_test_accuracy" not in outcome.result
+    training = experiment(tmp_path / "run").resolve(held_out).training(held_out)
+    assert (training.score, set(training.splits)) == ("validation_accuracy", {"validation", "test"})

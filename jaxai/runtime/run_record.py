@@ -1,0 +1,131 @@
+"""What run folders hold, read as far as the runs came."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SPLITS = ("test_", "validation_")
+"""What the name of an evaluation's figure begins with."""
+
+Record = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a run folder holds; what is missing is empty and told in `notes`."""
+
+    label: str
+    config: Record
+    environment: Record
+    command: str
+    result: Record
+    metrics: list[Record]
+    timing: list[Record]
+    pictures: list[tuple[Path, str]]
+    seeds: list["Run"]
+    notes: list[str]
+
+
+def read_run(folder: Path, label: str | None = None) -> Run:
+    """Reads a run folder. A run that was interrupted is read as far as it came.
+
+    Raises:
+      ValueError: the folder is no run.
+    """
+    if not folder.is_dir():
+        raise ValueError(
+            f"{folder} is no run: there is no such folder; give one that jaxai train --workdir has written"
+        )
+    seeds = [
+        read_run(seed)
+        for seed in sorted(folder.glob("seed-*"), key=lambda seed: (len(seed.name), seed.name))
+        if (seed / "config.json").is_file()
+    ]
+    if not seeds and not (folder / "config.json").is_file():
+        raise ValueError(
+            f"{folder} is no run: it holds no config.json; give a folder that jaxai train --workdir has written"
+        )
+    notes: list[str] = []
+    result = _read_json(folder / "result.json", notes)
+    metrics = _read_lines(folder / "metrics.jsonl", notes)
+    if seeds:
+        notes += [f"{seed.label}: {note}" for seed in seeds for note in seed.notes]
+        result = result or _spread([seed.result for seed in seeds if seed.result])
+    elif not result:
+        steps = [record["step"] for record in metrics]
+        progress = f"its last logged step is {max(steps):,}" if steps else "it has logged nothing yet"
+        notes.insert(0, f"The run has not finished (no result.json): {progress}.")
+    command = folder / "command.txt"
+    return Run(
+        label=label or folder.resolve().name,
+        config=_read_json(folder / "config.json", notes) or (seeds[0].config if seeds else {}),
+        environment=_read_json(folder / "environment.json", notes) or (seeds[0].environment if seeds else {}),
+        command=command.read_text(encoding="utf-8", errors="replace").strip() if command.is_file() else "",
+        result=result,
+        metrics=metrics,
+        timing=_read_lines(folder / "timing.jsonl", notes),
+        pictures=_read_pictures(folder / "pictures", notes) or (seeds[0].pictures if seeds else []),
+        seeds=seeds,
+        notes=notes,
+    )
+
+
+def _read_json(path: Path, notes: list[str]) -> Record:
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        value = None
+    if isinstance(value, dict):
+        return value
+    notes.append(f"{path.name} could not be read: it is no JSON object.")
+    return {}
+
+
+def _read_lines(path: Path, notes: list[str]) -> list[Record]:
+    if not path.is_file():
+        return []
+    records, broken = [], 0
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            records.append(record)
+        else:
+            broken += bool(line.strip())
+    if broken:
+        notes.append(f"{path.name}: {broken} line{'s' * (broken > 1)} could not be read and were left out.")
+    return records
+
+
+def _read_pictures(folder: Path, notes: list[str]) -> list[tuple[Path, str]]:
+    captions = _read_json(folder / "captions.json", notes)
+    found = {path.name: path for path in sorted(folder.glob("*.png"))}
+    names = [name for name in captions if name in found] + [name for name in found if name not in captions]
+    return [(found[name], str(captions.get(name, found[name].stem.replace("_", " ")))) for name in names]
+
+
+def _spread(results: Sequence[Record]) -> Record:
+    """Mean, sample standard deviation and values of the figures that all results have."""
+    spread: Record = {}
+    for key in results[0] if results else ():
+        values = [result.get(key) for result in results]
+        if all(is_number(value) for value in values):
+            numbers = [float(value) for value in values if value is not None]
+            spread[key] = float(np.mean(numbers))
+            if key.startswith(SPLITS):
+                spread[key + "_std"] = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else 0.0
+                spread[key + "_per_seed"] = numbers
+    return spread
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value read from JSON is a number, and no truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
