@@ -23,7 +23,10 @@ COMMAND --help tells more."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of the `jaxai` command; ends the process with 0, with 2 for a user's mistake, 1 for a failed run."""
+    """Entry point of the `jaxai` command.
+
+    Ends the process with 0, with 2 for a user's mistake, 1 for a run that failed, 130 for Ctrl-C.
+    """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     commands = {"train": train, "evaluate": evaluate, "report": report, "replay": replay}
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -36,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         commands[arguments[0]](arguments[1:])
     except FloatingPointError as error:
         _fail(str(error), code=1)
+    except KeyboardInterrupt:  # outside of the loop, which ends by itself with everything saved
+        _fail("interrupted", code=130)
     except (ValueError, FileNotFoundError) as error:
         if os.environ.get("JAXAI_TRACEBACK"):
             raise

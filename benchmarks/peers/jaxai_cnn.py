@@ -3,7 +3,7 @@
 python -m benchmarks.peers.jaxai_cnn --batch-size 128
 """
 
-import itertools
+import numpy as np
 
 from benchmarks.peers import serving
 
@@ -24,15 +24,14 @@ def build(batch_size: int, steps: int) -> serving.Trainer:
     state = parallel.place_state(jax.jit(workload.init)(jax.random.key(0)), mesh)
     images, labels = serving.random_data(batch_size)
     dataset = parallel.place_dataset({"image": images, "label": labels}, mesh)
-    order = itertools.cycle(range(len(images)))
     call = parallel.compile_step(workload.train_step, mesh, steps_per_call=steps)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    indices = jax.numpy.fromiter(itertools.islice(order, steps * batch_size), dtype="int32")
-    placed = parallel.place_batches(indices.reshape(steps, batch_size), mesh, steps_per_call=steps)
+    indices = np.arange(steps * batch_size, dtype=np.int32).reshape(steps, batch_size) % len(images)
+    batches = parallel.place_batches(indices, mesh, steps_per_call=steps)
 
     def run(steps: int) -> None:
         nonlocal state
-        state, metrics = call(state, placed, dataset, steps)
+        state, metrics = call(state, batches, dataset, steps)
         jax.block_until_ready((state, metrics))
 
     return serving.Trainer(run, parameters, {library.__name__: library.__version__ for library in (jax, flax, optax)})

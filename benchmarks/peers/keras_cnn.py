@@ -3,14 +3,13 @@
 python -m benchmarks.peers.keras_cnn --batch-size 128
 """
 
-import itertools
 import os
 
 from benchmarks.peers import serving
 
 
 def build(batch_size: int, steps: int) -> serving.Trainer:
-    """The network as Keras's tutorials write it, compiled by Keras, with batches that wait in memory."""
+    """The network as Keras's tutorials write it, compiled by Keras, fed by `tf.data` from memory."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras
@@ -27,20 +26,16 @@ def build(batch_size: int, steps: int) -> serving.Trainer:
         ]
     )  # fmt: skip
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    network.compile(optimizer=keras.optimizers.Adam(1e-3), loss=loss, jit_compile=JIT)
+    # Measured: XLA (jit_compile) halves the rate on CPU; several steps in one execution are the fastest form.
+    network.compile(optimizer=keras.optimizers.Adam(1e-3), loss=loss, jit_compile=False, steps_per_execution=steps)
     images, labels = serving.random_data(batch_size)
-    pairs = [
-        (tf.constant(images[first : first + batch_size]), tf.constant(labels[first : first + batch_size]))
-        for first in range(0, len(images), batch_size)
-    ]
-    batches = itertools.cycle(pairs)
+    pairs = images.reshape(-1, batch_size, 32, 32, 3), labels.reshape(-1, batch_size)
+    batches = iter(tf.data.Dataset.from_tensor_slices(pairs).cache().repeat().prefetch(2))
     network.make_train_function()
 
-    def run(steps: int) -> None:
-        # The compiled function of `fit`, without the 50 ms that each call of `fit` costs before its first step.
-        for pair in itertools.islice(batches, steps):
-            logs = network.train_function(iter([pair]))
-        float(logs["loss"])
+    def run(_: int) -> None:
+        # The compiled function of `fit`, without what each call of `fit` costs before its first step.
+        float(network.train_function(batches)["loss"])
 
     return serving.Trainer(run, network.count_params(), {"keras": keras.__version__, "tensorflow": tf.__version__})
 

@@ -54,9 +54,9 @@ def load_preset(path: str) -> tuple[Any, str]:
     """
     file = Path(path)
     if not file.is_file():
-        folder = file.parent if file.parent.is_dir() else Path("configs")
-        known = sorted(str(preset) for preset in folder.glob("*.py"))
-        near = difflib.get_close_matches(path, known, 3) or known
+        known = sorted({*file.parent.glob("*.py"), *Path("configs").glob("*.py")})
+        stems = difflib.get_close_matches(file.stem, {preset.stem for preset in known}, 3)
+        near = [str(preset) for stem in stems for preset in known if preset.stem == stem] or [*map(str, known)]
         raise ValueError(
             f"no preset {path}; " + (f"did you mean {', '.join(near)}?" if near else "give a configs/*.py")
         )

@@ -1,0 +1,1 @@
+"""Measurements of speed; README.md beside this file says how to run and to read them."""
