@@ -41,9 +41,7 @@ class Optimizer:
     b1: float | None = None  # decay rate of the mean of gradients (adam and its kin)
     b2: float | None = None  # decay rate of the mean of squared gradients (adam and its kin)
     eps: float | None = None  # added to the denominator (adam and its kin)
-    weight_decay: float = (
-        0.0  # of kernels only; decoupled for adamw, lion, muon and their like, L2 in the gradient else
-    )
+    weight_decay: float = 0.0  # of kernels only; decoupled for adamw, lion, muon and the like, else L2 in the gradient
     clip_norm: float = 0.0  # gradients of a larger global norm are scaled down to it; 0: off
     parameters: tuple[str, ...] = ()  # further arguments of the optax optimizer, each as name=value
 

@@ -7,7 +7,6 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 from jax import lax
 
 from jaxai import optimizer as optimizers
@@ -93,7 +92,7 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
         )
         variables = {name: value for name, value in state.extra.items() if name != "ema"}
         value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
-        blocks = _gradient_blocks(config, len(images))
+        blocks = _gradient_blocks(config, len(images), "batch_stats" in variables)
         if blocks == 1:
             (_, (variables, metrics)), grads = value_and_grad(state.params, variables, images, labels, dropout_key)
         else:
@@ -191,7 +190,7 @@ def _check(config: Config) -> None:
         raise ValueError(f"num_classes is {config.num_classes}; a classifier needs at least 2")
 
 
-def _gradient_blocks(config: Config, batch_size: int) -> int:
+def _gradient_blocks(config: Config, batch_size: int, has_batch_statistics: bool) -> int:
     if config.gradient_blocks:
         if batch_size % config.gradient_blocks:
             raise ValueError(
@@ -200,16 +199,9 @@ def _gradient_blocks(config: Config, batch_size: int) -> int:
             )
         return config.gradient_blocks
     # Batch statistics are of the whole batch, so only a network without them gets blocks that nobody asked for.
-    if jax.default_backend() == "cpu" and not _has_batch_statistics(config) and batch_size % CPU_BLOCK == 0:
+    if jax.default_backend() == "cpu" and not has_batch_statistics and batch_size % CPU_BLOCK == 0:
         return batch_size // CPU_BLOCK
     return 1
-
-
-def _has_batch_statistics(config: Config) -> bool:
-    network: nn.Module = build(config, config.num_classes)
-    images = jax.ShapeDtypeStruct((1, *config.image_shape), jnp.float32)
-    variables = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), images)
-    return "batch_stats" in variables
 
 
 def _split(leaf: jax.Array, blocks: int) -> jax.Array:

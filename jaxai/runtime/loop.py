@@ -74,13 +74,18 @@ def fit(training: Training, config: Any, console: Console | None = None) -> Outc
     run: Run = config.run
     mesh = parallel.make_mesh(run.devices)
     schedule = Schedule.of(run, training.steps, training.steps_per_epoch)
+    # Before the folder is made: a configuration that cannot run leaves no run behind.
+    if training.data is not None:
+        parallel.check_batch(training.batch_size, mesh)
+    flops_per_example = _flops_per_example(training)
     folder = RunFolder(run.workdir)
     folder.open(config, run.resume_with_changes)
     with stop_on_signal() as stop, Checkpoints(folder.checkpoints) as checkpoints:
         state = _first_state(training, run, mesh, checkpoints)
         first_step = int(state.step)
         folder.rewind(first_step)
-        recorder = _recorder(training, folder, mesh, started)
+        checkpoints.rewind(first_step)
+        recorder = _recorder(training, folder, mesh, flops_per_example, started)
         if first_step:
             console.print(f"going on at step {first_step} of {training.steps}", highlight=False)
         else:
@@ -113,7 +118,7 @@ def _train(
 ) -> State:
     """The loop itself: from the state's step to the last, or to where a signal or early stopping ends it."""
     first_step = int(state.step)
-    if first_step >= training.steps:
+    if first_step >= training.steps or recorder.stale(run.early_stopping):
         return state
     workload = training.make(parallel.axis_name(run.mode))
     evaluate = Evaluations(workload, training.splits, mesh, run.mode, training.batch_size)
@@ -202,17 +207,21 @@ def _batch(training: Training, run: Run, step: int) -> dict[str, np.ndarray] | N
     return {name: array[index] for name, array in training.data.items()} | {"index": index}
 
 
-def _recorder(training: Training, folder: RunFolder, mesh: Mesh, started: float) -> Recorder:
-    batch = example_batch(training.data, training.batch_size)
+def _flops_per_example(training: Training) -> float:
     workload = training.make(None)
     state = jax.eval_shape(workload.init, jax.random.key(0))
+    batch = example_batch(training.data, training.batch_size)
+    return flops.count(workload.train_step, state, batch) / training.batch_size
+
+
+def _recorder(training: Training, folder: RunFolder, mesh: Mesh, flops_per_example: float, started: float) -> Recorder:
     return Recorder(
         folder,
         score=training.score,
         batch_size=training.batch_size,
         steps_per_epoch=training.steps_per_epoch,
         devices=mesh.size,
-        flops_per_example=flops.count(workload.train_step, state, batch) / training.batch_size,
+        flops_per_example=flops_per_example,
         peak_flops=chips.peak_flops(mesh.devices.flat[0]),
         started=started,
     )

@@ -91,17 +91,24 @@ def compile_step(step: Step, mesh: Mesh, mode: Mode = "jit", steps_per_call: int
                 return row
             return _gather(dataset, row) | {"index": row}
 
-        def one(i: jax.Array | int, carry: tuple[State, Metrics, jax.Array]) -> tuple[State, Metrics, jax.Array]:
-            state, totals, bad = carry
+        def checked(i: jax.Array | int, state: State) -> tuple[State, Metrics, jax.Array]:
             after, metrics = step(state, batch_at(i))
             ok = _all_finite((metrics, after.params, after.extra))
-            bad = jnp.where((bad < 0) & ~ok, state.step, bad)
-            return after, jax.tree.map(jnp.add, totals, metrics), bad
+            return after, metrics, jnp.where(ok, -1, state.step)
 
-        carry = (state, _zeros_like_output(lambda: step(state, batch_at(0))[1]), jnp.int32(-1))
-        # A single step stays outside of any loop: on CPU a loop body loses the threaded kernels of some operations.
-        state, totals, bad = one(0, carry) if steps_per_call == 1 else lax.fori_loop(0, steps, one, carry)
-        return state, {name: total / steps for name, total in totals.items()} | {NONFINITE: bad}
+        def accumulate(i: jax.Array | int, carry: tuple[State, Metrics, jax.Array]) -> tuple[State, Metrics, jax.Array]:
+            state, totals, first = carry
+            state, metrics, bad = checked(i, state)
+            return state, jax.tree.map(jnp.add, totals, metrics), jnp.where(first < 0, bad, first)
+
+        if steps_per_call == 1:
+            # Outside of any loop: on CPU a loop body loses the threaded kernels of some operations.
+            state, metrics, first = checked(0, state)
+        else:
+            zeros = _zeros_like_output(lambda: step(state, batch_at(0))[1])
+            state, totals, first = lax.fori_loop(0, steps, accumulate, (state, zeros, jnp.int32(-1)))
+            metrics = {name: total / steps for name, total in totals.items()}
+        return state, metrics | {NONFINITE: first}
 
     return Call(_compile(call, mesh, mode, batched=steps_per_call > 1, trains=True), steps_per_call)
 
@@ -141,6 +148,15 @@ def gather_state(state: State, mode: Mode = "jit") -> State:
     return state.replace(local=jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), state.local))
 
 
+def check_batch(batch_size: int, mesh: Mesh) -> None:
+    """Raises ValueError where a batch does not divide over the devices."""
+    if batch_size % mesh.size:
+        raise ValueError(
+            f"a batch of {batch_size} does not divide over {mesh.size} devices; choose a multiple of {mesh.size}, or"
+            " fewer devices with --devices"
+        )
+
+
 def place_batches(batches: PyTree, mesh: Mesh, mode: Mode = "jit", steps_per_call: int = 1) -> PyTree:
     """Batches ([batch, ...], or [steps_per_call, batch, ...] above one step) on the devices as `mode` wants them.
 
@@ -149,11 +165,7 @@ def place_batches(batches: PyTree, mesh: Mesh, mode: Mode = "jit", steps_per_cal
     """
     lead = 1 if steps_per_call > 1 else 0
     for leaf in jax.tree.leaves(batches):
-        if leaf.shape[lead] % mesh.size:
-            raise ValueError(
-                f"a batch of {leaf.shape[lead]} does not divide over {mesh.size} devices; choose a multiple of"
-                f" {mesh.size}, or fewer devices with --devices"
-            )
+        check_batch(leaf.shape[lead], mesh)
     if mode == "pmap":
 
         def split(leaf: jax.Array) -> jax.Array:
@@ -215,7 +227,7 @@ def _batch_spec(batched: bool) -> PartitionSpec:
 
 
 def _gather(dataset: PyTree, index: jax.Array) -> dict[str, jax.Array]:
-    return {name: jnp.take(array, index, axis=0) for name, array in dataset.items()}
+    return {name: jnp.take(array, index, axis=0, mode="clip") for name, array in dataset.items()}
 
 
 def _zeros_like_output(function: Callable[[], Metrics]) -> Metrics:
