@@ -158,7 +158,7 @@ def start(how: Comparison, batch_size: int, steps: int, missing: set[str], conso
             workers.append(Worker(framework, batch_size, steps, python))
         except ModuleNotFoundError as error:
             missing.add(framework)
-            console.print(f"{framework} is left out: {error}; {INSTALL}", highlight=False, soft_wrap=True)
+            console.print(f"{framework} is left out: {error}; {INSTALL}", highlight=False, markup=False, soft_wrap=True)
     return workers
 
 

@@ -1,0 +1,67 @@
+"""The train step compiled for TPUs by libtpu, which needs no TPU: `pip install libtpu` beside jax."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import json
+import jax
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxai import cnn
+from jaxai.runtime import parallel
+
+mode = {mode!r}
+topology = topologies.get_topology_desc(platform="tpu", topology_name={topology!r})
+mesh = Mesh(np.array(topology.devices), (parallel.AXIS,))
+config = cnn.Config(compute_dtype="bfloat16", gradient_blocks=1)
+workload = cnn.make(config, parallel.axis_name(mode))
+everywhere = NamedSharding(mesh, PartitionSpec())
+place = lambda tree, sharding: jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+state = place(jax.eval_shape(workload.init, jax.random.key(0)), everywhere)
+dataset = place({{"image": jax.ShapeDtypeStruct((1024, 32, 32, 3), np.uint8),
+                 "label": jax.ShapeDtypeStruct((1024,), np.int32)}}, everywhere)
+index = jax.ShapeDtypeStruct((4, 32 * mesh.size), np.int32, sharding=NamedSharding(mesh, PartitionSpec(None, "data")))
+lowered = parallel.compile_step(workload.train_step, mesh, mode, 4).lower(state, index, dataset)
+compiled = lowered.compile()
+memory = compiled.memory_analysis()
+text = compiled.as_text()
+print(json.dumps({{"devices": mesh.size, "alias": memory.alias_size_in_bytes, "convolution": "convolution" in text,
+                  "state": sum(x.size * x.dtype.itemsize for x in jax.tree.leaves((state.params, state.opt_state)))}}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install libtpu")
+@pytest.mark.parametrize(
+    ("topology", "accelerator", "mode"),
+    [("v5e:2x2", "v5litepod-4", "jit"), ("v5e:2x2", "v5litepod-4", "shard_map"), ("v6e:2x2", "v6e-4", "jit")],
+)
+def test_step_compiles_for_a_tpu_with_its_convolutions_and_its_donation(
+    topology: str, accelerator: str, mode: str
+) -> None:
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "",
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_ACCELERATOR_TYPE": accelerator,
+        "TPU_WORKER_HOSTNAMES": "localhost",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(topology=topology, mode=mode)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["devices"] == 4
+    assert found["convolution"]
+    assert found["alias"] >= found["state"]
