@@ -108,27 +108,24 @@ def test_last_good_checkpoint_restores_and_is_finite(nan_run):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
 
 
+def assert_dumped_state_is_right_before(step, workdir, one, images):
+    """Against single steps of the workload on one device."""
+    workload, device = one.make(), jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shapes = jax.eval_shape(workload.init, jax.random.key(0))
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes)
+    dumped = nonfinite.restore_once(workdir / "nonfinite" / "state", like)
+    state, train_step = jax.jit(workload.init)(jax.random.key(SEED)), jax.jit(workload.train_step)
+    for earlier in range(step):
+        _, index = step_of(example_of(earlier))
+        state, _ = train_step(state, {name: array[np.array(index)] for name, array in images.train.items()})
+    assert int(dumped.step) == step
+    for a, b in zip(jax.tree.leaves(dumped.params), jax.tree.leaves(state.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 def test_dumped_state_is_the_one_right_before_the_step(nan_run):
     workdir, _, one, images, _ = nan_run
-    workload = one.make()
-    like = jax.eval_shape(workload.init, jax.random.key(0))
-    like = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        ),
-        like,
-    )
-    dumped = nonfinite.restore_once(workdir / "nonfinite" / "state", like)
-    state = jax.jit(workload.init)(jax.random.key(SEED))
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(SEED), 1), 0)
-    order = np.asarray(jax.random.permutation(key, EXAMPLES))
-    for step in range(2):
-        index = order[step * BATCH : (step + 1) * BATCH]
-        batch = {name: array[index] for name, array in images.train.items()}
-        state, _ = jax.jit(workload.train_step)(state, batch)
-    assert int(dumped.step) == 2
-    for a, b in zip(jax.tree.leaves(dumped.params), jax.tree.leaves(state.params), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
+    assert_dumped_state_is_right_before(2, workdir, one, images)
 
 
 def test_replay_finds_it_again_and_names_the_operation(nan_run, capsys, monkeypatch, tmp_path):
@@ -160,8 +157,9 @@ def test_same_command_again_comes_to_the_same_error(nan_run, tmp_path):
 )
 def test_step_is_named_whatever_the_calls_the_placement_and_the_engine(tmp_path, step, run):
     example = example_of(step)
-    _, _, message = train_with_nan(tmp_path / "run", example, **run)
+    one, images, message = train_with_nan(tmp_path / "run", example, **run)
     assert message.startswith(f"step {step}: ")
+    assert_dumped_state_is_right_before(step, tmp_path / "run", one, images)
     report = json.loads((tmp_path / "run" / "nonfinite" / "report.json").read_text())
     assert report["indices"] == step_of(example)[1]
 
