@@ -11,6 +11,8 @@ from typing import Annotated, Literal, NoReturn
 import tyro
 from rich.console import Console
 
+from jaxai import __version__
+
 USAGE = """usage: jaxai COMMAND ...
 
   train PRESET [options]     train a preset, as configs/mnist_cnn.py, or go on with its run; --help after the preset
@@ -32,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         raise SystemExit(0 if arguments else 2)
+    if arguments[0] == "--version":
+        print(f"jaxai {__version__}")
+        return
     if arguments[0] not in commands:
         _fail(f"no command {arguments[0]!r}; choose {', '.join(commands)}")
     _configure_jax()
@@ -52,6 +57,10 @@ def train(arguments: Sequence[str]) -> None:
     from jaxai.runtime.config import load_preset
     from jaxai.runtime.seeds import train_seeds
 
+    if arguments and arguments[0] in ("-h", "--help"):
+        known = ", ".join(sorted(str(preset) for preset in Path("configs").glob("*.py"))) or "configs/*.py"
+        print(f"usage: jaxai train PRESET [options]\n\nPresets: {known}\nOptions: jaxai train PRESET --help")
+        return
     if not arguments or arguments[0].startswith("-"):
         _fail("give a preset first, as in: jaxai train configs/mnist_cnn.py --workdir runs/a")
     preset, description = load_preset(arguments[0])

@@ -112,7 +112,7 @@ class Worker:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point; exits 2 for a user's mistake."""
+    """Entry point; exits 2 for a user's mistake, 1 if nothing that was asked for is installed."""
     how = tyro.cli(Comparison, args=arguments, prog="python -m benchmarks.peers.compare_cnn", description=__doc__)
     jax.config.update("jax_platforms", "cpu")
     console = Console(width=None if sys.stdout.isatty() else 140)
@@ -131,6 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for batch_size in how.batch_sizes:
         steps = max(how.steps, BLOCK_IMAGES // batch_size)
         workers = start(how, batch_size, steps, missing, console)
+        if not workers:
+            raise SystemExit(1)
         try:
             rounds = alternate(workers, how)
         finally:

@@ -15,7 +15,7 @@ from jaxai.cnn.model import Model, build
 from jaxai.core import Batch, Key, Metrics, PyTree, State, Workload, pmean, psum, step_key
 from jaxai.optimizer import Optimizer
 
-CPU_BLOCK = 32
+CPU_BLOCK = 16
 """Images per gradient block on CPU: what im2col makes of so many still fits the caches (benchmarks/README.md)."""
 
 
