@@ -99,8 +99,11 @@ def fit(training: Training, config: Any, console: Console | None = None) -> Outc
     if step < training.steps and not recorder.stale(run.early_stopping):
         console.print(f"{stop.name}: saved at step {step}; the same command goes on from there", highlight=False)
         return Outcome(state, {}, interrupted=stop.name)
-    result = recorder.result() | {"steps": step, "chip": chips.name(mesh.devices.flat[0]), "devices": mesh.size}
-    folder.write_json("result.json", result)
+    if step == first_step and (folder.path / "result.json").exists():  # it had finished before; the figures stand
+        result = folder.read_json("result.json")
+    else:
+        result = recorder.result() | {"steps": step, "chip": chips.name(mesh.devices.flat[0]), "devices": mesh.size}
+        folder.write_json("result.json", result)
     console.print(progress.results(result))
     return Outcome(state, result)
 

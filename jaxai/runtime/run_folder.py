@@ -68,6 +68,8 @@ class RunFolder:
         Raises:
           ValueError: the folder holds no run.
         """
+        if seeds := sorted(self.path.glob("seed-*/config.json")):
+            raise ValueError(f"{self.path} holds {len(seeds)} runs, one a seed; give one of them: {seeds[0].parent}")
         if not (self.path / "config.json").is_file():
             raise ValueError(f"{self.path} is no run folder: it has no config.json; give the --workdir of a training")
         return configs.from_dict(self.read_json("config.json"))
