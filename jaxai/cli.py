@@ -1,7 +1,6 @@
 """The command line: train a preset, and evaluate, report on or replay the run that it leaves behind."""
 
 import dataclasses
-import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -148,7 +147,9 @@ def replay(arguments: Sequence[str]) -> None:
 
 def _report(runs: Sequence[Path], output: Path, console: Console) -> None:
     """The report that closes a training; a missing plotting library does not spoil the run."""
-    if importlib.util.find_spec("matplotlib") is None:
+    from jaxai.runtime import pictures
+
+    if not pictures.available():
         console.print("no report: it needs matplotlib; pip install '.[demo]' in the checkout, then jaxai report")
         return
     from jaxai.runtime.report import write_report

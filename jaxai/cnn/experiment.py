@@ -97,7 +97,8 @@ class Experiment:
         experiment = self.resolve(images)
         outcome = fit(experiment.training(images), experiment, console)
         if not outcome.interrupted:
-            experiment.draw(images, outcome.state, RunFolder(self.run.workdir))
+            if pictures.available():
+                experiment.draw(images, outcome.state, RunFolder(self.run.workdir))
             if console and self.expected:
                 got = outcome.result["test_accuracy"]
                 console.print(f"expected test accuracy {self.expected:.4f} or more, got {got:.4f}", highlight=False)
@@ -161,7 +162,9 @@ class Experiment:
     def _whitened(self, state: State, images: Images) -> State:
         if "constants" not in state.extra:
             return state
-        sample = cnn.normalize(self.workload, jnp.asarray(images.train["image"][:WHITENING_IMAGES]))
+        # Evenly from all of the data, which may be sorted by class.
+        every = max(1, len(images.train["image"]) // WHITENING_IMAGES)
+        sample = cnn.normalize(self.workload, jnp.asarray(images.train["image"][::every][:WHITENING_IMAGES]))
         return state.replace(extra=whiten(state.extra, sample))
 
 

@@ -6,6 +6,7 @@ and no global figure comes into being.
 
 import dataclasses
 import html
+import importlib.util
 import io
 import re
 from collections.abc import Sequence
@@ -43,6 +44,11 @@ class Curve:
     markers: bool = False
     low: np.ndarray | None = None
     high: np.ndarray | None = None
+
+
+def available() -> bool:
+    """Whether matplotlib is installed; a run without it leaves no pictures and no report, and is complete otherwise."""
+    return importlib.util.find_spec("matplotlib") is not None
 
 
 def curves(
