@@ -6,6 +6,7 @@ and the versions, devices and commit that the run itself wrote down.
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,17 @@ def record(folder: Path) -> dict[str, Any]:
     environment = json.loads((member / "environment.json").read_text())
     return {
         "case": folder.name,
-        "command": (member / "command.txt").read_text().splitlines()[-1],
+        "command": _portable((member / "command.txt").read_text().splitlines()[-1]),
         "result": json.loads((folder / "result.json").read_text()),
         "git": environment.pop("git"),
         "environment": environment,
     }
+
+
+def _portable(command: str) -> str:
+    """The command without the folders of the machine that it was typed on."""
+    words = ["DIR" if Path(word).is_absolute() else word for word in shlex.split(command)]
+    return shlex.join(words)
 
 
 def main() -> None:

@@ -1,6 +1,8 @@
 """The textbook CNN on CIFAR-10 with augmentation, a schedule and averaged weights: the same 122,570 parameters.
 
 Command:  jaxai train configs/cifar10_augmented.py --data.dir DIR, where DIR has tfds's cifar10 as array_record
+Hardware: 2 CPU cores, float32.  Time: 17 min 39 s.
+Result:   test accuracy 81.51 % (one seed).
 """
 
 from jaxai.cnn import Augment, Config, Optimizer

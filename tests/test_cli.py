@@ -355,3 +355,12 @@ def test_a_users_mistake_in_a_process_of_its_own_leaves_one_line_and_no_warning(
     code, out, err = in_a_process("train", preset, "--workdir", tmp_path / "run", "--epochs", "0")
     assert (code, out) == (2, "")
     assert one_line(err) == "jaxai: epochs is 0.0; it must be above 0\n"
+
+
+def test_run_without_matplotlib_is_complete_and_says_how_to_get_the_report(jaxai, preset, tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxai.runtime.pictures.available", lambda: False)
+    code, output, _ = jaxai("train", preset, "--workdir", tmp_path / "run")
+    assert code == 0
+    assert "pip install '.[demo]'" in output
+    assert (tmp_path / "run" / "result.json").exists()
+    assert not (tmp_path / "run" / "pictures").exists()

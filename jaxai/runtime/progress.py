@@ -42,7 +42,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """A line."""
-        self._console.print(text, soft_wrap=True, highlight=False)
+        self._console.print(text, soft_wrap=True, highlight=False, markup=False)
 
     def training(self, step: int, metrics: Mapping[str, Any], timing: Mapping[str, Any]) -> None:
         """One call's metrics and timing."""

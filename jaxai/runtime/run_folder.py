@@ -60,7 +60,9 @@ class RunFolder:
         self.write_json("config.json", now)
         self.write_json("environment.json", environment.describe())
         with (self.path / "command.txt").open("a") as file:
-            file.write(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]) + "\n")
+            program = Path(sys.argv[0]).name
+            program = "jaxai" if program == "__main__.py" else program  # as `python -m jaxai`
+            file.write(shlex.join([program, *sys.argv[1:]]) + "\n")
 
     def load_config(self) -> Any:
         """The configuration of the run.

@@ -10,14 +10,15 @@ def finished(folder: Path, accuracy: float) -> Path:
     folder.mkdir(parents=True)
     (folder / "result.json").write_text(json.dumps({"test_accuracy": accuracy}))
     (folder / "environment.json").write_text(json.dumps({"python": "3.11", "git": {"commit": "abc", "dirty": False}}))
-    (folder / "command.txt").write_text("jaxai train first.py\njaxai train configs/a.py --workdir runs/a\n")
+    commands = ("jaxai train first.py", "jaxai train configs/a.py --data.dir /data/tfds --workdir runs/a")
+    (folder / "command.txt").write_text("\n".join(commands) + "\n")
     return folder
 
 
 def test_record_keeps_the_result_the_last_command_and_the_commit_of_the_run(tmp_path: Path) -> None:
     record = learning.record(finished(tmp_path / "a", 0.9))
     assert record["case"] == "a"
-    assert record["command"] == "jaxai train configs/a.py --workdir runs/a"
+    assert record["command"] == "jaxai train configs/a.py --data.dir DIR --workdir runs/a"
     assert record["result"] == {"test_accuracy": 0.9}
     assert record["git"] == {"commit": "abc", "dirty": False}
     assert record["environment"] == {"python": "3.11"}
