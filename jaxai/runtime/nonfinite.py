@@ -3,7 +3,9 @@
 The loss is no guide: a NaN can come out of a relu as 0 and leave a healthy loss over dead weights.
 """
 
+import traceback
 from collections.abc import Mapping
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -77,11 +79,23 @@ def replay(folder: RunFolder, workload: Workload) -> str:
     names = _find(state, batch, workload)
     found = f"step {int(state.step)} again on one device: non-finite {_words(names)}" if names else ""
     try:
-        with jax.debug_nans(True), jax.debug_infs(True):
-            jax.block_until_ready(jax.jit(workload.train_step)(state, batch))
+        # Operation by operation: under jit the check would name a whole loop.
+        with jax.debug_nans(True), jax.debug_infs(True), jax.disable_jit():
+            jax.block_until_ready(workload.train_step(state, batch))
     except FloatingPointError as error:
-        found += f"\nfirst seen in: {error}"
+        found += f"\nfirst seen in: {error}{_place(error)}"
     return found or f"step {int(state.step)} again on one device: everything is finite, so it needs several devices"
+
+
+def _place(error: FloatingPointError) -> str:
+    """The line of a workload at which an operation failed, as ` at cnn/model.py:141: x = ...`; "" where it has none."""
+    package = Path(__file__).parents[1]
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        file = Path(frame.filename)
+        # What computes in operations and runs the step is not where the mistake is.
+        if file.is_relative_to(package) and file.relative_to(package).parts[0] not in ("ops", "runtime"):
+            return f" at {file.relative_to(package)}:{frame.lineno}: {frame.line}"
+    return ""
 
 
 def _find(state: State, batch: Mapping[str, np.ndarray] | None, workload: Workload) -> dict[str, list[str]]:
