@@ -78,7 +78,7 @@ def fit(training: Training, config: Any, console: Console | None = None) -> Outc
     if training.data is not None:
         parallel.check_batch(training.batch_size, mesh)
     flops_per_example = _flops_per_example(training)
-    folder = RunFolder(run.workdir)
+    folder = RunFolder(run.workdir, run.tensorboard)
     folder.open(config, run.resume_with_changes)
     with stop_on_signal() as stop, Checkpoints(folder.checkpoints) as checkpoints:
         state = _first_state(training, run, mesh, checkpoints)
@@ -95,6 +95,7 @@ def fit(training: Training, config: Any, console: Console | None = None) -> Outc
             recorder.display = display
             state = _train(training, run, mesh, schedule, state, feed, recorder, checkpoints, stop)
         checkpoints.save(parallel.gather_state(state, run.mode))
+    folder.close()
     step = int(state.step)
     if step < training.steps and not recorder.stale(run.early_stopping):
         console.print(f"{stop.name}: saved at step {step}; the same command goes on from there", highlight=False)

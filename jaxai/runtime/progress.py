@@ -1,13 +1,14 @@
 """What a person sees while a run goes on: a bar on a terminal, plain lines elsewhere, a table at the end."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from jaxai.core import PyTree
 
@@ -15,16 +16,24 @@ PLAIN_SECONDS = 5.0
 """Least time between two plain lines of training."""
 
 
+class _Bar(Progress):
+    """The bar, and the metrics on a line of their own: beside it they would not fit on 80 columns."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        for task in self.tasks:
+            yield Text(task.fields["text"], overflow="ellipsis", no_wrap=True)
+
+
 class Display:
     """Shows training from `step` to `steps`; use as a context."""
 
     def __init__(self, console: Console, step: int, steps: int):
         self._console, self._steps, self._last_line = console, steps, 0.0
-        self._bar = Progress(
+        self._bar = _Bar(
             TextColumn("step"),
             MofNCompleteColumn(),
             BarColumn(),
-            TextColumn("{task.fields[text]}"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),

@@ -1,5 +1,6 @@
 """What a run leaves behind: configuration, command, environment, metrics, result."""
 
+import importlib.util
 import json
 import math
 import os
@@ -21,8 +22,10 @@ class RunFolder:
     `metrics.jsonl` one more for each evaluation, whose keys begin with the split's name.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, tensorboard: bool = False):
         self.path = Path(path)
+        self._tensorboard = tensorboard
+        self._events: Any = None
 
     @property
     def pictures(self) -> Path:
@@ -53,6 +56,8 @@ class RunFolder:
                     f"{self.path} holds a run with another configuration; choose another --workdir, or go on with the"
                     " new one by --resume-with-changes. What differs:\n  " + "\n  ".join(changes)
                 )
+        if self._tensorboard and importlib.util.find_spec("tensorboardX") is None:
+            raise ValueError("--tensorboard needs tensorboardX; pip install '.[tensorboard]' in the checkout of jaxai")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -85,7 +90,25 @@ class RunFolder:
         line = {name: _rounded(value) for name, value in values.items()}
         with (self.path / file).open("a") as lines:
             lines.write(json.dumps(line) + "\n")
+        if self._tensorboard:
+            self._mirror(line)
         return line
+
+    def _mirror(self, line: Mapping[str, Any]) -> None:
+        """The same line as TensorBoard events, in `tensorboard/`."""
+        if self._events is None:
+            from tensorboardX import SummaryWriter
+
+            # What an earlier process wrote beyond the step that this one goes on from is purged.
+            self._events = SummaryWriter(str(self.path / "tensorboard"), purge_step=line["step"], flush_secs=10)
+        for name, value in line.items():
+            if isinstance(value, float):
+                self._events.add_scalar(name, value, line["step"])
+
+    def close(self) -> None:
+        """Writes out what TensorBoard still waits for."""
+        if self._events is not None:
+            self._events.close()
 
     def lines(self, file: str) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl` or `timing.jsonl` that are whole."""

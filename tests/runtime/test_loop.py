@@ -299,3 +299,35 @@ def test_validation_decides_on_the_best_where_there_is_one(images, tmp_path):
     held_out = dataclasses.replace(images, validation={name: array[:20] for name, array in images.train.items()})
     training = experiment(tmp_path / "run").resolve(held_out).training(held_out)
     assert (training.score, set(training.splits)) == ("validation_accuracy", {"validation", "test"})
+
+
+def events(folder):
+    """(step, tag) -> value, from TFRecord files: length (8 bytes), its checksum (4), the event, its checksum (4)."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found = {}
+    for file in folder.glob("events.out.tfevents.*"):
+        data, at = file.read_bytes(), 0
+        while at < len(data):
+            length = int.from_bytes(data[at : at + 8], "little")
+            event = Event.FromString(data[at + 12 : at + 12 + length])
+            found |= {(event.step, value.tag): value.simple_value for value in event.summary.value}
+            at += length + 16
+    return found
+
+
+def test_tensorboard_gets_what_the_lines_have(images, tmp_path):
+    train(images, tmp_path / "run", epochs=1.0, tensorboard=True)
+    found = events(tmp_path / "run" / "tensorboard")
+    lines = RunFolder(tmp_path / "run").lines("metrics.jsonl")
+    assert len(lines) > 1
+    for line in lines:
+        for name in line.keys() & {"loss", "accuracy", "test_accuracy"}:
+            assert found[line["step"], name] == pytest.approx(line[name])
+
+
+def test_tensorboard_that_is_not_installed_is_said_before_anything_is_written(images, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None)
+    with pytest.raises(ValueError, match="--tensorboard needs tensorboardX"):
+        RunFolder(tmp_path / "run", tensorboard=True).open(experiment(tmp_path / "run"), False)
+    assert not (tmp_path / "run").exists()
