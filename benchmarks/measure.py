@@ -65,7 +65,7 @@ def measure(training: Training, run: Run, effort: Effort) -> tuple[dict[str, Any
         for _ in range(effort.blocks):
             with ForeignCpu() as others:
                 done, seconds = trainer.run(steps)
-            rates.append(done * training.batch_size / seconds / mesh.size)
+            rates.append(done * training.batch_size / seconds / chips.count(mesh))
             foreign.append(others.share)
     per_example = flops.count(
         training.make(None).train_step, shapes, example_batch(training.data, training.batch_size)
@@ -78,7 +78,7 @@ def measure(training: Training, run: Run, effort: Effort) -> tuple[dict[str, Any
         "mode": run.mode,
         "devices": mesh.size,
         "examples_per_second_per_chip": spread(rates),
-        "seconds_per_step": training.batch_size / rate / mesh.size,
+        "seconds_per_step": training.batch_size / rate / chips.count(mesh),
         "trace_seconds": round(traced - started, 3),
         "compile_seconds": round(compiled - traced, 3),
         "flops_per_example": per_example,

@@ -1,11 +1,12 @@
-"""The command line: train a preset, and evaluate, report on or replay the run that it leaves behind."""
+"""The command line: train a preset, or sweep around it, and evaluate, play, report on or replay what it leaves."""
 
+import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import tyro
 from rich.console import Console
@@ -16,7 +17,9 @@ USAGE = """usage: jaxai COMMAND ...
 
   train PRESET [options]     train a preset, as configs/mnist_cnn.py, or go on with its run; --help after the preset
                              explains every option
-  evaluate RUN               measure a run's checkpoint on the test set
+  sweep PRESET [options]     train every combination of values in one program, as --grid.discount 0.9 0.99
+  evaluate RUN               measure a run's checkpoint, on the test set or over greedy episodes
+  play RUN                   render an episode of a trained agent to a GIF
   report RUN...              one page with the curves, pictures and figures of a run, or of several side by side
   replay RUN                 run a step again that left something non-finite behind, with checks on every operation
 
@@ -29,7 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Ends the process with 0, with 2 for a user's mistake, 1 for a run that failed, 130 for Ctrl-C.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    commands = {"train": train, "evaluate": evaluate, "report": report, "replay": replay}
+    commands = {
+        "train": train,
+        "sweep": sweep,
+        "evaluate": evaluate,
+        "play": play,
+        "report": report,
+        "replay": replay,
+    }
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         raise SystemExit(0 if arguments else 2)
@@ -53,25 +63,45 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def train(arguments: Sequence[str]) -> None:
     """`jaxai train PRESET [options]`."""
+    _train("train", arguments, lambda preset: preset)
+
+
+def sweep(arguments: Sequence[str]) -> None:
+    """`jaxai sweep PRESET --grid.FIELD VALUE... [options]`."""
+
+    def with_grid(preset: Any) -> Any:
+        from jaxai.dqn.experiment import Experiment
+        from jaxai.dqn.sweep import Sweep
+
+        if not isinstance(preset, Experiment):
+            _fail("sweep takes a preset of deep Q-learning, as configs/cartpole_dqn.py")
+        return Sweep(**{field.name: getattr(preset, field.name) for field in dataclasses.fields(preset)})
+
+    _train("sweep", arguments, with_grid)
+
+
+def _train(command: str, arguments: Sequence[str], prepare: Callable[[Any], Any]) -> None:
     from jaxai.runtime.config import load_preset
     from jaxai.runtime.seeds import train_seeds
 
     if arguments and arguments[0] in ("-h", "--help"):
         known = ", ".join(sorted(str(preset) for preset in Path("configs").glob("*.py"))) or "configs/*.py"
-        print(f"usage: jaxai train PRESET [options]\n\nPresets: {known}\nOptions: jaxai train PRESET --help")
+        print(f"usage: jaxai {command} PRESET [options]\n\nPresets: {known}\nOptions: jaxai {command} PRESET --help")
         return
     if not arguments or arguments[0].startswith("-"):
-        _fail("give a preset first, as in: jaxai train configs/mnist_cnn.py --workdir runs/a")
+        _fail(f"give a preset first, as in: jaxai {command} configs/cartpole_dqn.py --workdir runs/a")
     preset, description = load_preset(arguments[0])
+    preset = prepare(preset)
     experiment = tyro.cli(
         type(preset),
         default=preset,
         args=arguments[1:],
-        prog=f"jaxai train {arguments[0]}",
+        prog=f"jaxai {command} {arguments[0]}",
         description=description,
         config=(tyro.conf.OmitSubcommandPrefixes,),
     )
     console = Console()
+    _use_cpu_devices(experiment.cpu_devices)
     interrupted = train_seeds(experiment, console)
     if interrupted == "SIGINT":
         raise SystemExit(130)
@@ -89,7 +119,7 @@ def evaluate(arguments: Sequence[str]) -> None:
         data_dir: str | None = None,
         devices: int | None = None,
     ) -> None:
-        """Measure a run's checkpoint on the test set, and leave the figures in evaluation.json.
+        """Measure a run's checkpoint, on the test set or over greedy episodes; the figures go to evaluation.json.
 
         Args:
           run: folder of the run
@@ -97,15 +127,43 @@ def evaluate(arguments: Sequence[str]) -> None:
           data_dir: where the data is, if no longer where the run found it
           devices: how many devices; None: all
         """
-        folder = RunFolder(run)
-        experiment = folder.load_config()
-        where = dataclasses.replace(experiment.run, workdir=str(run), devices=devices)
-        experiment = dataclasses.replace(experiment, run=where)
+        experiment = _experiment(run, devices)
         if data_dir is not None:
+            if not hasattr(experiment, "data"):
+                _fail("--data-dir says where data is, and this run makes its own")
             experiment = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, dir=data_dir))
-        folder.write_json("evaluation.json", experiment.evaluate(Console(), checkpoint))
+        RunFolder(run).write_json("evaluation.json", experiment.evaluate(Console(), checkpoint))
 
     tyro.cli(parse, args=arguments, prog="jaxai evaluate")
+
+
+def play(arguments: Sequence[str]) -> None:
+    """`jaxai play RUN`."""
+
+    def parse(
+        run: Annotated[Path, tyro.conf.Positional],
+        checkpoint: Literal["latest", "best"] = "best",
+        seed: int = 0,
+        member: int | None = None,
+        output: Path | None = None,
+    ) -> None:
+        """Render a greedy episode of a trained agent to a GIF, and print its return.
+
+        Args:
+          run: folder of the run
+          checkpoint: the last, or the best by its evaluation
+          seed: of the episode
+          member: which of the run's trainings, from 0; None: the best by its last evaluation
+          output: the GIF; default: pictures/episode.gif in the run's folder
+        """
+        experiment = _experiment(run)
+        if not hasattr(experiment, "play"):
+            _fail(f"{run} has no agent to watch; play takes a run of deep Q-learning")
+        path = output or run / "pictures" / "episode.gif"
+        played = experiment.play(path, checkpoint, seed, member)
+        print(f"return {played['return']:g} in {played['length']} steps (training {played['member']}): wrote {path}")
+
+    tyro.cli(parse, args=arguments, prog="jaxai play")
 
 
 def report(arguments: Sequence[str]) -> None:
@@ -145,6 +203,15 @@ def replay(arguments: Sequence[str]) -> None:
     tyro.cli(parse, args=arguments, prog="jaxai replay")
 
 
+def _experiment(run: Path, devices: int | None = None) -> Any:
+    """The experiment that a run folder holds, wherever the folder is now."""
+    from jaxai.runtime.run_folder import RunFolder
+
+    experiment = RunFolder(run).load_config()
+    where = dataclasses.replace(experiment.run, workdir=str(run), devices=devices)
+    return dataclasses.replace(experiment, run=where)
+
+
 def _report(runs: Sequence[Path], output: Path, console: Console) -> None:
     """The report that closes a training; a missing plotting library does not spoil the run."""
     from jaxai.runtime import pictures
@@ -170,6 +237,16 @@ def _configure_jax() -> None:
         jax.config.update("jax_compilation_cache_dir", str(home / "jaxai" / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def _use_cpu_devices(number: int) -> None:
+    """Makes so many devices of the CPU, unless the environment has its own number."""
+    import jax
+
+    asked = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if number > 1 and not asked and "JAX_NUM_CPU_DEVICES" not in os.environ:
+        with contextlib.suppress(RuntimeError):  # called from Python where JAX is in use already
+            jax.config.update("jax_num_cpu_devices", number)
 
 
 def _fail(message: str, code: int = 2) -> NoReturn:

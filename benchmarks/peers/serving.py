@@ -1,4 +1,4 @@
-"""What every framework's script has in common: the data, the command line, and blocks of steps on request.
+"""What every framework's script has in common: the images, the command line, and blocks of steps on request.
 
 This file runs in the peers' interpreter too, so it needs NumPy alone.
 """
@@ -7,7 +7,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,11 +25,15 @@ class Trainer(NamedTuple):
       run: trains so many steps and waits until they are done.
       parameters: how many the network has, as the framework counts them.
       versions: of the libraries that do the work.
+      details: what else is to be recorded of it, as the seconds that compiling took.
+      mean_return: of a learner in an environment: what an episode brings it now.
     """
 
     run: Callable[[int], None]
     parameters: int
-    versions: dict[str, str]
+    versions: Mapping[str, str]
+    details: Mapping[str, Any] | None = None
+    mean_return: Callable[[], float] | None = None
 
 
 def random_data(batch_size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -41,41 +45,64 @@ def random_data(batch_size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def main(build: Callable[[int, int], Trainer]) -> None:
-    """Prints a line of JSON when warm, then one for each block.
+    """The command line of a framework's image classifier.
 
     Args:
-      build: (batch size, steps in a block) -> the trainer; imports its framework inside, so that a framework that is
-        not installed becomes a line `{"missing": name}`.
+      build: (batch size, steps in a block) -> the trainer; imports its framework inside.
     """
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
     parser.add_argument("--batch-size", type=int, default=128, help="images a step")
     parser.add_argument("--steps", type=int, default=20, help="optimizer steps in a block")
+    add_block_options(parser)
+    options = parser.parse_args()
+
+    def warm() -> tuple[Trainer, int]:
+        trainer = build(options.batch_size, options.steps)
+        trainer.run(options.steps)  # compiles; the second is at speed
+        trainer.run(options.steps)
+        return trainer, options.steps
+
+    serve(warm, options.batch_size, None if options.serve else options.blocks)
+
+
+def add_block_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say how many blocks `serve` runs."""
     parser.add_argument("--blocks", type=int, default=5, help="timed blocks")
     parser.add_argument("--serve", action="store_true", help="run a block for each line on standard input instead")
-    options = parser.parse_args()
+
+
+def serve(warm: Callable[[], tuple[Trainer, int]], per_step: int, blocks: int | None) -> None:
+    """Prints a line of JSON when warm, then one for each block; their `rate` is per second.
+
+    Args:
+      warm: builds a trainer and brings it to speed; returns it and the steps of a block. A framework that is not
+        installed becomes a line `{"missing": name}`.
+      per_step: what a step counts in the rate, as the images of a batch.
+      blocks: how many to run; None: one for each line on standard input.
+    """
     started = time.perf_counter()
     try:
-        trainer = build(options.batch_size, options.steps)
+        trainer, steps = warm()
     except ModuleNotFoundError as error:
-        _print({"missing": error.name})
+        write({"missing": error.name})
         return
-    trainer.run(options.steps)  # compiles; the second is at speed
-    trainer.run(options.steps)
-    _print(
+    write(
         {
             "ready": round(time.perf_counter() - started, 2),
             "parameters": trainer.parameters,
-            "versions": trainer.versions,
+            "versions": dict(trainer.versions),
+            "steps": steps,
+            "details": dict(trainer.details or {}),
         }
     )
-    for _ in sys.stdin if options.serve else range(options.blocks):
+    for _ in sys.stdin if blocks is None else range(blocks):
         with ForeignCpu() as foreign:
             began = time.perf_counter()
-            trainer.run(options.steps)
+            trainer.run(steps)
             seconds = time.perf_counter() - began
-        rate = options.steps * options.batch_size / seconds
-        _print({"seconds": seconds, "examples_per_second": rate, "foreign_cpu_share": foreign.share})
+        write({"seconds": seconds, "rate": steps * per_step / seconds, "foreign_cpu_share": foreign.share})
 
 
-def _print(line: dict[str, Any]) -> None:
+def write(line: dict[str, Any]) -> None:
+    """Prints a line of JSON at once."""
     print(json.dumps(line), flush=True)

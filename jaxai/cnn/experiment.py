@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from jaxai.runtime.checkpoint import Checkpoints, Which
 from jaxai.runtime.config import Run
 from jaxai.runtime.evaluation import Evaluation
 from jaxai.runtime.loop import Outcome, Training, fit, restored_state
+from jaxai.runtime.recorder import scalars
 from jaxai.runtime.run_folder import RunFolder
 
 WHITENING_IMAGES = 5_000
@@ -42,6 +43,9 @@ class Experiment:
     batch_size: int = 64  # examples in a step over all devices; 0: all of them, which is plain gradient descent
     expected: float = 0.0  # test accuracy that the preset is known to reach, shown beside what was got; 0: not known
     run: Annotated[Run, tyro.conf.arg(name="")] = Run()
+
+    trains_seeds_together: ClassVar[bool] = False
+    cpu_devices: ClassVar[int] = 1
 
     def load(self) -> Images:
         """The data; see `jaxai.data.load` for what it raises."""
@@ -127,7 +131,7 @@ class Experiment:
             name: float(row[i] / row.sum()) if row.sum() else None
             for i, (name, row) in enumerate(zip(images.classes, confusion, strict=True))
         }
-        result: dict[str, Any] = {f"test_{k}": v for k, v in measured.items() if isinstance(v, float) and k != "count"}
+        result: dict[str, Any] = {f"test_{name}": value for name, value in scalars(measured).items() if name != "count"}
         result |= {"examples": int(measured["count"]), "step": int(state.step), "checkpoint": which}
         _show(result, per_class, confusion, images.classes, console)
         return result | {"per_class_accuracy": per_class, "confusion": confusion.astype(int).tolist()}

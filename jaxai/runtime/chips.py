@@ -64,6 +64,11 @@ def describe(mesh: jax.sharding.Mesh) -> str:
     return f"{mesh.devices.size} x {kind}"
 
 
+def count(mesh: jax.sharding.Mesh) -> int:
+    """The chips of a mesh, which throughput is measured by: its devices, but all CPU devices of a machine are one."""
+    return 1 if mesh.devices.flat[0].platform == "cpu" else mesh.size
+
+
 def usable_cores() -> int:
     """CPU cores that this process may run on; all of the machine's where the system does not tell."""
     if hasattr(os, "sched_getaffinity"):

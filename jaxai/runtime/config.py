@@ -34,7 +34,7 @@ class Run:
 
     workdir: str = "runs/run"  # folder of the run; a second training in the same folder resumes
     seed: int = 0  # everything random follows from it
-    seeds: int = 1  # repeats with seeds seed, seed + 1, ..., in workdir/seed-0, workdir/seed-1, ...
+    seeds: int = 1  # repeats with seeds seed, seed + 1, ...: in workdir/seed-0, ..., or for DQN all in one program
     mode: Mode = "jit"  # engine: jit over a mesh, shard_map or pmap
     devices: int | None = None  # how many devices; None: all
     steps_per_call: int = 0  # optimizer steps in one call of the compiled program; 0: about 50

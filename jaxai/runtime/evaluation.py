@@ -19,7 +19,7 @@ class Evaluations:
     def __init__(
         self,
         workload: Workload,
-        splits: Mapping[str, Arrays],
+        splits: Mapping[str, Arrays | None],
         mesh: Mesh,
         mode: parallel.Mode,
         batch_size: int,
@@ -29,13 +29,13 @@ class Evaluations:
             name: Evaluation(workload, arrays, mesh, mode, batch_size, chunk) for name, arrays in splits.items()
         }
 
-    def __call__(self, state: State) -> dict[str, float]:
-        """The scalar metrics of every split, each with the split's name before its own."""
+    def __call__(self, state: State) -> dict[str, np.ndarray]:
+        """The metrics of every split, each with the split's name before its own."""
         return {
             f"{split}_{name}": value
             for split, evaluation in self._splits.items()
             for name, value in evaluation(state).items()
-            if isinstance(value, float) and name != "count"
+            if name != "count"
         }
 
 
@@ -44,7 +44,7 @@ class Evaluation:
 
     Args:
       workload: made with `parallel.axis_name(mode)`.
-      arrays: the split, leaves [examples, ...].
+      arrays: the split, leaves [examples, ...]; None for a workload that makes its own data.
       mesh: devices.
       mode: engine.
       batch_size: examples in a batch over all devices; rounded up to a multiple of the devices.
@@ -54,31 +54,36 @@ class Evaluation:
     def __init__(
         self,
         workload: Workload,
-        arrays: Arrays,
+        arrays: Arrays | None,
         mesh: Mesh,
         mode: parallel.Mode,
         batch_size: int,
         chunk: int | None = None,
     ):
         assert workload.eval_step is not None
+        self._mesh, self._mode = mesh, mode
+        self._call = parallel.compile_evaluation(workload.eval_step, mesh, mode)
+        self._chunks: list[Any] = [None]
+        if arrays is None:
+            return
         examples = len(next(iter(arrays.values())))
         batch_size = -(-min(batch_size, examples) // mesh.size) * mesh.size
         chunk = examples if chunk is None else min(examples, chunk)
-        self._mesh, self._mode, self._batch_size = mesh, mode, batch_size
-        self._call = parallel.compile_evaluation(workload.eval_step, mesh, mode)
+        self._batch_size = batch_size
         self._chunks = [{k: v[i : i + chunk] for k, v in arrays.items()} for i in range(0, examples, chunk)]
         if len(self._chunks) == 1:
             self._chunks = [parallel.place_dataset(self._chunks[0], mesh)]
 
-    def __call__(self, state: State) -> dict[str, Any]:
-        """Means of what `eval_step` sums (floats), and its arrays as they are (NumPy), with `count`."""
-        totals: dict[str, Any] = {}
+    def __call__(self, state: State) -> dict[str, np.ndarray]:
+        """float64: what `eval_step` sums over `count`, and arrays of another shape than `count` as they are."""
+        totals: dict[str, np.ndarray] = {}
         for arrays in self._chunks:
-            batches = self._batches(len(next(iter(arrays.values()))))
-            sums = jax.device_get(self._call(state, batches, parallel.place_dataset(arrays, self._mesh)))
+            batches = None if arrays is None else self._batches(len(next(iter(arrays.values()))))
+            dataset = None if arrays is None else parallel.place_dataset(arrays, self._mesh)
+            sums = jax.device_get(self._call(state, batches, dataset))
             totals = {name: totals.get(name, 0) + np.asarray(value, np.float64) for name, value in sums.items()}
-        count = float(totals.pop("count"))
-        means = {name: float(total) / count if total.ndim == 0 else total for name, total in totals.items()}
+        count = totals.pop("count")
+        means = {name: total / count if total.shape == count.shape else total for name, total in totals.items()}
         return means | {"count": count}
 
     def _batches(self, examples: int) -> Any:

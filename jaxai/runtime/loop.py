@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rich.console import Console
 
-from jaxai.core import State, Workload
+from jaxai.core import PyTree, State, Workload
 from jaxai.data.epochs import Epochs
 from jaxai.runtime import chips, flops, nonfinite, parallel, progress
 from jaxai.runtime.checkpoint import Checkpoints, Which
@@ -18,9 +18,9 @@ from jaxai.runtime.config import Run
 from jaxai.runtime.evaluation import Evaluations
 from jaxai.runtime.feed import Feed, data_key, example_batch, make_feed
 from jaxai.runtime.nonfinite import NonFiniteError
-from jaxai.runtime.recorder import Recorder
+from jaxai.runtime.recorder import Recorder, scalars
 from jaxai.runtime.run_folder import RunFolder
-from jaxai.runtime.schedule import Schedule
+from jaxai.runtime.schedule import STEPS_PER_CALL, Schedule
 from jaxai.runtime.signals import Stop, stop_on_signal
 
 
@@ -30,13 +30,21 @@ class Training:
 
     Attributes:
       make: axis name -> workload.
-      steps: optimizer steps in all.
-      batch_size: examples in a step, over all devices.
-      steps_per_epoch: optimizer steps that see the data once.
+      steps: train steps in all.
+      batch_size: examples in a step, over all devices; or what else `unit` counts.
+      steps_per_epoch: train steps that see the data once; after as many it evaluates, unless the run says otherwise.
       data: arrays [examples, ...] to train on; None for a workload that makes its own.
-      splits: name -> arrays to evaluate on, as `test` or `validation`.
+      splits: name -> arrays to evaluate on, as `test` or `validation`; None for a workload that makes its own.
       score: the evaluation metric that the best checkpoint and early stopping go by; more is better.
       prepare: what the data sets in a fresh state, as whitening does.
+      unit: what the speed counts.
+      steps_per_call: about as many train steps in a call where the run does not say.
+      shares: name -> number of what devices share evenly besides batches of data.
+      position: step -> what stands beside it in every line of metrics; default: the epoch.
+      describe: one call's metrics, and its number of steps -> what is written down of them.
+      describe_evaluation: an evaluation's metrics, named `<split>_<metric>` -> what is written down of them.
+      summarize: (final figures, all lines of metrics) -> the final figures as they are written down.
+      parameters: state -> the parameters of the network, for the table at the start.
     """
 
     make: Callable[[str | None], Workload]
@@ -44,9 +52,21 @@ class Training:
     batch_size: int
     steps_per_epoch: int
     data: Mapping[str, np.ndarray] | None
-    splits: Mapping[str, Mapping[str, np.ndarray]]
+    splits: Mapping[str, Mapping[str, np.ndarray] | None]
     score: str
     prepare: Callable[[State], State] = lambda state: state
+    unit: str = "examples"
+    steps_per_call: int = STEPS_PER_CALL
+    shares: Mapping[str, int] = field(default_factory=dict)
+    position: Callable[[int], dict[str, float]] | None = None
+    describe: Callable[[Mapping[str, np.ndarray], int], dict[str, Any]] = scalars
+    describe_evaluation: Callable[[Mapping[str, np.ndarray]], dict[str, Any]] = scalars
+    summarize: Callable[[dict[str, Any], list[dict[str, Any]]], dict[str, Any]] = lambda result, lines: result
+    parameters: Callable[[State], PyTree] = lambda state: state.params
+
+    def beside(self, step: int) -> dict[str, float]:
+        """What stands beside a step in every line of metrics."""
+        return {"epoch": step / self.steps_per_epoch} if self.position is None else self.position(step)
 
 
 @dataclass(frozen=True)
@@ -73,10 +93,12 @@ def fit(training: Training, config: Any, console: Console | None = None) -> Outc
     started, console = time.monotonic(), console or Console()
     run: Run = config.run
     mesh = parallel.make_mesh(run.devices)
-    schedule = Schedule.of(run, training.steps, training.steps_per_epoch)
+    schedule = Schedule.of(run, training.steps, training.steps_per_epoch, training.steps_per_call)
     # Before the folder is made: a configuration that cannot run leaves no run behind.
     if training.data is not None:
-        parallel.check_batch(training.batch_size, mesh)
+        parallel.check_divides("a batch of", training.batch_size, mesh)
+    for name, number in training.shares.items():
+        parallel.check_divides(name, number, mesh)
     flops_per_example = _flops_per_example(training)
     folder = RunFolder(run.workdir, run.tensorboard)
     folder.open(config, run.resume_with_changes)
@@ -89,11 +111,11 @@ def fit(training: Training, config: Any, console: Console | None = None) -> Outc
         if first_step:
             console.print(f"going on at step {first_step} of {training.steps}", highlight=False)
         else:
-            console.print(progress.summary(state.params, recorder.flops_per_example))
+            console.print(progress.summary(training.parameters(state), flops_per_example, training.unit))
         feed = make_feed(training.data, training.batch_size, run, mesh, schedule, first_step)
         with feed, progress.Display(console, first_step, training.steps) as display:
             recorder.display = display
-            state = _train(training, run, mesh, schedule, state, feed, recorder, checkpoints, stop)
+            state = _Trainer(training, run, mesh, schedule, feed, recorder, checkpoints).train(state, stop)
         checkpoints.save(parallel.gather_state(state, run.mode))
     folder.close()
     step = int(state.step)
@@ -103,57 +125,84 @@ def fit(training: Training, config: Any, console: Console | None = None) -> Outc
     if step == first_step and (folder.path / "result.json").exists():  # it had finished before; the figures stand
         result = folder.read_json("result.json")
     else:
-        result = recorder.result() | {"steps": step, "chip": chips.name(mesh.devices.flat[0]), "devices": mesh.size}
+        result = training.summarize(recorder.result(), folder.lines("metrics.jsonl"))
+        result |= {"steps": step, "chip": chips.name(mesh.devices.flat[0]), "devices": mesh.size}
         folder.write_json("result.json", result)
     console.print(progress.results(result))
     return Outcome(state, result)
 
 
-def _train(
-    training: Training,
-    run: Run,
-    mesh: Mesh,
-    schedule: Schedule,
-    state: State,
-    feed: Feed,
-    recorder: Recorder,
-    checkpoints: Checkpoints,
-    stop: Stop,
-) -> State:
-    """The loop itself: from the state's step to the last, or to where a signal or early stopping ends it."""
-    first_step = int(state.step)
-    if first_step >= training.steps or recorder.stale(run.early_stopping):
-        return state
-    workload = training.make(parallel.axis_name(run.mode))
-    evaluate = Evaluations(workload, training.splits, mesh, run.mode, training.batch_size)
-    call = parallel.compile_step(workload.train_step, mesh, run.mode, schedule.steps_per_call)
-    recorder.compiling()
-    call = call.compile(state, feed.batches(first_step), feed.dataset)
-    recorder.compiled(f"{mesh.size} x {mesh.devices.flat[0].device_kind}")
-    try:
-        for start, steps in schedule.calls(first_step):
-            if stop.requested:
-                break
-            batches, waited = feed.next(start)
-            state, metrics = call(state, batches, feed.dataset, steps)
-            step = start + steps
-            recorder.submit(step, steps, metrics, waited)
-            if schedule.evaluates(step):
-                recorder.flush()
-                recorder.evaluated(step, evaluate(state))
-                if recorder.improved(step):
-                    checkpoints.save(parallel.gather_state(state, run.mode), "best")
-                if recorder.stale(run.early_stopping):
+@dataclass(frozen=True)
+class _Trainer:
+    """The loop itself, with what it needs at hand."""
+
+    training: Training
+    run: Run
+    mesh: Mesh
+    schedule: Schedule
+    feed: Feed
+    recorder: Recorder
+    checkpoints: Checkpoints
+
+    def train(self, state: State, stop: Stop) -> State:
+        """From the state's step to the last, or to where a signal or early stopping ends it."""
+        training, run, recorder, schedule = self.training, self.run, self.recorder, self.schedule
+        first_step = int(state.step)
+        if first_step >= training.steps or recorder.stale(run.early_stopping):
+            return state
+        workload = training.make(parallel.axis_name(run.mode))
+        evaluate = Evaluations(workload, training.splits, self.mesh, run.mode, training.batch_size)
+        call = parallel.compile_step(workload.train_step, self.mesh, run.mode, schedule.steps_per_call)
+        recorder.compiling()
+        call = call.compile(state, self.feed.batches(first_step), self.feed.dataset)
+        recorder.compiled(f"{self.mesh.size} x {self.mesh.devices.flat[0].device_kind}")
+        try:
+            for start, steps in schedule.calls(first_step):
+                if stop.requested:
                     break
-            if schedule.checkpoints(step):
-                recorder.flush()
-                checkpoints.save(parallel.gather_state(state, run.mode))
-        recorder.flush()
-    except NonFiniteError as found:
-        checkpoints.wait()
-        state = _state_before(found.step, training, run, mesh, checkpoints, call, feed)
-        raise nonfinite.dump(recorder.folder, state, _batch(training, run, found.step), training.make(None)) from None
-    return state
+                batches, waited = self.feed.next(start)
+                state, metrics = call(state, batches, self.feed.dataset, steps)
+                step = start + steps
+                recorder.submit(step, steps, metrics, waited)
+                if schedule.evaluates(step):
+                    recorder.flush()
+                    recorder.evaluated(step, training.describe_evaluation(evaluate(state)))
+                    if recorder.improved(step):
+                        self._save(state, "best")
+                    if recorder.stale(run.early_stopping):
+                        break
+                if schedule.checkpoints(step):
+                    recorder.flush()
+                    self._save(state)
+            recorder.flush()
+        except NonFiniteError as found:
+            self.checkpoints.wait()
+            before = self._state_before(found.step, call)
+            workload = training.make(None)
+            raise nonfinite.dump(recorder.folder, before, self._batch(found.step), workload) from None
+        return state
+
+    def _save(self, state: State, which: Which = "latest") -> None:
+        self.checkpoints.save(parallel.gather_state(state, self.run.mode), which)
+
+    def _state_before(self, step: int, call: parallel.Call) -> State:
+        """The state right before `step`: the last checkpoint, and the same program again, which gives the same bits."""
+        state = restored_state(self.training, self.run, self.mesh, self.checkpoints)
+        assert state is not None
+        while (start := int(state.step)) < step:
+            steps = min(call.steps_per_call, step - start)
+            state, _ = call(state, self.feed.batches(start), self.feed.dataset, steps)
+        return parallel.gather_state(state, self.run.mode)
+
+    def _batch(self, step: int) -> dict[str, np.ndarray] | None:
+        """The batch of a step, on the host."""
+        data = self.training.data
+        if data is None:
+            return None
+        examples = len(next(iter(data.values())))
+        epochs = Epochs(data_key(self.run.seed), examples, self.training.batch_size)
+        index = epochs.host_indices(step, 1)[0]
+        return {name: array[index] for name, array in data.items()} | {"index": index}
 
 
 def restored_state(
@@ -185,32 +234,6 @@ def _first_state(training: Training, run: Run, mesh: Mesh, checkpoints: Checkpoi
     return state
 
 
-def _state_before(
-    step: int,
-    training: Training,
-    run: Run,
-    mesh: Mesh,
-    checkpoints: Checkpoints,
-    call: parallel.Call,
-    feed: Feed,
-) -> State:
-    """The state right before `step`: the last checkpoint, and the same program again, which gives the same bits."""
-    state = restored_state(training, run, mesh, checkpoints)
-    assert state is not None
-    while (start := int(state.step)) < step:
-        state, _ = call(state, feed.batches(start), feed.dataset, min(call.steps_per_call, step - start))
-    return parallel.gather_state(state, run.mode)
-
-
-def _batch(training: Training, run: Run, step: int) -> dict[str, np.ndarray] | None:
-    """The batch of a step, on the host."""
-    if training.data is None:
-        return None
-    examples = len(next(iter(training.data.values())))
-    index = Epochs(data_key(run.seed), examples, training.batch_size).host_indices(step, 1)[0]
-    return {name: array[index] for name, array in training.data.items()} | {"index": index}
-
-
 def _flops_per_example(training: Training) -> float:
     workload = training.make(None)
     state = jax.eval_shape(workload.init, jax.random.key(0))
@@ -223,8 +246,10 @@ def _recorder(training: Training, folder: RunFolder, mesh: Mesh, flops_per_examp
         folder,
         score=training.score,
         batch_size=training.batch_size,
-        steps_per_epoch=training.steps_per_epoch,
-        devices=mesh.size,
+        unit=training.unit,
+        beside=training.beside,
+        describe=training.describe,
+        chips=chips.count(mesh),
         flops_per_example=flops_per_example,
         peak_flops=chips.peak_flops(mesh.devices.flat[0]),
         started=started,

@@ -81,7 +81,8 @@ def compile_step(step: Step, mesh: Mesh, mode: Mode = "jit", steps_per_call: int
     `steps_per_call` steps in the same program: any split of a run into calls gives the same bits.
 
     Metrics are the means over the steps, and `nonfinite_step`: the first step (int32) after which a metric, a
-    parameter or a floating-point leaf of `extra` was not finite, or -1.
+    parameter or a floating-point leaf of `extra` was not finite, or -1. Under `shard_map` and `pmap` a metric that is
+    a scalar is the same on every device; one that is an array holds a device's own, and all devices' are returned.
     """
 
     def call(state: State, batches: PyTree, dataset: PyTree, steps: jax.Array) -> tuple[State, Metrics]:
@@ -108,7 +109,7 @@ def compile_step(step: Step, mesh: Mesh, mode: Mode = "jit", steps_per_call: int
             zeros = _zeros_like_output(lambda: step(state, batch_at(0))[1])
             state, totals, first = lax.fori_loop(0, steps, accumulate, (state, zeros, jnp.int32(-1)))
             metrics = {name: total / steps for name, total in totals.items()}
-        return state, metrics | {NONFINITE: first}
+        return state, _gathered(metrics | {NONFINITE: first}, mode)
 
     return Call(_compile(call, mesh, mode, batched=steps_per_call > 1, trains=True), steps_per_call)
 
@@ -117,9 +118,13 @@ def compile_evaluation(eval_step: Callable[[State, Batch], Metrics], mesh: Mesh,
     """`call(state, batches, dataset) -> sums` over all batches, in one program.
 
     `batches` has `index` and `mask`, both [steps, batch], from `place_batches`; `dataset` comes from `place_dataset`.
+    Both are None for a workload that makes its own data: one `eval_step(state, None)` then is all.
     """
 
     def call(state: State, batches: PyTree, dataset: PyTree, steps: jax.Array) -> Metrics:
+        if batches is None:
+            return _gathered(eval_step(state, None), mode)
+
         def sums_at(i: jax.Array | int) -> Metrics:
             index, mask = batches["index"][i], batches["mask"][i]
             return eval_step(state, _gather(dataset, index) | {"mask": mask})
@@ -129,7 +134,13 @@ def compile_evaluation(eval_step: Callable[[State, Batch], Metrics], mesh: Mesh,
 
     compiled = _compile(call, mesh, mode, batched=True, trains=False)
     axis = 1 if mode == "pmap" else 0
-    return lambda state, batches, dataset: compiled(state, batches, dataset, np.int32(batches["index"].shape[axis]))
+
+    def evaluate(state: State, batches: PyTree, dataset: PyTree) -> Metrics:
+        steps = 1 if batches is None else batches["index"].shape[axis]
+        sums: Metrics = compiled(state, batches, dataset, np.int32(steps))
+        return sums
+
+    return evaluate
 
 
 def place_state(state: State, mesh: Mesh, mode: Mode = "jit") -> State:
@@ -148,11 +159,11 @@ def gather_state(state: State, mode: Mode = "jit") -> State:
     return state.replace(local=jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), state.local))
 
 
-def check_batch(batch_size: int, mesh: Mesh) -> None:
-    """Raises ValueError where a batch does not divide over the devices."""
-    if batch_size % mesh.size:
+def check_divides(what: str, number: int, mesh: Mesh) -> None:
+    """Raises ValueError where a number of something, as `a batch of`, does not divide over the devices."""
+    if number % mesh.size:
         raise ValueError(
-            f"a batch of {batch_size} does not divide over {mesh.size} devices; choose a multiple of {mesh.size}, or"
+            f"{what} {number} does not divide over {mesh.size} devices; choose a multiple of {mesh.size}, or"
             " fewer devices with --devices"
         )
 
@@ -165,7 +176,7 @@ def place_batches(batches: PyTree, mesh: Mesh, mode: Mode = "jit", steps_per_cal
     """
     lead = 1 if steps_per_call > 1 else 0
     for leaf in jax.tree.leaves(batches):
-        check_batch(leaf.shape[lead], mesh)
+        check_divides("a batch of", leaf.shape[lead], mesh)
     if mode == "pmap":
 
         def split(leaf: jax.Array) -> jax.Array:
@@ -228,6 +239,19 @@ def _batch_spec(batched: bool) -> PartitionSpec:
 
 def _gather(dataset: PyTree, index: jax.Array) -> dict[str, jax.Array]:
     return {name: jnp.take(array, index, axis=0, mode="clip") for name, array in dataset.items()}
+
+
+def _gathered(metrics: Metrics, mode: Mode) -> Metrics:
+    """Arrays from all devices, one after another; then also the first non-finite step that any of them saw."""
+    arrays = [name for name, value in metrics.items() if value.ndim]
+    if mode == "jit" or not arrays:
+        return metrics
+    gathered = metrics | {name: lax.all_gather(metrics[name], AXIS, tiled=True) for name in arrays}
+    if NONFINITE in metrics:
+        never = jnp.iinfo(jnp.int32).max
+        first = lax.pmin(jnp.where(metrics[NONFINITE] < 0, never, metrics[NONFINITE]), AXIS)
+        gathered[NONFINITE] = jnp.where(first == never, -1, first)
+    return gathered
 
 
 def _zeros_like_output(function: Callable[[], Metrics]) -> Metrics:

@@ -1,133 +1,28 @@
-"""Pictures for reports and run folders: curves, a confusion matrix, a grid of images.
+"""Pictures for reports and run folders: a confusion matrix, a grid of images, the result of a grid search.
 
 They are drawn with matplotlib, which is imported on the first picture and never through pyplot, so that no window
 and no global figure comes into being.
 """
 
-import dataclasses
-import html
 import importlib.util
-import io
-import re
-from collections.abc import Sequence
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxai.runtime.statistics import bootstrap_interval
+
 # Distinct on white. In a page the SVG takes its colours from the style sheet instead: --series-0, --series-1, ...
 PALETTE = ("#2563eb", "#e4572e", "#12875f", "#8e44ad", "#c98a00", "#0e8fb0", "#c2306e", "#5b6470")
-POINTS = 2_000  # of a chart, over all of its lines
-LONG = 100  # points; a longer line is shown with its running mean
 INK, MUTED, RULE = "#20262e", "#687280", "#e3e7ec"
-
-
-@dataclasses.dataclass(frozen=True)
-class Curve:
-    """One line of a chart.
-
-    Attributes:
-      label: for the legend; an empty one is left out.
-      x: [points].
-      y: [points], finite.
-      series: index of its colour.
-      faint: thin and pale, for what is behind a mean.
-      markers: a dot at each point, for what is measured now and then.
-      low, high: [points], edges of a band around it.
-    """
-
-    label: str
-    x: np.ndarray
-    y: np.ndarray
-    series: int = 0
-    faint: bool = False
-    markers: bool = False
-    low: np.ndarray | None = None
-    high: np.ndarray | None = None
 
 
 def available() -> bool:
     """Whether matplotlib is installed; a run without it leaves no pictures and no report, and is complete otherwise."""
     return importlib.util.find_spec("matplotlib") is not None
-
-
-def curves(
-    lines: Sequence[Curve], path: Path, *, title: str = "", x_label: str = "step", y_label: str = "", log: bool = False
-) -> Path:
-    """Writes a chart of several curves with a legend as PNG."""
-    figure = _figure(6.4, 3.6)
-    axes = _draw_curves(figure, lines, x_label, y_label, log=log)
-    axes.set_title(title, loc="left", color=INK, fontsize=11)
-    if any(line.label for line in lines):
-        axes.legend(frameon=False, fontsize=9, labelcolor=INK)
-    return _save(figure, path)
-
-
-def curves_svg(
-    lines: Sequence[Curve], *, title: str, x_label: str = "step", percent: bool = False, log: bool = False
-) -> str:
-    """A chart as inline SVG without legend, coloured by the style sheet of the page around it.
-
-    Args:
-      lines: what to draw.
-      title: spoken by a screen reader; not drawn.
-      x_label: below the horizontal axis.
-      percent: y is a share, labelled in percent.
-      log: the vertical axis is logarithmic.
-
-    Returns:
-      An `<svg>` element that asks for the CSS variables --ink, --muted, --rule and --series-0 to --series-7.
-    """
-    figure = _figure(5.6, 3.0)
-    axes = _draw_curves(figure, lines, x_label, "", log=log)
-    if percent and not log:
-        axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.6g} %")
-    from matplotlib import rc_context
-
-    text = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(text, format="svg", transparent=True, metadata=nothing)
-    svg = text.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<(metadata|style).*?</\1>\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)  # several charts on one page would share these names
-    svg = re.sub(
-        r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{html.escape(title)}">', svg
-    )
-    for variable, colour in {"ink": INK, "muted": MUTED, "rule": RULE}.items():
-        svg = svg.replace(colour, f"var(--{variable})")
-    for index, colour in enumerate(PALETTE):
-        svg = svg.replace(colour, f"var(--series-{index})")
-    return svg
-
-
-def seed_curves(histories: Sequence[tuple[np.ndarray, np.ndarray]], series: int, *, markers: bool) -> list[Curve]:
-    """How one figure went: one run as its line, several seeds as thin lines, their mean and a band around all.
-
-    Args:
-      histories: steps, rising, and finite values of each seed, both [points]. Long ones are shown by their running
-        mean; the line of a single run stays behind it, faint.
-      series: index of the colour.
-      markers: a dot at each point.
-
-    Returns:
-      Curves in the order in which they are drawn. The mean is over the steps that all seeds have.
-    """
-    histories = [(x, y) for x, y in histories if len(x)]
-    if not histories:
-        return []
-    smooth = [(x, _running_mean(y) if len(y) > LONG else y) for x, y in histories]
-    if len(histories) == 1:
-        behind = [Curve("", *histories[0], series, faint=True)] if len(histories[0][0]) > LONG else []
-        return [*behind, Curve("", *smooth[0], series, markers=markers)]
-    lines = [Curve("", x, y, series, faint=True) for x, y in smooth]
-    common = sorted(set.intersection(*(set(x.tolist()) for x, _ in smooth)))
-    if common:
-        table = np.stack([y[np.searchsorted(x, common)] for x, y in smooth])
-        band = {"low": table.min(axis=0), "high": table.max(axis=0)}
-        lines.append(Curve("", np.asarray(common), table.mean(axis=0), series, markers=markers, **band))
-    return lines
 
 
 def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], path: Path) -> Path:
@@ -148,11 +43,11 @@ def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], path: Path)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     right = np.eye(classes, dtype=bool)
     size = float(np.clip(0.42 * classes + 1.6, 4.2, 9.0))
-    figure = _figure(size, size)
+    figure = blank_figure(size, size)
     from matplotlib.colors import PowerNorm
 
     axes = figure.add_subplot()
-    _bare(axes)
+    bare(axes)
     axes.imshow(np.ma.masked_array(share, ~right), cmap="Blues", vmin=0, vmax=1.25)
     # Mistakes are rare where a network is good: the power shows one in a hundred, too.
     norm = PowerNorm(0.7, vmin=0, vmax=max(0.3, float(np.where(right, 0, share).max())))
@@ -168,7 +63,7 @@ def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], path: Path)
         axes.set_yticks(range(classes), class_names)
     axes.set_xlabel("predicted", color=MUTED)
     axes.set_ylabel("true", color=MUTED)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def image_grid(images: np.ndarray, captions: Sequence[str], path: Path, columns: int = 8) -> Path:
@@ -194,38 +89,154 @@ def image_grid(images: np.ndarray, captions: Sequence[str], path: Path, columns:
     rows = max(1, -(-len(images) // columns))
     _, height, width, channels = images.shape
     lines = max((caption.count("\n") + 1 for caption in captions), default=1)
-    figure = _figure(1.15 * columns, (1.15 * height / width + 0.17 * lines) * rows)
+    figure = blank_figure(1.15 * columns, (1.15 * height / width + 0.17 * lines) * rows)
     for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
         axes = figure.add_subplot(rows, columns, index + 1)
         axes.imshow(image[..., 0] if channels == 1 else image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axes.set_axis_off()
         axes.set_title(caption, fontsize=7.5, color=INK, pad=3)
-    return _save(figure, path)
+    return save(figure, path)
 
 
-def _running_mean(y: np.ndarray) -> np.ndarray:
-    window = np.ones(max(3, len(y) // 40) | 1)
-    return np.convolve(y, window, "same") / np.convolve(np.ones_like(y), window, "same")
+def grid_search(
+    parameters: Mapping[str, Sequence[float]], scores: np.ndarray, path: Path, *, score: str = "score"
+) -> Path:
+    """Writes what a sweep over a grid found as PNG; more is better.
+
+    One swept parameter is drawn as a line with its 95 % bootstrap band, two as a heat map, more as a panel for each.
+    A parameter with one value is not swept. Means are over the seeds that did not diverge, and how many did is told;
+    the best is looked for among the settings where none did, if there is one.
+
+    Args:
+      parameters: name -> the values that were tried, in the order of the axes of `scores`.
+      scores: [*grid, seeds]; NaN where a run diverged.
+      path: of the PNG.
+      score: what the score is called.
+
+    Raises:
+      ValueError: the scores do not fit the parameters.
+    """
+    scores = np.asarray(scores, float)
+    grid = [len(values) for values in parameters.values()]
+    if not grid or list(scores.shape[:-1]) != grid or not scores.size:
+        raise ValueError(
+            f"grid search has scores {list(scores.shape)}, expected {grid} for {', '.join(parameters)}, then the seeds"
+        )
+    axes = [axis for axis, count in enumerate(grid) if count > 1] or [0]
+    swept = {name: list(values) for axis, (name, values) in enumerate(parameters.items()) if axis in axes}
+    scores = np.where(np.isfinite(scores), scores, np.nan).reshape([grid[axis] for axis in axes] + [-1])
+    means, stable = _mean(scores, -1), np.isfinite(scores).all(-1)
+    trusted = np.where(stable, means, np.nan) if stable.any() else means
+    if len(swept) == 2:
+        figure = _heat_map(swept, scores, means, trusted)
+    else:
+        columns = 2 if len(swept) == 4 else min(len(swept), 3)
+        rows = -(-len(swept) // columns)
+        figure = blank_figure(max(5.0, 3.9 * columns), 3.1 * rows + 0.4)
+        first: Any = None
+        for axis, (name, values) in enumerate(swept.items()):
+            panel = figure.add_subplot(rows, columns, axis + 1, sharey=first)
+            first = first or panel
+            panel.set_ylabel(score if axis % columns == 0 else "", color=MUTED, fontsize=9)
+            _marginal(panel, name, values, np.moveaxis(scores, axis, 0), np.moveaxis(trusted, axis, 0))
+        if len(swept) > 1:
+            first.legend(frameon=False, fontsize=8, labelcolor=INK)
+    title = "every run diverged"
+    if (best := _best(trusted)) is not None:
+        where = ", ".join(f"{name} {values[at]:g}" for (name, values), at in zip(swept.items(), best, strict=True))
+        among = "" if stable.all() or not stable.any() else " (where no seed diverged)"
+        title = f"best {score} {trusted[best]:.4g} at {where}{among}"
+    title = textwrap.fill(title, int(11 * figure.get_figwidth()))
+    figure.suptitle(title, x=0.02, ha="left", color=INK, fontsize=10)
+    return save(figure, path)
 
 
-def _thin(line: Curve, limit: int) -> Curve:
-    """The lowest and the highest point of each stretch, so that no spike is lost."""
-    stretch = -(-2 * len(line.x) // max(limit, 40))
-    if stretch <= 2:
-        return line
-    keep = sorted(
-        {
-            start + int(pick(line.y[start : start + stretch]))
-            for start in range(0, len(line.x), stretch)
-            for pick in (np.argmin, np.argmax)
-        }
-    )
-    low, high = (None if edge is None else edge[keep] for edge in (line.low, line.high))
-    return dataclasses.replace(line, x=line.x[keep], y=line.y[keep], low=low, high=high)
+def _marginal(panel: Any, name: str, values: Sequence[float], scores: np.ndarray, trusted: np.ndarray) -> None:
+    """The mean over all else at each value of one parameter; `scores` [values, ..., seeds], `trusted` [values, ...]."""
+    bare(panel)
+    panel.grid(axis="y", color=RULE, linewidth=0.8)
+    panel.margins(x=0.09, y=0.2)
+    panel.set_xlabel(name, color=MUTED, fontsize=9)
+    order = np.argsort(values)
+    flat, trusted = scores.reshape(len(values), -1)[order], trusted.reshape(len(values), -1)[order]
+    x = _positions(panel, np.asarray(values, float)[order])
+    if scores.ndim > 2:
+        highest = np.where(np.isnan(trusted), -np.inf, trusted).max(1)
+        highest[np.isinf(highest)] = np.nan
+        panel.plot(x, highest, "s--", color=PALETTE[2], linewidth=1.4, markersize=4, label="best")
+    else:
+        edges = [bootstrap_interval(row[~np.isnan(row)]) if np.isfinite(row).any() else (np.nan,) * 2 for row in flat]
+        panel.fill_between(x, *np.transpose(edges), color=PALETTE[0], alpha=0.16, linewidth=0)
+    panel.plot(x, _mean(flat, 1), "o-", color=PALETTE[0], linewidth=1.8, markersize=4, label="mean")
+    lost = np.isnan(flat).sum(1)
+    for at, count in zip(x[lost > 0], lost[lost > 0], strict=True):
+        text = f"{count}/{flat.shape[1]}\ndiverged"
+        panel.text(at, 0.02, text, transform=panel.get_xaxis_transform(), ha="center", fontsize=7, color=PALETTE[1])
 
 
-def _figure(width: float, height: float) -> Any:
-    """A figure without pyplot. Width and height in inches."""
+def _positions(panel: Any, values: np.ndarray) -> np.ndarray:
+    """Where rising values stand: logarithmic beyond a decade, evenly where they would collide, else true to scale."""
+    log = values[0] > 0 and values[-1] > 10 * values[0]
+    if log:
+        panel.set_xscale("log")
+    elif len(values) > 1 and np.diff(values).min() < 0.1 * np.ptp(values):
+        panel.set_xticks(range(len(values)), [f"{value:g}" for value in values])
+        return np.arange(len(values))
+    if len(values) <= 7:
+        panel.set_xticks(values, [f"{value:g}" for value in values])
+        panel.set_xticks([], minor=True)
+    return values
+
+
+def _heat_map(swept: Mapping[str, Sequence[float]], scores: np.ndarray, means: np.ndarray, trusted: np.ndarray) -> Any:
+    """Two parameters: a cell for each pair with the mean over its seeds; the best one framed."""
+    (row_name, row_values), (column_name, column_values) = swept.items()
+    rows, columns = means.shape
+    figure = blank_figure(float(np.clip(0.8 * columns + 1.8, 4.6, 14)), float(np.clip(0.5 * rows + 1.6, 3.0, 12)))
+    panel = figure.add_subplot()
+    bare(panel)
+    panel.set_facecolor(RULE)
+    image = panel.imshow(np.ma.masked_invalid(means), cmap="viridis", aspect="auto")
+    for row, column in np.ndindex(rows, columns) if columns <= 16 else ():
+        lost = int(np.isnan(scores[row, column]).sum())
+        mean = means[row, column]
+        text = "diverged" if math.isnan(mean) else f"{mean:.3g}" + f"\n{lost} diverged" * bool(lost)
+        colour = MUTED if math.isnan(mean) else "white" if image.norm(mean) < 0.6 else INK
+        panel.text(
+            column, row, text, ha="center", va="center", fontsize=8 if mean == mean and not lost else 7, color=colour
+        )
+    if (best := _best(trusted)) is not None:
+        from matplotlib.patches import Rectangle
+
+        corner = (best[1] - 0.5, best[0] - 0.5)
+        frame = Rectangle(corner, 1, 1, fill=False, edgecolor=PALETTE[1], linewidth=2.5, clip_on=False)
+        panel.add_patch(frame)
+    panel.set_xticks(range(columns), [f"{value:g}" for value in column_values])
+    panel.set_yticks(range(rows), [f"{value:g}" for value in row_values])
+    panel.set_xlabel(column_name, color=MUTED, fontsize=9)
+    panel.set_ylabel(row_name, color=MUTED, fontsize=9)
+    return figure
+
+
+def _best(trusted: np.ndarray) -> tuple[int, ...] | None:
+    """Index of the highest; None where nothing is finite."""
+    if not np.isfinite(trusted).any():
+        return None
+    return tuple(int(at) for at in np.unravel_index(np.nanargmax(trusted), trusted.shape))
+
+
+def _mean(scores: np.ndarray, axis: int) -> np.ndarray:
+    """The mean of what is finite; NaN where nothing is."""
+    count = np.isfinite(scores).sum(axis)
+    return np.where(count > 0, np.nansum(scores, axis) / np.maximum(count, 1), np.nan)
+
+
+def blank_figure(width: float, height: float) -> Any:
+    """A figure without pyplot. Width and height in inches.
+
+    Raises:
+      ValueError: matplotlib is missing.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -235,46 +246,15 @@ def _figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
-def _draw_curves(figure: Any, lines: Sequence[Curve], x_label: str, y_label: str, *, log: bool) -> Any:
-    axes = figure.add_subplot()
-    _bare(axes)
-    axes.grid(axis="y", color=RULE, linewidth=0.8)
-    if log:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.yaxis.set_minor_formatter("")
-    else:
-        axes.ticklabel_format(axis="y", useOffset=False, scilimits=(-4, 6))
-    for line in (_thin(line, POINTS // len(lines)) for line in lines):
-        colour = PALETTE[line.series % len(PALETTE)]
-        style = "--" if line.series >= len(PALETTE) else "-"
-        if line.low is not None and line.high is not None:
-            axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
-        axes.plot(
-            line.x,
-            line.y,
-            style,
-            color=colour,
-            label=line.label or None,
-            linewidth=0.8 if line.faint else 1.8,
-            alpha=0.35 if line.faint else 1,
-            marker="o" if (line.markers and len(line.x) <= 60) or len(line.x) == 1 else None,
-            markersize=3.5,
-        )
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
-    axes.set_xlabel(x_label, color=MUTED, fontsize=9)
-    axes.set_ylabel(y_label, color=MUTED, fontsize=9)
-    return axes
-
-
-def _bare(axes: Any) -> None:
+def bare(axes: Any) -> None:
+    """Takes the frame and the ticks away."""
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, colors=MUTED, labelsize=9)
     axes.tick_params(which="minor", length=0, colors=MUTED, labelsize=8)
 
 
-def _save(figure: Any, path: Path) -> Path:
+def save(figure: Any, path: Path) -> Path:
+    """Writes a figure as PNG, the same bytes for the same picture; makes the folder where it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, metadata={"Software": None})
     return path

@@ -12,6 +12,8 @@ from rich.text import Text
 
 from jaxai.core import PyTree
 
+SHOWN = ("loss", "accuracy", "return")
+"""The metrics of a call that a person sees."""
 PLAIN_SECONDS = 5.0
 """Least time between two plain lines of training."""
 
@@ -70,16 +72,19 @@ class Display:
 
 def describe(metrics: Mapping[str, Any], timing: Mapping[str, Any]) -> str:
     """`loss 0.1234  accuracy 0.9876  2,345 examples/s/chip  data wait 0 %  MFU 41.0 %`, with what there is."""
-    parts = [f"{name} {metrics[name]:.4f}" for name in ("loss", "accuracy") if name in metrics]
-    parts.append(f"{timing['examples_per_second_per_chip']:,.0f} examples/s/chip")
-    parts.append(f"data wait {100 * timing['data_wait']:.0f} %")
+    parts = [f"{name} {metrics[name]:.4g}" for name in SHOWN if metrics.get(name) is not None]
+    rate = next(name for name in timing if name.endswith("_per_second_per_chip"))
+    unit = rate.removesuffix("_per_second_per_chip").replace("_", " ")
+    parts.append(f"{timing[rate]:,.0f} {unit}/s/chip")
+    if timing["data_wait"]:
+        parts.append(f"data wait {100 * timing['data_wait']:.0f} %")
     if timing.get("mfu") is not None:
         parts.append(f"MFU {100 * timing['mfu']:.1f} %")
     return "  ".join(parts)
 
 
-def summary(params: PyTree, flops_per_example: float) -> Table:
-    """A table of the parameters, a row for each array, with their number and the FLOPs of training on an example."""
+def summary(params: PyTree, flops_per_example: float, unit: str = "examples") -> Table:
+    """A table of the parameters, a row for each array, with their number and the FLOPs of training for each `unit`."""
     table = Table("parameter", "shape", "number", title="Model")
     leaves = jax.tree_util.tree_leaves_with_path(params)
     for path, leaf in leaves:
@@ -87,7 +92,7 @@ def summary(params: PyTree, flops_per_example: float) -> Table:
         table.add_row(name, " x ".join(map(str, leaf.shape)) or "scalar", f"{leaf.size:,}")
     table.add_section()
     table.add_row("all", "", f"{sum(leaf.size for _, leaf in leaves):,}")
-    table.add_row("training FLOPs per example", "", f"{flops_per_example:,.0f}")
+    table.add_row(f"training FLOPs per {unit.removesuffix('s').replace('_', ' ')}", "", f"{flops_per_example:,.0f}")
     return table
 
 

@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -24,10 +24,12 @@ class Recorder:
     Args:
       folder: where the lines go; those that are there are gone on with.
       score: the evaluation metric that the best checkpoint goes by; more is better.
-      batch_size: examples in a step, over all devices.
-      steps_per_epoch: for the epoch in each line.
-      devices: how many share the work.
-      flops_per_example: of a train step.
+      batch_size: examples, or what `unit` counts, in a step over all devices.
+      unit: what the speed counts.
+      beside: step -> what stands beside it in each line, as the epoch.
+      describe: one call's metrics, and its number of steps -> what is written down of them.
+      chips: how many share the work.
+      flops_per_example: of a train step, for each of `unit`.
       peak_flops: of one device, FLOP/s; None where the chip is not known.
       started: `time.monotonic()` at the start of the command.
 
@@ -40,14 +42,16 @@ class Recorder:
         folder: RunFolder,
         score: str,
         batch_size: int,
-        steps_per_epoch: int,
-        devices: int,
+        unit: str,
+        beside: Callable[[int], dict[str, float]],
+        describe: Callable[[Mapping[str, np.ndarray], int], dict[str, Any]],
+        chips: int,
         flops_per_example: float,
         peak_flops: float | None,
         started: float,
     ):
-        self.folder, self._score, self._devices = folder, score, devices
-        self._batch_size, self._steps_per_epoch = batch_size, steps_per_epoch
+        self.folder, self._score, self._chips = folder, score, chips
+        self._batch_size, self._unit, self._beside, self._describe = batch_size, unit, beside, describe
         self.flops_per_example, self._peak_flops = flops_per_example, peak_flops
         self._timing = folder.lines("timing.jsonl")
         self._evaluations = [line for line in folder.lines("metrics.jsonl") if score in line]
@@ -81,31 +85,36 @@ class Recorder:
             return
         step, steps, metrics, waited = self._pending
         self._pending = None
-        values = {name: np.asarray(value).item() for name, value in jax.device_get(metrics).items()}
-        if (bad := values.pop(NONFINITE)) >= 0:
+        arrays = {name: np.asarray(value) for name, value in jax.device_get(metrics).items()}
+        if (bad := arrays.pop(NONFINITE).item()) >= 0:
             raise NonFiniteError(bad)
+        values = self._describe(arrays, steps)
         now = time.monotonic()
         seconds, self._mark = now - self._mark, now
-        rate = steps * self._batch_size / seconds / self._devices
+        rate = steps * self._batch_size / seconds / self._chips
         timing = {
             "step": step,
-            "examples_per_second_per_chip": rate,
+            self._rate: rate,
             "data_wait": min(1.0, waited / seconds),
             "seconds": seconds,
             "elapsed": now - self._started,
         }
         if self._peak_flops:
             timing["mfu"] = rate * self.flops_per_example / self._peak_flops
-        self.folder.append("metrics.jsonl", {"step": step, "epoch": step / self._steps_per_epoch, **values})
+        self.folder.append("metrics.jsonl", {"step": step, **self._beside(step), **values})
         self._timing.append(self.folder.append("timing.jsonl", timing))
         self.display.training(step, values, timing)
 
-    def evaluated(self, step: int, metrics: Mapping[str, float]) -> None:
+    def evaluated(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Takes the metrics of an evaluation that has just ended; its time is not the next call's."""
-        line = {"step": step, "epoch": step / self._steps_per_epoch, **metrics}
+        line = {"step": step, **self._beside(step), **metrics}
         self._evaluations.append(self.folder.append("metrics.jsonl", line))
         self.display.evaluation(step, metrics)
         self._mark = time.monotonic()
+
+    @property
+    def _rate(self) -> str:
+        return f"{self._unit}_per_second_per_chip"
 
     @property
     def _best(self) -> Mapping[str, Any]:
@@ -122,13 +131,20 @@ class Recorder:
 
     def result(self) -> dict[str, Any]:
         """The last evaluation, the best score, and speed: the median over calls; seconds of earlier runs included."""
-        rate = statistics.median(line["examples_per_second_per_chip"] for line in self._timing)
-        figures = {name: value for name, value in self._evaluations[-1].items() if name not in ("step", "epoch")}
+        rate = statistics.median(line[self._rate] for line in self._timing)
+        beside = ("step", *self._beside(0))
+        figures = {name: value for name, value in self._evaluations[-1].items() if name not in beside}
         figures |= {f"best_{self._score}": self._best[self._score], "best_step": self._best["step"]}
         figures |= {
-            "examples_per_second_per_chip": rate,
+            self._rate: rate,
             "seconds": time.monotonic() - self._started,
             "compile_seconds": self._compile_seconds,
-            "flops_per_example": self.flops_per_example,
+            f"flops_per_{self._unit.removesuffix('s')}": self.flops_per_example,
         }
         return figures | ({"mfu": rate * self.flops_per_example / self._peak_flops} if self._peak_flops else {})
+
+
+def scalars(metrics: Mapping[str, np.ndarray], steps: int = 1) -> dict[str, Any]:
+    """The metrics that are single numbers, as Python's; they are means, so that the number of steps says nothing."""
+    del steps
+    return {name: np.asarray(value).item() for name, value in metrics.items() if np.ndim(value) == 0}

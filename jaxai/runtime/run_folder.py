@@ -145,6 +145,8 @@ class RunFolder:
 
 def _rounded(value: Any) -> Any:
     """Nine digits give back every float32 exactly; JSON has no word for what is not finite."""
+    if isinstance(value, list):
+        return [_rounded(each) for each in value]
     if not isinstance(value, float):
         return value
     return float(f"{value:.9g}") if math.isfinite(value) else None

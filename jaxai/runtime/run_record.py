@@ -2,14 +2,20 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-SPLITS = ("test_", "validation_")
+SPLITS = ("test_", "validation_", "evaluation_")
 """What the name of an evaluation's figure begins with."""
+
+PER_SEED = "_per_seed"
+"""What the name of a list ends with that has a value for each seed of one run."""
+PICTURES = {".png": "image/png", ".gif": "image/gif"}
+"""Kinds of pictures and what a page calls them."""
 
 Record = dict[str, Any]
 
@@ -107,7 +113,7 @@ def _read_lines(path: Path, notes: list[str]) -> list[Record]:
 
 def _read_pictures(folder: Path, notes: list[str]) -> list[tuple[Path, str]]:
     captions = _read_json(folder / "captions.json", notes)
-    found = {path.name: path for path in sorted(folder.glob("*.png"))}
+    found = {path.name: path for path in sorted(folder.glob("*")) if path.suffix in PICTURES}
     names = [name for name in captions if name in found] + [name for name in found if name not in captions]
     return [(found[name], str(captions.get(name, found[name].stem.replace("_", " ")))) for name in names]
 
@@ -124,6 +130,35 @@ def _spread(results: Sequence[Record]) -> Record:
                 spread[key + "_std"] = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else 0.0
                 spread[key + "_per_seed"] = numbers
     return spread
+
+
+def histories(run: Run, source: str, key: str, clock: str = "step") -> list[tuple[np.ndarray, np.ndarray]]:
+    """How a figure went in each seed: those of `NAME_per_seed` where a line has it, else those of the seeds' folders.
+
+    Args:
+      run: what was read.
+      source: the field that the lines are in, metrics or timing.
+      key: the figure's name, without `_per_seed`.
+      clock: the key of the horizontal axis.
+
+    Returns:
+      For each seed the clock, rising, and its values, both [points]; NaN for a value that is missing or not finite.
+    """
+    found = []
+    for member in run.seeds or [run]:
+        records = [record for record in getattr(member, source) if is_number(record.get(clock))]
+        lists = {record[clock]: record[key + PER_SEED] for record in records if is_per_seed(record, key)}
+        rows = lists or {record[clock]: [record[key]] for record in records if key in record}
+        x = sorted(rows)
+        for seed in range(max(map(len, rows.values()), default=0)):
+            y = [rows[at][seed] if seed < len(rows[at]) and is_number(rows[at][seed]) else math.nan for at in x]
+            found.append((np.asarray(x), np.where(np.isfinite(y), y, math.nan)))
+    return found
+
+
+def is_per_seed(record: Record, key: str) -> bool:
+    """Whether a record has a value for each seed of what `key` names."""
+    return isinstance(record.get(key + PER_SEED), list)
 
 
 def is_number(value: Any) -> bool:

@@ -19,8 +19,8 @@ class Schedule:
     checkpoint_every: int
 
     @classmethod
-    def of(cls, run: Run, steps: int, steps_per_epoch: int) -> "Schedule":
-        """The schedule that a run asks for.
+    def of(cls, run: Run, steps: int, steps_per_epoch: int, steps_per_call: int = STEPS_PER_CALL) -> "Schedule":
+        """The schedule that a run asks for; `steps_per_call` is about what a call has where the run does not say.
 
         Raises:
           ValueError: a negative number of steps.
@@ -30,7 +30,7 @@ class Schedule:
                 raise ValueError(f"{name} is {getattr(run, name)}; it must be at least 1, or 0 for the default")
         evaluate_every = min(run.evaluate_every or steps_per_epoch, steps)
         # As many equal calls as come near to the usual length, so that no rest is left over before an evaluation.
-        equal = -(-evaluate_every // -(-evaluate_every // STEPS_PER_CALL))
+        equal = -(-evaluate_every // -(-evaluate_every // steps_per_call))
         return cls(
             steps, min(run.steps_per_call or equal, steps), evaluate_every, run.checkpoint_every or evaluate_every
         )

@@ -14,6 +14,8 @@ from jaxai.runtime.run_folder import RunFolder
 def train_seeds(experiment: Any, console: Console) -> str:
     """Trains `experiment.run.seeds` times, each in a folder of its own, and writes the mean and the spread.
 
+    An experiment that trains all its seeds in one program, in one folder, does that.
+
     Returns:
       The name of the signal that cut it short; "" if none did.
 
@@ -23,7 +25,7 @@ def train_seeds(experiment: Any, console: Console) -> str:
     run = experiment.run
     if run.seeds < 1:
         raise ValueError(f"seeds is {run.seeds}; it must be at least 1")
-    if run.seeds == 1:
+    if run.seeds == 1 or experiment.trains_seeds_together:
         return experiment.train(console=console).interrupted
     results = []
     for seed in range(run.seed, run.seed + run.seeds):

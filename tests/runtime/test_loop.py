@@ -19,7 +19,7 @@ from jaxai.core import State, Workload
 from jaxai.data import Data, load
 from jaxai.runtime.config import Run
 from jaxai.runtime.loop import Training, fit
-from jaxai.runtime.recorder import Recorder
+from jaxai.runtime.recorder import Recorder, scalars
 from jaxai.runtime.run_folder import RunFolder
 
 EXAMPLES, BATCH, TESTED = 80, 8, 30
@@ -237,7 +237,18 @@ def test_an_equal_score_after_a_resume_is_no_better(tmp_path):
             pass
 
     def recorder():
-        made = Recorder(RunFolder(tmp_path), "test_accuracy", 8, 10, 1, 1.0, None, time.monotonic())
+        made = Recorder(
+            RunFolder(tmp_path),
+            "test_accuracy",
+            8,
+            "examples",
+            lambda step: {},
+            scalars,
+            1,
+            1.0,
+            None,
+            time.monotonic(),
+        )
         made.display = Silent()
         return made
 

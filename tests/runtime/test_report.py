@@ -1,3 +1,4 @@
+import base64
 import html.parser
 import json
 import re
@@ -6,8 +7,9 @@ import sys
 
 import numpy as np
 import pytest
+import scipy.stats
 
-from jaxai.runtime import pictures, report
+from jaxai.runtime import curves, pictures, report, run_record
 
 EVIL = "<script>alert('&')</script>"
 VOID = {"meta", "img", "br", "link", "input"}
@@ -67,8 +69,32 @@ def write_run(folder, *, seed=0, learning_rate=1e-3, steps=60, finished=True, no
     return folder
 
 
+def write_seeds(folder, *, seeds=5, calls=20, gaps=True, env_steps=True):
+    # No episode of seed 1 ends in the first call, and none at all in the ninth.
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    returns = 20.0 * np.arange(1, calls + 1)[:, None] + np.arange(seeds)
+    lines = []
+    for call, values in enumerate(returns.tolist()):
+        step = {"step": 10 * (call + 1)} | ({"env_steps": 100 * (call + 1)} if env_steps else {})
+        each = [None if gaps and (call == 8 or (call == 0 and seed == 1)) else at for seed, at in enumerate(values)]
+        ended = [value for value in each if value is not None]
+        mean = sum(ended) / len(ended) if ended else None
+        lines.append(step | {"epsilon": 0.5, "loss": 1.0, "return": mean, "return_per_seed": each})
+        if call % 5 == 4:
+            evaluation = {"evaluation_return": np.mean(values), "evaluation_return_per_seed": values}
+            lines.append(step | evaluation | {f"evaluation_return_{name}": 1.0 for name in ("iqm", "low", "high")})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    result = {"return_mean": 402.0, "return_iqm": 401.5, "return_low": 400.4, "return_high": 403.6, "seeds": seeds}
+    result |= {"return_per_seed": returns[-1].tolist(), "env_steps_per_second_per_chip": 97_500.0, "env_steps": 2_000}
+    (folder / "result.json").write_text(json.dumps(result))
+    return folder
+
+
 def write_pictures(folder, captions, size=8):
     for file in captions:
+        if not file.endswith(".png"):
+            continue
         pictures.image_grid(np.zeros((2, size, size, 1), np.uint8), ["a", "b"], folder / "pictures" / file)
     (folder / "pictures" / "captions.json").write_text(json.dumps(captions))
 
@@ -141,10 +167,10 @@ def test_seeds_that_are_still_running_show_those_that_are_done(tmp_path):
     assert "seed-2: The run has not finished" in page_of([run], tmp_path).text
 
 
-def test_seeds_are_drawn_as_mean_and_range(tmp_path):
+def test_two_seeds_are_drawn_as_mean_and_range(tmp_path):
     x = np.arange(4)
     values = [np.array([1.0, 2, 3, 4]), np.array([3.0, 2, 1, 0])]
-    *thin, mean = pictures.seed_curves([(x, values[0]), (x, values[1])], 0, markers=False)
+    *thin, mean = curves.seed_curves([(x, values[0]), (x, values[1])], 0, markers=False)
     assert [line.faint for line in thin] == [True, True]
     np.testing.assert_array_equal(mean.y, [2, 2, 2, 2])
     np.testing.assert_array_equal(mean.low, [1, 2, 1, 0])
@@ -153,18 +179,127 @@ def test_seeds_are_drawn_as_mean_and_range(tmp_path):
 
 def test_mean_is_over_the_steps_that_all_seeds_have():
     long, short = (np.arange(5), np.arange(5.0)), (np.array([1, 3]), np.array([11.0, 13.0]))
-    mean = pictures.seed_curves([long, short], 0, markers=False)[-1]
+    mean = curves.seed_curves([long, short], 0, markers=False)[-1]
     np.testing.assert_array_equal(mean.x, [1, 3])
     np.testing.assert_array_equal(mean.y, [6, 8])
 
 
+def test_band_of_many_seeds_is_the_bootstrap_interval_of_their_mean():
+    values = np.random.default_rng(0).normal(size=(6, 4))
+    *thin, mean = curves.seed_curves([(np.arange(4), row) for row in values], 0, markers=False)
+    assert len(thin) == 6
+    reference = scipy.stats.bootstrap((values,), np.mean, axis=0, method="percentile", n_resamples=20_000, rng=0)
+    np.testing.assert_allclose(mean.low, reference.confidence_interval.low, atol=0.05)
+    np.testing.assert_allclose(mean.high, reference.confidence_interval.high, atol=0.05)
+
+
+def test_more_than_ten_seeds_have_no_lines_of_their_own():
+    histories = [(np.arange(4), np.arange(4.0) + seed) for seed in range(11)]
+    assert [line.faint for line in curves.seed_curves(histories, 0, markers=False)] == [False]
+    assert sum(line.faint for line in curves.seed_curves(histories[:10], 0, markers=False)) == 10
+
+
+def test_gap_of_a_seed_is_bridged_and_before_its_first_value_the_others_are_the_mean():
+    x = np.arange(5)
+    late, whole = np.array([np.nan, 10, np.nan, 30, 40]), np.array([0.0, 0, 0, 0, np.nan])
+    *thin, mean = curves.seed_curves([(x, late), (x, whole), (x, np.full(5, np.nan))], 0, markers=False)
+    assert [line.x.tolist() for line in thin] == [[1, 3, 4], [0, 1, 2, 3]]
+    np.testing.assert_array_equal(mean.y, [0, 5, 10, 15, 40])
+    np.testing.assert_array_equal(mean.low, [0, 0, 0, 0, 40])
+    np.testing.assert_array_equal(mean.high, [0, 10, 20, 30, 40])
+
+
+def test_mean_of_long_curves_keeps_its_ends_and_its_course():
+    x = np.arange(5000)
+    mean = curves.seed_curves([(x, x * 1.0), (x, x + 2.0)], 0, markers=False)[-1]
+    assert len(mean.x) <= 500
+    assert (mean.x[0], mean.x[-1]) == (0, 4999)
+    np.testing.assert_allclose(mean.y[50:-50], mean.x[50:-50] + 1)
+
+
+def test_seeds_of_one_program_are_read_from_their_lists(tmp_path):
+    run = run_record.read_run(write_seeds(tmp_path / "run"))
+    histories = run_record.histories(run, "metrics", "return", "env_steps")
+    assert len(histories) == 5
+    for seed, (x, y) in enumerate(histories):
+        np.testing.assert_array_equal(x, 100 * np.arange(1, 21))
+        expected = 20.0 * np.arange(1, 21) + seed
+        expected[[0, 8] if seed == 1 else [8]] = np.nan
+        np.testing.assert_array_equal(y, expected)
+
+
+def test_returns_come_first_and_are_drawn_over_environment_steps(tmp_path):
+    page = page_of([write_seeds(tmp_path / "run")], tmp_path)
+    assert page.charts() == ["Return", "Evaluation return", "Loss", "Epsilon"]
+    assert page.text.count("environment steps") == 4
+    assert "step " not in page.text
+    assert "95 % bootstrap confidence interval" in page.text
+    assert "Left out, for no episode had ended: 6 of the values." in page.text
+    page = page_of([write_seeds(tmp_path / "old", env_steps=False)], tmp_path)
+    assert "environment steps " not in page.text
+
+
+def test_figure_of_an_evaluation_alone_keeps_its_whole_name(tmp_path):
+    run = write_seeds(tmp_path / "run")
+    with (run / "metrics.jsonl").open("a") as lines:
+        lines.write('{"step": 200, "evaluation_length": 9.5, "q_mean": 1.5, "env_steps": 2000}\n')
+    (run / "timing.jsonl").write_text('{"step": 200, "data_wait": 0.0, "env_steps_per_second_per_chip": 9.0}\n')
+    charts = page_of([run], tmp_path).charts()
+    assert {"Evaluation length", "Mean Q value"} <= set(charts)
+    assert "Wait for data" not in charts
+
+
+def test_several_runs_of_many_seeds_show_each_its_band(tmp_path):
+    runs = [write_seeds(tmp_path / name, seeds=seeds) for name, seeds in (("few", 3), ("many", 20))]
+    output = report.write_report(runs, tmp_path / "report.html")
+    charts = output.read_text().split("<svg ")[1:]
+    evaluation = next(chart for chart in charts if 'aria-label="Evaluation return"' in chart)
+    bands = re.findall(r"fill: (var\(--series-\d\)); fill-opacity: 0.16", evaluation)
+    assert set(bands) == {"var(--series-0)", "var(--series-1)"}
+    text = Page(output.read_text()).text
+    assert "402 ± 1 95 %: 400.4 to 403.6 400, 401, 402" in text
+    assert "20 seeds, 400 to 419" in text
+
+
+def test_run_of_many_seeds_beside_one_that_counts_no_environment_steps(tmp_path):
+    page = page_of([write_seeds(tmp_path / "one"), write_seeds(tmp_path / "two", env_steps=False)], tmp_path)
+    assert page.charts()[:2] == ["Evaluation return", "Return"]
+
+
+def test_result_over_seeds_is_shown_with_its_spread_and_no_raw_list(tmp_path):
+    text = page_of([write_seeds(tmp_path / "run")], tmp_path).text
+    assert "Return 402 95 %: 400.4 to 403.6, 5 seeds" in text
+    assert "Return, interquartile mean 401.5" in text
+    assert "Environment steps/s/chip 97,500" in text
+    assert "return_mean 402 ± 1.581 95 %: 400.4 to 403.6 400, 401, 402, 403, 404" in text
+    assert "return_per_seed" not in text
+    assert "return_low" not in text
+
+
+def test_one_seed_has_no_spread(tmp_path):
+    text = page_of([write_seeds(tmp_path / "run", seeds=1)], tmp_path).text
+    for told in ("±", "95 %", "1 seeds", "Thin"):
+        assert told not in text
+
+
+def test_animation_is_embedded_as_what_it_is(tmp_path):
+    run = write_run(tmp_path / "run")
+    write_pictures(run, {"a.png": "A", "episode.gif": "One episode"})
+    (run / "pictures" / "episode.gif").write_bytes(b"GIF89a" + bytes(100))
+    page = page_of([run], tmp_path)
+    sources = [value for tag, name, value in page.attributes if (tag, name) == ("img", "src")]
+    assert [source.split(",")[0] for source in sources] == ["data:image/png;base64", "data:image/gif;base64"]
+    assert base64.b64decode(sources[1].split(",")[1]).startswith(b"GIF89a")
+    assert "One episode" in page.text
+
+
 def test_long_line_is_smoothed_and_a_constant_stays_what_it_is():
     x = np.arange(1000)
-    behind, strong = pictures.seed_curves([(x, np.full(1000, 0.5))], 0, markers=False)
+    behind, strong = curves.seed_curves([(x, np.full(1000, 0.5))], 0, markers=False)
     assert behind.faint
     np.testing.assert_allclose(strong.y, 0.5)
     noise = np.random.default_rng(0).normal(size=1000)
-    assert pictures.seed_curves([(x, noise)], 0, markers=False)[1].y.std() < 0.4 * noise.std()
+    assert curves.seed_curves([(x, noise)], 0, markers=False)[1].y.std() < 0.4 * noise.std()
 
 
 def test_seeds_without_a_common_step_are_drawn_beside_another_run(tmp_path):
@@ -255,11 +390,11 @@ def test_long_run_with_many_large_pictures_stays_below_two_megabytes(tmp_path):
 
 
 def test_pictures_are_png_files(tmp_path):
-    line = pictures.Curve("training", np.arange(5), np.arange(5.0))
+    line = curves.Curve("training", np.arange(5), np.arange(5.0))
     names = [f"class {index}" for index in range(30)]
     images = np.zeros((5, 8, 12, 3), np.uint8)
     for path in (
-        pictures.curves([line], tmp_path / "a.png", title="Loss", log=False),
+        curves.curves([line], tmp_path / "a.png", title="Loss", log=False),
         pictures.confusion_matrix(np.eye(3, dtype=int) * 9, "abc", tmp_path / "b.png"),
         pictures.confusion_matrix(np.zeros((30, 30), int), names, tmp_path / "new" / "c.png"),
         pictures.image_grid(images, list("abcde"), tmp_path / "d.png", columns=3),
@@ -275,6 +410,68 @@ def test_pictures_refuse_what_does_not_fit(tmp_path):
         pictures.image_grid(np.zeros((2, 8, 8, 1), np.float32), ["", ""], tmp_path / "a.png")
     with pytest.raises(ValueError, match="1 captions for 2 images"):
         pictures.image_grid(np.zeros((2, 8, 8, 1), np.uint8), [""], tmp_path / "a.png")
+
+
+def saved_figures(monkeypatch):
+    figures = []
+    monkeypatch.setattr(pictures, "save", lambda figure, path: figures.append(figure))
+    return figures
+
+
+RATES, DISCOUNTS = [1e-4, 1e-3, 1e-2], [0.9, 0.99]
+
+
+def test_sweep_of_one_parameter_is_a_line_with_its_band(monkeypatch, tmp_path):
+    figures = saved_figures(monkeypatch)
+    scores = np.random.default_rng(0).normal(size=(3, 1, 5)) + np.array([1.0, 30, 20])[:, None, None]
+    scores[2, 0, 1] = np.nan
+    pictures.grid_search({"rate": RATES, "discount": [0.99]}, scores, tmp_path, score="return")
+    (panel,) = figures[0].axes
+    assert panel.get_xscale() == "log"
+    np.testing.assert_allclose(panel.lines[0].get_xydata(), np.stack([RATES, np.nanmean(scores[:, 0], 1)], 1))
+    assert len(panel.collections) == 1
+    assert [text.get_text() for text in panel.texts] == ["1/5\ndiverged"]
+    assert "rate 0.001" in figures[0].get_suptitle()
+
+
+def test_sweep_of_two_parameters_is_a_map_that_frames_the_best_without_divergence(monkeypatch, tmp_path):
+    figures = saved_figures(monkeypatch)
+    scores = np.arange(6.0).reshape(3, 2)[..., None] + np.array([-0.5, 0.5])
+    scores[2, 1, 0] = np.nan  # the highest, but for its divergence
+    scores[0, 0] = np.nan
+    pictures.grid_search({"rate": RATES, "discount": DISCOUNTS}, scores, tmp_path)
+    (panel,) = figures[0].axes
+    shown = [text.get_text() for text in panel.texts]
+    assert shown == ["diverged", "1", "2", "3", "4", "5.5\n1 diverged"]
+    assert panel.patches[0].get_xy() == (-0.5, 1.5)
+    assert "best score 4 at rate 0.01, discount 0.9" in " ".join(figures[0].get_suptitle().split())
+
+
+def test_sweep_of_more_parameters_has_a_panel_for_each(monkeypatch, tmp_path):
+    figures = saved_figures(monkeypatch)
+    scores = np.random.default_rng(0).normal(size=(3, 2, 2, 4))
+    pictures.grid_search({"rate": RATES, "discount": DISCOUNTS, "epsilon": [0.05, 0.01]}, scores, tmp_path)
+    panels = figures[0].axes
+    assert [panel.get_xlabel() for panel in panels] == ["rate", "discount", "epsilon"]
+    for axis, panel in enumerate(panels):
+        best, mean = (line.get_ydata() for line in panel.lines)
+        others = tuple({0, 1, 2} - {axis})
+        order = slice(None, None, -1 if axis == 2 else 1)  # epsilon was given from high to low
+        np.testing.assert_allclose(mean, scores.mean((*others, 3))[order])
+        np.testing.assert_allclose(best, scores.mean(3).max(others)[order])
+
+
+@pytest.mark.parametrize("grid", [(3,), (3, 2), (3, 2, 2), (1,)])
+def test_sweep_is_drawn_even_where_every_run_diverged(tmp_path, grid):
+    parameters = {f"parameter_{axis}": list(range(count)) for axis, count in enumerate(grid)}
+    for scores in (np.full((*grid, 2), np.nan), np.zeros((*grid, 1))):
+        assert pictures.grid_search(parameters, scores, tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_sweep_refuses_scores_that_do_not_fit(tmp_path):
+    with pytest.raises(ValueError, match=r"\[2, 3\], expected \[3\] for rate") as error:
+        pictures.grid_search({"rate": RATES}, np.zeros((2, 3)), tmp_path / "a.png")
+    assert "\n" not in str(error.value)
 
 
 def test_missing_matplotlib_is_one_line_with_the_way_out(tmp_path, monkeypatch):

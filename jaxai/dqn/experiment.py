@@ -1,0 +1,278 @@
+"""Binds deep Q-learning to an environment, evaluation and pictures: what `jaxai train`, `sweep` and `play` run."""
+
+import dataclasses
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from rich.console import Console
+
+from jaxai import dqn, population
+from jaxai.core import State, Workload
+from jaxai.dqn.environment import Environment, make_environment
+from jaxai.runtime import chips, parallel, progress
+from jaxai.runtime.checkpoint import Checkpoints, Which
+from jaxai.runtime.config import Run
+from jaxai.runtime.loop import Outcome, Training, fit, restored_state
+from jaxai.runtime.run_folder import RunFolder
+from jaxai.runtime.statistics import bootstrap_interval, interquartile_mean
+
+EVALUATIONS = 20
+"""As many evaluations in a run when nobody says: they cost a few per cent of it then."""
+STEPS_PER_CALL = 1_000
+"""About as many train steps in a call when nobody says."""
+LAST_EPISODES = 100
+"""The episodes that the training return of the result is the mean of, as OpenAI Gym's threshold for solving."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A deep Q-learner, the environment that it learns in, and the run."""
+
+    workload: Annotated[dqn.Config, tyro.conf.arg(name="")] = dqn.Config()
+    env: Environment = Environment()
+    expected: float = 0.0  # mean return that the preset is known to reach, shown beside what was got; 0: not known
+    run: Annotated[Run, tyro.conf.arg(name="")] = Run(mode="shard_map")
+
+    trains_seeds_together: ClassVar[bool] = True
+
+    @property
+    def settings(self) -> list[dict[str, float]]:
+        """The hyperparameters in which the trainings differ, one after another: none but in a sweep."""
+        return [{}]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seed of each training: all seeds of the first setting, then all of the next."""
+        return [*range(self.run.seed, self.run.seed + self.run.seeds)] * len(self.settings)
+
+    @property
+    def cpu_devices(self) -> int:
+        """CPU devices that train fastest: several trainings share the cores, each on one; a single one has them all."""
+        members = len(self.seeds)
+        return max(count for count in range(1, chips.usable_cores() + 1) if members % count == 0 and count <= members)
+
+    def check(self) -> None:
+        """Raises ValueError, in one line and before anything compiles, for what cannot be trained."""
+        if self.run.seeds < 1:
+            raise ValueError(f"seeds is {self.run.seeds}; it must be at least 1")
+        self.check_workload()
+        steps = self.workload.train_steps
+        if self.run.evaluate_every > steps:
+            raise ValueError(
+                f"evaluate_every is {self.run.evaluate_every} train steps, above the {steps} of total_steps"
+                f" ({self.workload.total_steps}); lower it, or 0 for {EVALUATIONS} evaluations"
+            )
+
+    def check_workload(self) -> None:
+        """Raises ValueError for a configuration that does not fit the environment, or fits none."""
+        dqn.make(self.workload, *make_environment(self.env))
+
+    def training(self) -> Training:
+        """What the loop needs.
+
+        Raises:
+          ValueError: what `check` raises.
+        """
+        self.check()
+        config, members, steps = self.workload, len(self.seeds), self.workload.train_steps
+        alone = {"num_envs": config.num_envs, "batch_size": config.batch_size}
+        return Training(
+            make=self.make,
+            steps=steps,
+            batch_size=config.train_every * members,
+            steps_per_epoch=max(1, steps // EVALUATIONS),
+            data=None,
+            splits={"evaluation": None},
+            score="evaluation_return",
+            unit="env_steps",
+            steps_per_call=STEPS_PER_CALL,
+            shares=alone if members == 1 else {"trainings of one program:": members},
+            position=lambda step: {"env_steps": config.warmup_steps + step * config.train_every},
+            describe=_describe,
+            describe_evaluation=_describe_evaluation,
+            summarize=self._summarize,
+            parameters=lambda state: self.member(state, 0).params,
+        )
+
+    def make(self, axis_name: str | None = None) -> Workload:
+        """The workload: one learner, or all seeds and settings in one program."""
+        env, env_params = make_environment(self.env)
+        if len(self.seeds) == 1:
+            return dqn.make(self.workload, env, env_params, axis_name)
+        alone = dqn.make(self.workload, env, env_params)
+        return population.make(alone, self.seeds, self._with_settings, tolerant=len(self.settings) > 1)
+
+    def train(self, console: Console | None = None) -> Outcome:
+        """Trains or resumes all seeds in one program, and leaves the pictures of the result in the run folder."""
+        outcome = fit(self.training(), self, console)
+        if not outcome.interrupted:
+            self.draw(outcome, RunFolder(self.run.workdir), console)
+            if console and self.expected:
+                got = outcome.result["return_mean"]
+                console.print(f"expected mean return {self.expected:g} or more, got {got:.2f}", highlight=False)
+        return outcome
+
+    def evaluate(self, console: Console, which: Which = "latest", episodes: int = 100) -> dict[str, Any]:
+        """Measures a checkpoint of the run over greedy episodes of every seed, and shows and returns what it finds.
+
+        Raises:
+          ValueError: the run has no such checkpoint.
+        """
+        state = self.restore(which)
+        many = dataclasses.replace(self, workload=dataclasses.replace(self.workload, evaluation_episodes=episodes))
+        evaluate = many.make().eval_step
+        assert evaluate is not None
+        sums = jax.device_get(jax.jit(lambda state: evaluate(state, None))(state))
+        means = {f"evaluation_{name}": value / sums["count"] for name, value in sums.items()}
+        result = _figures(_describe_evaluation(means)) | {
+            "episodes_per_seed": episodes,
+            "step": int(state.step),
+            "checkpoint": which,
+        }
+        console.print(progress.results(result, title="Greedy episodes"))
+        return result
+
+    def restore(self, which: Which = "latest") -> State:
+        """The state of the run's checkpoint, on one device.
+
+        Raises:
+          ValueError: the run has no such checkpoint.
+        """
+        with Checkpoints(RunFolder(self.run.workdir).checkpoints) as checkpoints:
+            one = dataclasses.replace(self.run, mode="jit")
+            state = restored_state(self.training(), one, parallel.make_mesh(1), checkpoints, which)
+        if state is None:
+            raise ValueError(f"{self.run.workdir} has no {which} checkpoint; train it first with jaxai train")
+        return state
+
+    def member(self, state: State, index: int) -> State:
+        """The state of one training of the run."""
+        return state if len(self.seeds) == 1 else population.member_of(state, index)
+
+    def play(self, path: Path, which: Which = "best", seed: int = 0, member: int | None = None) -> dict[str, Any]:
+        """Renders a greedy episode of a trained agent to a GIF.
+
+        Args:
+          path: of the GIF.
+          which: checkpoint.
+          seed: of the episode.
+          member: which of the run's trainings; None: the one with the highest return in its last evaluation.
+
+        Returns:
+          `return`, `length` and `member`.
+
+        Raises:
+          ValueError: no such checkpoint or training.
+        """
+        from jaxai.dqn import play
+
+        state, members = self.restore(which), len(self.seeds)
+        if member is not None and not 0 <= member < members:
+            raise ValueError(f"member is {member}; the run has {members} trainings, 0 to {members - 1}")
+        if member is None:
+            lines = RunFolder(self.run.workdir).lines("metrics.jsonl")
+            scores = next((line["evaluation_return_per_seed"] for line in reversed(lines) if _scored(line)), [0.0])
+            member = int(np.argmax([-np.inf if score is None else score for score in scores]))
+        env, env_params = make_environment(self.env)
+        params = self.member(state, member).params
+        policy, config = dqn.make_policy(self.workload, env, env_params), self.workload
+        longest = config.evaluation_steps or dqn.make_environment_spec(env, env_params).max_steps or 27_000
+        played = play.episode(
+            lambda observation, _: policy(params, observation[None])[0],
+            env,
+            env_params,
+            jax.random.key(seed),
+            longest,
+            config.frame_stack,
+        )
+        play.render(env, env_params, played, path)
+        return {"return": played.undiscounted_return, "length": len(played.rewards), "member": member}
+
+    def draw(self, outcome: Outcome, folder: RunFolder, console: Console | None) -> None:
+        """The picture of a finished run: an episode of its best agent."""
+        del outcome, console
+        if importlib.util.find_spec("PIL") is not None:
+            self.play(folder.pictures / "episode.gif")
+            folder.write_json("pictures/captions.json", {"episode.gif": "A greedy episode of the best agent"})
+
+    def _with_settings(self, members: State) -> State:
+        """The stacked states with each its hyperparameters."""
+        settings = [setting for setting in self.settings for _ in range(self.run.seeds)]
+        changes = {name: jnp.array([setting[name] for setting in settings], jnp.float32) for name in settings[0]}
+        hyperparameters = members.extra["hyperparameters"].replace(**changes)
+        return members.replace(extra=members.extra | {"hyperparameters": hyperparameters})
+
+    def _summarize(self, result: dict[str, Any], lines: list[dict[str, Any]]) -> dict[str, Any]:
+        together = _figures(result) | {"seeds": self.run.seeds, "env_steps": lines[-1]["env_steps"] if lines else 0}
+        return together | {f"training_return_last_{LAST_EPISODES}_per_seed": last_returns(lines)}
+
+
+def last_returns(lines: Sequence[Mapping[str, Any]], episodes: int = LAST_EPISODES) -> list[float | None]:
+    """Mean return of the last training episodes of each seed: of so many calls as hold at least `episodes`."""
+    calls = [line for line in lines if "return" in line]
+    found: list[float | None] = []
+    for seed in range(len(_per_seed(calls[0], "return")) if calls else 0):
+        total = number = 0.0
+        for line in reversed(calls):
+            ended, mean = _per_seed(line, "episodes")[seed], _per_seed(line, "return")[seed]
+            if number < episodes and ended:
+                total, number = total + ended * mean, number + ended
+        found.append(total / number if number else None)
+    return found
+
+
+def _per_seed(line: Mapping[str, Any], name: str) -> list[Any]:
+    return line.get(f"{name}_per_seed", [line[name]])
+
+
+def _scored(line: Mapping[str, Any]) -> bool:
+    return "evaluation_return_per_seed" in line
+
+
+def _describe(metrics: Mapping[str, np.ndarray], steps: int) -> dict[str, Any]:
+    """One call's metrics: means over seeds, `NAME_per_seed` beside them; of episodes, mean return and length."""
+    arrays = {name: np.atleast_1d(np.asarray(value, np.float64)) for name, value in metrics.items()}
+    episodes = np.rint(arrays.pop("episodes") * steps)
+    sums = {name: arrays.pop(f"{name}_sum") * steps for name in ("return", "length")}
+    values: dict[str, Any] = {name: float(value.mean()) for name, value in arrays.items()}
+    total = episodes.sum()
+    values |= {
+        "episodes": total,
+        "return": sums["return"].sum() / total if total else None,
+        "episode_length": sums["length"].sum() / total if total else None,
+    }
+    if len(episodes) > 1:
+        means = [float(s / n) if n else None for s, n in zip(sums["return"], episodes, strict=True)]
+        values |= {"return_per_seed": means, "episodes_per_seed": episodes.tolist()}
+        values |= {f"{name}_per_seed": arrays[name].tolist() for name in ("loss", "diverged") if name in arrays}
+    return values
+
+
+def _describe_evaluation(metrics: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Mean, interquartile mean and 95 % bootstrap interval over seeds; a diverged seed's NaN counts in none."""
+    returns = np.atleast_1d(metrics["evaluation_return"])
+    lengths = np.atleast_1d(metrics["evaluation_length"])
+    finite = returns[np.isfinite(returns)]
+    values: dict[str, Any] = {"evaluation_return": float(finite.mean()) if len(finite) else None}
+    if len(returns) > 1 and len(finite):
+        low, high = bootstrap_interval(finite)
+        values |= {
+            "evaluation_return_iqm": float(interquartile_mean(finite)),
+            "evaluation_return_low": float(low),
+            "evaluation_return_high": float(high),
+        }
+    values["evaluation_return_per_seed"] = returns.tolist()
+    return values | {"evaluation_length": float(np.nanmean(lengths)) if len(finite) else None}
+
+
+def _figures(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`evaluation_return` as `return_mean`, `evaluation_return_low` as `return_low`, and so on."""
+    renamed = {name.removeprefix("evaluation_"): value for name, value in values.items()}
+    return {"return_mean" if name == "return" else name: value for name, value in renamed.items()}

@@ -1,0 +1,382 @@
+"""One greedy episode, and its picture as an animated GIF.
+
+The drawings are ours, made with Pillow from the observations alone: gymnax's need pygame or seaborn, build a new
+environment for each frame and take minutes for a long episode.
+"""
+
+import colorsys
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxai.core import Key, PyTree
+
+MOST_FRAMES = 300
+"""A longer episode is shown in evenly spaced steps, the first and the last among them."""
+WIDTH, HEIGHT, TITLE = 360, 240, 26
+"""Pixels of a drawing, and of the title above it."""
+SMOOTH = 2
+"""Lines are drawn as many times larger and then reduced."""
+BLACK, INK, GREY, WHITE = (0, 0, 0), (32, 38, 46), (160, 166, 174), (255, 255, 255)
+BLUE, ORANGE, FLOOR = (37, 99, 235), (228, 87, 46), (230, 230, 230)
+Colour = tuple[int, int, int]
+Policy = Callable[[jax.Array, Key], jax.Array]
+Draw = Callable[[np.ndarray], Any]
+
+
+class Episode(NamedTuple):
+    """What happened in an episode.
+
+    Attributes:
+      observations: [steps + 1, *shape], from the first to the one after the last step.
+      actions: [steps] int32.
+      rewards: [steps] float32.
+      terminated: the environment ended it.
+      truncated: a limit of steps did.
+    """
+
+    observations: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminated: bool
+    truncated: bool
+
+    @property
+    def undiscounted_return(self) -> float:
+        """Sum of the rewards."""
+        return float(self.rewards.sum(dtype=np.float64))
+
+
+def episode(policy: Policy, env: Any, env_params: PyTree, key: Key, max_steps: int, frame_stack: int = 1) -> Episode:
+    """Plays until the episode ends, compiled as one loop.
+
+    Args:
+      policy: (observation [*shape], key) -> action [] int32.
+      env: any object with the interface of gymnax 1.0; see `jaxai.dqn.environment`.
+      env_params: its parameters.
+      key: the episode follows from it.
+      max_steps: steps after which it is cut off even if the environment goes on.
+      frame_stack: last observations that the policy sees together, side by side along the last axis, which is made
+        where an observation has two axes; zeros before the first, as `Replay.stack` does.
+
+    Raises:
+      ValueError: max_steps is below 1.
+    """
+    if max_steps < 1:
+        raise ValueError(f"max_steps is {max_steps}; an episode has at least 1 step")
+
+    @jax.jit
+    def play(key: Key) -> tuple[Any, ...]:
+        reset_key, loop_key = jax.random.split(key)
+        first, state = env.reset(reset_key, env_params)
+        frames = jnp.zeros((frame_stack, *first.shape), first.dtype).at[-1].set(first)
+        carry = (
+            jnp.int32(0),
+            state,
+            frames,
+            jnp.zeros((max_steps + 1, *first.shape), first.dtype).at[0].set(first),
+            jnp.zeros(max_steps, jnp.int32),
+            jnp.zeros(max_steps, jnp.float32),
+            jnp.bool_(False),
+            jnp.bool_(False),
+        )
+
+        def goes_on(carry: tuple[Any, ...]) -> jax.Array:
+            return (carry[0] < max_steps) & ~carry[-2] & ~carry[-1]
+
+        def advance(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+            time, state, frames, observations, actions, rewards, _, _ = carry
+            act_key, step_key = jax.random.split(jax.random.fold_in(loop_key, time))
+            action = jnp.asarray(policy(_side_by_side(frames), act_key), jnp.int32)
+            _, state, reward, terminated, truncated, info = env.step(step_key, state, action, env_params)
+            # The observation that step returns may belong to the next episode already.
+            following = info["final_observation"]
+            return (
+                time + 1,
+                state,
+                jnp.concatenate([frames[1:], following[None]]),
+                observations.at[time + 1].set(following),
+                actions.at[time].set(action),
+                rewards.at[time].set(jnp.asarray(reward, jnp.float32)),
+                jnp.asarray(terminated, bool),
+                jnp.asarray(truncated, bool),
+            )
+
+        return lax.while_loop(goes_on, advance, carry)
+
+    time, _, _, observations, actions, rewards, terminated, truncated = play(key)
+    steps = int(time)
+    return Episode(
+        np.asarray(observations)[: steps + 1],
+        np.asarray(actions)[:steps],
+        np.asarray(rewards)[:steps],
+        bool(terminated),
+        bool(truncated),
+    )
+
+
+def render(env: Any, env_params: PyTree, played: Episode, path: Path | str) -> Path:
+    """Writes an episode as an animated GIF, a frame for each observation, but at most `MOST_FRAMES`.
+
+    CartPole, Acrobot, MountainCar, FourRooms and FrozenLake are drawn as they are known; other grids as pictures with
+    a colour for each channel, pixels as they are, and vectors as bars. The title has the step and the return so far;
+    the GIF's comment, the length and the return of the episode.
+
+    Args:
+      env: the environment that was played.
+      env_params: its parameters; None: its defaults.
+      played: what `episode` returned.
+      path: of the GIF.
+
+    Raises:
+      ValueError: Pillow is not installed.
+    """
+    try:
+        from PIL import Image, ImageDraw, ImageFont
+    except ImportError:
+        raise ValueError("a GIF needs Pillow, which is not installed; pip install '.[demo]' in the checkout") from None
+    steps = len(played.rewards)
+    shown = np.unique(np.linspace(0, steps, min(steps + 1, MOST_FRAMES)).round().astype(int))
+    returns = np.concatenate([[0.0], np.cumsum(played.rewards, dtype=np.float64)])
+    name = str(getattr(env, "name", type(env).__name__))
+    draw, palette = _scene(name, env, env_params, played.observations)
+    font = ImageFont.load_default(13)
+    table = Image.new("P", (1, 1))
+    table.putpalette([value for colour in palette for value in colour])
+    frames = []
+    for step in shown:
+        drawing = draw(played.observations[step])
+        frame = Image.new("RGB", (max(WIDTH, drawing.width), TITLE + drawing.height), WHITE)
+        frame.paste(drawing, ((frame.width - drawing.width) // 2, TITLE))
+        title = f"{name}   step {step}   return {_number(returns[step])}"
+        ImageDraw.Draw(frame).text((6, 5), title, INK, font)
+        frames.append(frame.quantize(palette=table, dither=Image.Dither.NONE) if palette else frame.quantize(128))
+    # Half a second to see the beginning, and more for the end; 20 frames a second at most.
+    durations = [max(50, min(120, 15_000 // len(frames)))] * len(frames)
+    durations[0], durations[-1] = 500, 1500
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frames[0].save(
+        path,
+        save_all=True,
+        append_images=frames[1:],
+        duration=durations,
+        loop=0,
+        comment=f"{name}: {steps} steps, return {_number(returns[-1])}",
+    )
+    return path
+
+
+def _side_by_side(frames: jax.Array) -> jax.Array:
+    """[frame_stack, *shape], oldest first -> what the policy sees."""
+    if len(frames) == 1:
+        return frames[0]
+    if frames.ndim == 3:
+        frames = frames[..., None]
+    frames = jnp.moveaxis(frames, 0, -2)
+    return frames.reshape(*frames.shape[:-2], -1)
+
+
+def _scene(name: str, env: Any, env_params: PyTree, observations: np.ndarray) -> tuple[Draw, list[Colour]]:
+    """How to draw an observation, and the colours; none of them for pixels, which bring their own."""
+    if env_params is None:
+        env_params = getattr(env, "default_params", None)
+    shape = observations.shape[1:]
+    known: dict[tuple[str, tuple[int, ...]], Callable[[Any, Any], Draw]] = {
+        ("CartPole-v1", (4,)): _cart_pole,
+        ("Acrobot-v1", (6,)): _acrobot,
+        ("MountainCar-v0", (2,)): _mountain_car,
+        ("FourRooms-misc", (4,)): _four_rooms,
+        ("FrozenLake-misc", ()): _frozen_lake,
+    }
+    if (name, shape) in known:
+        return known[name, shape](env, env_params), _palette(5)
+    if len(shape) in (2, 3) and observations.dtype == np.uint8:
+        return _pixels, []
+    if len(shape) == 3:
+        return _channels, _palette(shape[-1])
+    low, high = observations.min(0), observations.max(0)
+    if len(shape) == 2:
+        return _shades(float(low.min()), float(high.max())), _palette(0)
+    return _bars(low.ravel(), high.ravel()), _palette(0)
+
+
+def _palette(channels: int) -> list[Colour]:
+    """32 greys, the two colours of the drawings, and a hue for each channel."""
+    greys = [(level, level, level) for level in np.linspace(0, 255, 32).astype(int).tolist()]
+    return [*greys, INK, BLUE, ORANGE, *_hues(min(channels, 200))]
+
+
+def _hues(channels: int) -> list[Colour]:
+    # The golden ratio sets neighbours far apart, however many there are.
+    shares = [colorsys.hls_to_rgb((0.58 + i * 0.618034) % 1, 0.62, 0.85) for i in range(channels)]
+    return [(round(255 * red), round(255 * green), round(255 * blue)) for red, green, blue in shares]
+
+
+def _lines(drawing: Callable[[Any], None]) -> Any:
+    """A drawing by `ImageDraw` on white, in pixels times SMOOTH, reduced."""
+    from PIL import Image, ImageDraw
+
+    image = Image.new("RGB", (WIDTH * SMOOTH, HEIGHT * SMOOTH), WHITE)
+    drawing(ImageDraw.Draw(image))
+    return image.reduce(SMOOTH)
+
+
+def _cart_pole(env: Any, params: Any) -> Draw:
+    scale = WIDTH * SMOOTH / (2 * float(params.x_threshold))
+    ground = 0.75 * HEIGHT * SMOOTH
+
+    def draw(observation: np.ndarray) -> Any:
+        x, angle = WIDTH * SMOOTH / 2 + scale * observation[0], observation[2]
+        # `length` is half of the pole's, from its hinge to its centre.
+        reach = 2 * float(params.length) * scale
+        tip = (x + reach * math.sin(angle), ground - 16 - reach * math.cos(angle))
+
+        def drawing(pen: Any) -> None:
+            pen.line((0, ground + 16, WIDTH * SMOOTH, ground + 16), GREY, 3)
+            pen.rectangle((x - 40, ground - 16, x + 40, ground + 16), INK)
+            pen.line((x, ground - 16, *tip), ORANGE, 14)
+            pen.circle((x, ground - 16), 7, BLUE)
+
+        return _lines(drawing)
+
+    return draw
+
+
+def _acrobot(env: Any, params: Any) -> Draw:
+    first, second = float(params.link_length_1), float(params.link_length_2)
+    scale = 0.45 * HEIGHT * SMOOTH / (first + second)
+
+    def draw(observation: np.ndarray) -> Any:
+        angle = math.atan2(observation[1], observation[0])
+        total = angle + math.atan2(observation[3], observation[2])
+        hinge = (WIDTH * SMOOTH / 2, HEIGHT * SMOOTH / 2)
+        elbow = (hinge[0] + scale * first * math.sin(angle), hinge[1] + scale * first * math.cos(angle))
+        tip = (elbow[0] + scale * second * math.sin(total), elbow[1] + scale * second * math.cos(total))
+
+        def drawing(pen: Any) -> None:
+            # The goal: the tip one link above the hinge.
+            pen.line((0, hinge[1] - scale, WIDTH * SMOOTH, hinge[1] - scale), GREY, 3)
+            pen.line((*hinge, *elbow), INK, 14)
+            pen.line((*elbow, *tip), ORANGE, 14)
+            pen.circle(hinge, 9, BLUE)
+            pen.circle(elbow, 9, BLUE)
+
+        return _lines(drawing)
+
+    return draw
+
+
+def _mountain_car(env: Any, params: Any) -> Draw:
+    low, high, goal = float(params.min_position), float(params.max_position), float(params.goal_position)
+
+    def place(position: float) -> tuple[float, float]:
+        height = 0.45 * math.sin(3 * position) + 0.55
+        return (position - low) / (high - low) * WIDTH * SMOOTH, (1 - 0.75 * height - 0.05) * HEIGHT * SMOOTH
+
+    hill = [place(position) for position in np.linspace(low, high, 100).tolist()]
+
+    def draw(observation: np.ndarray) -> Any:
+        def drawing(pen: Any) -> None:
+            pen.line(hill, INK, 4)
+            x, y = place(goal)
+            pen.line((x, y, x, y - 60), GREY, 4)
+            pen.polygon((x, y - 60, x - 26, y - 50, x, y - 40), BLUE)
+            x, y = place(float(observation[0]))
+            pen.circle((x, y - 16), 14, ORANGE)
+
+        return _lines(drawing)
+
+    return draw
+
+
+def _four_rooms(env: Any, params: Any) -> Draw:
+    walls = np.asarray(env.occupied_map) > 0
+
+    def draw(observation: np.ndarray) -> Any:
+        picture = np.where(walls[..., None], np.array(INK, np.uint8), np.array(FLOOR, np.uint8))
+        row, column, goal_row, goal_column = observation.astype(int)
+        picture[goal_row, goal_column] = BLUE
+        picture[row, column] = ORANGE
+        return _enlarged(picture)
+
+    return draw
+
+
+def _frozen_lake(env: Any, params: Any) -> Draw:
+    tiles = np.asarray(env.desc)
+    from gymnax.environments.misc import frozen_lake
+
+    def draw(observation: np.ndarray) -> Any:
+        picture = np.where((tiles == frozen_lake.HOLE)[..., None], np.array(INK, np.uint8), np.array(FLOOR, np.uint8))
+        picture[tiles == frozen_lake.GOAL] = BLUE
+        picture.reshape(-1, 3)[int(observation)] = ORANGE
+        return _enlarged(picture)
+
+    return draw
+
+
+def _channels(observation: np.ndarray) -> Any:
+    """[rows, columns, channels], numbers or bool: each cell has the colour of the last channel that is not 0 there."""
+    channels = observation.shape[-1]
+    top = np.max(np.where(observation != 0, np.arange(1, channels + 1), 0), -1)
+    return _enlarged(np.array([BLACK, *_hues(channels)], np.uint8)[top])
+
+
+def _pixels(observation: np.ndarray) -> Any:
+    """[rows, columns] or [rows, columns, channels] uint8: three channels are colours, else the last one is shown."""
+    if observation.ndim == 2:
+        observation = observation[..., None]
+    return _enlarged(observation if observation.shape[-1] == 3 else np.repeat(observation[..., -1:], 3, -1))
+
+
+def _shades(low: float, high: float) -> Draw:
+    """[rows, columns] numbers, from black to white."""
+
+    def draw(observation: np.ndarray) -> Any:
+        levels = np.clip((observation - low) / max(high - low, 1e-8), 0, 1)
+        return _enlarged(np.repeat((255 * levels[..., None]).astype(np.uint8), 3, -1))
+
+    return draw
+
+
+def _bars(low: np.ndarray, high: np.ndarray) -> Draw:
+    """A bar for each number of a vector, from 0, in the range that the episode has seen of it."""
+    low, high = np.minimum(low, 0).astype(float), np.maximum(high, 0).astype(float)
+    spread = np.maximum(high - low, 1e-8)
+
+    def draw(observation: np.ndarray) -> Any:
+        bottom, top = 0.95 * HEIGHT * SMOOTH, 0.05 * HEIGHT * SMOOTH
+        zeros = bottom + -low / spread * (top - bottom)
+        ends = bottom + (observation.ravel() - low) / spread * (top - bottom)
+        width = WIDTH * SMOOTH / len(ends)
+
+        def drawing(pen: Any) -> None:
+            for i, (zero, end) in enumerate(zip(zeros.tolist(), ends.tolist(), strict=True)):
+                left, right = (i + 0.2) * width, (i + 0.8) * width
+                pen.rectangle((left, min(zero, end), right, max(zero, end)), BLUE if end < zero else ORANGE)
+                pen.line((left, zero, right, zero), INK, 3)
+
+        return _lines(drawing)
+
+    return draw
+
+
+def _enlarged(picture: np.ndarray) -> Any:
+    """[rows, columns, 3] uint8 as an image whose cells are as large as fits, with no blur."""
+    from PIL import Image
+
+    rows, columns = picture.shape[:2]
+    cell = max(1, min(HEIGHT // rows, WIDTH // columns))
+    return Image.fromarray(picture).resize((cell * columns, cell * rows), Image.Resampling.NEAREST)
+
+
+def _number(value: float) -> str:
+    """Two digits after the point, where there are any."""
+    return f"{round(value, 2) + 0.0:.2f}".rstrip("0").rstrip(".")

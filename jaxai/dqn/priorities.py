@@ -1,0 +1,97 @@
+"""Sampling in proportion to priorities, on the device: proportional, of Schaul et al. 2016 (arXiv:1511.05952).
+
+Priorities lie in short rows whose sums are kept beside them. A draw adds the sums up in blocks, blocks in blocks, and
+so on, and searches its way back down: a few vectorized passes where a binary sum tree is log2(capacity) dependent
+ones, and sums made anew from their row never drift.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import lax
+
+from jaxai.core import Key
+
+WIDTH = 32
+"""Slots in a row, and sums in a block: few, since a draw gathers one of each level."""
+
+
+class Priorities(struct.PyTreeNode):
+    """Priorities of the slots of every environment, already raised to alpha; 0: not to be drawn.
+
+    Attributes:
+      leaves: [environments, rows, width] float32; slot `row * width + column`.
+      sums: [environments, rows] float32, of each row.
+      largest: [environments] float32, the largest priority that was ever set for each; what is new gets the maximum.
+    """
+
+    leaves: jax.Array
+    sums: jax.Array
+    largest: jax.Array
+
+
+def init(num_envs: int, slots: int) -> Priorities:
+    """No slot to be drawn yet; the first transitions get a priority of 1."""
+    width = min(slots, WIDTH)
+    rows = -(-slots // width)
+    return Priorities(jnp.zeros((num_envs, rows, width)), jnp.zeros((num_envs, rows)), jnp.ones(num_envs))
+
+
+def set_slot(priorities: Priorities, slot: jax.Array, value: jax.Array | float) -> Priorities:
+    """The same slot (scalar int32) of every environment set to a value."""
+    width = priorities.leaves.shape[-1]
+    row = slot // width
+    leaves = lax.dynamic_index_in_dim(priorities.leaves, row, 1, keepdims=False)
+    leaves = jnp.where(jnp.arange(width) == slot % width, value, leaves)
+    return priorities.replace(
+        leaves=priorities.leaves.at[:, row].set(leaves), sums=priorities.sums.at[:, row].set(leaves.sum(-1))
+    )
+
+
+def update(priorities: Priorities, environment: jax.Array, slot: jax.Array, values: jax.Array) -> Priorities:
+    """New priorities (float32 [batch]; 0: not to be drawn again) of drawn slots; of equal slots any one stands."""
+    width = priorities.leaves.shape[-1]
+    row = slot // width
+    leaves = priorities.leaves.at[environment, row, slot % width].set(values)
+    sums = priorities.sums.at[environment, row].set(leaves[environment, row].sum(-1))
+    return Priorities(leaves, sums, priorities.largest.at[environment].max(values))
+
+
+def sample(priorities: Priorities, key: Key, batch_size: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Stratified draws: one from each of `batch_size` equal shares of the total.
+
+    Returns:
+      environment [batch] int32, slot [batch] int32, probability [batch] float32 of each draw.
+    """
+    rows, width = priorities.leaves.shape[1:]
+    levels = [priorities.leaves.reshape(-1, width), _blocks(priorities.sums.reshape(-1))]
+    while len(levels[-1]) > 1:
+        levels.append(_blocks(levels[-1].sum(-1)))
+    total = levels[-1].sum()
+    rest = (jnp.arange(batch_size) + jax.random.uniform(key, (batch_size,))) / batch_size * total
+    index = jnp.zeros(batch_size, jnp.int32)
+    for level in reversed(levels):
+        weights = level[index]
+        column, rest = _search(weights, rest)
+        index = index * level.shape[-1] + column
+    environment, slot = index // (rows * width), index % (rows * width)
+    return environment, slot, jnp.take_along_axis(weights, column[:, None], 1)[:, 0] / total
+
+
+def _blocks(sums: jax.Array) -> jax.Array:
+    """[count] -> [blocks, WIDTH], filled up with zeros."""
+    return jnp.pad(sums, (0, -len(sums) % WIDTH)).reshape(-1, WIDTH)
+
+
+def _search(weights: jax.Array, mass: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Index [batch] of the first cumulative weight ([batch, width]) above a mass [batch], and the mass left for it.
+
+    It is never one of weight 0, whatever the rounding, unless all are.
+    """
+    width = weights.shape[-1]
+    # For so few this is faster than `cumsum`, and always monotone.
+    before = jnp.where(jnp.tri(width, k=-1, dtype=bool), weights[:, None, :], 0.0).sum(-1)
+    reached = (before <= mass[:, None]) & (weights > 0)
+    # The last whose share begins at or below the mass.
+    index = jnp.where(reached.any(-1), width - 1 - reached[:, ::-1].argmax(-1), (weights > 0).argmax(-1))
+    return index, mass - jnp.take_along_axis(before, index[:, None], 1)[:, 0]

@@ -1,0 +1,465 @@
+"""Deep Q-learning: the configuration, and the pure functions that act, remember, learn and evaluate on the device."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax import lax
+
+from jaxai import optimizer as optimizers
+from jaxai.core import Batch, Key, Metrics, PyTree, State, Workload, device_key, pmean, psum, step_key
+from jaxai.dqn import losses
+from jaxai.dqn.environment import EnvironmentSpec, make_environment_spec
+from jaxai.dqn.model import Network, atoms, build, q_values
+from jaxai.dqn.replay import Memory, Replay
+from jaxai.optimizer import Optimizer
+
+EVALUATION_STREAM = 0xE7A1
+"""Folded into the key of an evaluation, so that it shares no random number with training."""
+
+
+@dataclass(frozen=True)
+class Config(Network):
+    """A network (the fields of `Network`) and how it learns. Steps are environment steps, over all environments."""
+
+    total_steps: int = 500_000  # environment steps in all
+    num_envs: int = 10  # environments that step side by side
+    learning_starts: int = 10_000  # environment steps at random that fill the replay before the first update
+    train_every: int = 10  # environment steps between updates; a multiple of num_envs
+    updates_per_step: int = 1  # updates that follow them
+    batch_size: int = 128  # transitions in an update, over all devices
+    capacity: int = 100_000  # transitions in the replay, over all devices
+    discount: float = 0.99  # gamma
+    n_step: int = 1  # rewards in a return before it bootstraps (Sutton 1988)
+    frame_stack: int = 1  # last observations that the network sees together (Mnih et al. 2015)
+    storage: Literal["auto", "bits", "dtype"] = "auto"  # observations in the replay: as bits where they are binary
+    truncation_spacing: int = 0  # least steps of an environment between two truncations; 0: its longest episode, or 64
+    epsilon: Literal["linear", "exponential"] = "linear"  # how the share of random actions falls
+    epsilon_start: float = 1.0  # share of random actions at first
+    epsilon_end: float = 0.05  # share of random actions in the end
+    epsilon_steps: int = 50_000  # environment steps over which it falls
+    target_every: int = 500  # environment steps between updates of the target network
+    target_rate: float = 1.0  # share of the way that the target goes to the network; below 1: Polyak averaging
+    double: bool = False  # the network chooses the next action, the target values it (van Hasselt et al. 2016)
+    huber_delta: float = 1.0  # where the loss turns from squared to linear; 0: squared
+    munchausen: float = 0.0  # weight of the log-policy in the reward, 0.9 in the paper (Vieillard et al. 2020); 0: off
+    munchausen_temperature: float = 0.03  # of the softmax policy
+    munchausen_minimum: float = -1.0  # least value of the scaled log-policy
+    prioritized: bool = False  # draws in proportion to the last error (Schaul et al. 2016)
+    priority_exponent: float = 0.6  # alpha: 0 is uniform
+    importance_exponent: float = 0.4  # beta at first; it rises linearly to 1 over total_steps
+    evaluation_episodes: int = 10  # greedy episodes in an evaluation, each of a fresh environment
+    evaluation_steps: int = 0  # most steps of an evaluation episode; 0: the environment's longest, or 27,000
+    optimizer: Optimizer = Optimizer(learning_rate=2.5e-4)
+
+    @property
+    def warmup_steps(self) -> int:
+        """Environment steps that `init` takes: `learning_starts`, rounded up to whole steps of all environments."""
+        return -(-self.learning_starts // self.num_envs) * self.num_envs
+
+    @property
+    def train_steps(self) -> int:
+        """Train steps that make `total_steps` environment steps, those of `init` included; rounded up."""
+        return -(-(self.total_steps - self.warmup_steps) // self.train_every)
+
+
+class Hyperparameters(struct.PyTreeNode):
+    """What may differ between vmapped trainings: float32 scalars in `state.extra["hyperparameters"]`."""
+
+    learning_rate: jax.Array | float
+    discount: jax.Array | float
+    epsilon_start: jax.Array | float
+    epsilon_end: jax.Array | float
+    epsilon_steps: jax.Array | float
+    target_rate: jax.Array | float
+    priority_exponent: jax.Array | float
+    importance_exponent: jax.Array | float
+
+    @classmethod
+    def of(cls, config: Config) -> "Hyperparameters":
+        """Those of a configuration."""
+        fields = {name: getattr(config, name) for name in cls.__dataclass_fields__ if name != "learning_rate"}
+        values = cls(learning_rate=config.optimizer.learning_rate, **fields)
+        return cast(Hyperparameters, jax.tree.map(jnp.float32, values))
+
+
+class Worker(struct.PyTreeNode):
+    """What a device has of its own, `state.local`; every leaf's leading axis is the environments.
+
+    Attributes:
+      environment: states of the environments.
+      observation: [environments, ...], what the network sees now.
+      episode_return: [environments] float32, so far.
+      episode_length: [environments] int32, so far.
+      memory: the replay.
+    """
+
+    environment: PyTree
+    observation: jax.Array
+    episode_return: jax.Array
+    episode_length: jax.Array
+    memory: Memory
+
+
+def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None = None) -> Workload:
+    """The pure functions of a deep Q-learner whose environments, replay and learner all live on the device.
+
+    `init` fills the replay with `learning_starts` random steps. `train_step(state, None)` then takes `train_every`
+    environment steps, epsilon-greedily, writes them to the replay, and learns `updates_per_step` times from what it
+    draws. `train_step(state, batch)` only learns, from a batch that is handed in: `{"observation" [batch, ...],
+    "action" [batch] int32, "reward" [batch] float32 (of n steps), "discount" [batch] float32 (gamma^n, 0 after
+    termination), "next_observation" [batch, ...]}`, and optional `"weight"` [batch]. `state.step` counts train steps.
+
+    Truncation is not termination: a truncated episode still bootstraps, from its true last observation.
+
+    Args:
+      config: the network and how it learns.
+      env: an environment with the interface of gymnax 1.0, and discrete actions.
+      env_params: its parameters; None: its `default_params`.
+      axis_name: the mapped axis over devices (`pmap`, `shard_map`), each of which has its share of the environments,
+        of the replay and of the batch; None for one device.
+
+    Returns:
+      A workload. Training metrics: `loss`, `q_mean` (mean value of the actions taken), `grad_norm` (before clipping),
+      `learning_rate`, `epsilon`, and of the episodes that ended in the step `episodes`, `return_sum`, `length_sum`.
+      Evaluation sums over greedy episodes: `return`, `length`, `count`.
+
+    Raises:
+      ValueError: a field has a value that cannot be trained with, or the environment cannot be trained on; one line.
+    """
+    env_params = env.default_params if env_params is None else env_params
+    spec = make_environment_spec(env, env_params)
+    replay = make_replay(config, spec)
+    _check(config, replay)
+    shape = observation_shape(config, spec)
+    network = build(config, shape, spec.num_actions)
+    optimizer = config.optimizer
+    if not optimizer.decay_steps:
+        optimizer = dataclasses.replace(optimizer, decay_steps=config.train_steps * config.updates_per_step)
+    vector_steps = config.train_every // config.num_envs
+    warmup = config.warmup_steps // config.num_envs
+    reset = jax.vmap(env.reset, in_axes=(0, None))
+    step_all = jax.vmap(env.step, in_axes=(0, 0, 0, None))
+
+    def outputs(params: PyTree, observation: jax.Array, key: Key | None) -> jax.Array:
+        rngs = {"noise": key} if config.noisy and key is not None else None
+        return cast(jax.Array, network.apply({"params": params}, observation, rngs=rngs))
+
+    def values(params: PyTree, observation: jax.Array, key: Key | None = None) -> jax.Array:
+        return q_values(config, outputs(params, observation, key))
+
+    def first_observation(frame: jax.Array) -> jax.Array:
+        """[environments, ...] of a new episode, as the network sees it: no frame came before."""
+        frames = jnp.repeat(frame[:, None], config.frame_stack, 1)
+        return replay.stack(frames, jnp.arange(config.frame_stack) == jnp.full((len(frame), 1), config.frame_stack - 1))
+
+    def next_observation(observation: jax.Array, frame: jax.Array, ended: jax.Array) -> jax.Array:
+        if config.frame_stack == 1:
+            return frame
+        new = first_observation(frame)
+        channels = new.shape[-1] // config.frame_stack
+        old = jnp.where(ended.reshape(-1, *[1] * (new.ndim - 1)), jnp.zeros((), new.dtype), observation)
+        return jnp.concatenate([old[..., channels:], new[..., -channels:]], -1)
+
+    def play(worker: Worker, time: jax.Array, action: jax.Array, keys: Key) -> tuple[Worker, Metrics]:
+        """One step of all environments, remembered; and the sums over the episodes that it ended."""
+        frame, environment, reward, terminated, truncated, info = step_all(keys, worker.environment, action, env_params)
+        ended = terminated | truncated
+        returns, lengths = worker.episode_return + reward, worker.episode_length + 1
+        memory = replay.add(
+            worker.memory, time, action, reward, terminated, truncated, info["final_observation"], frame
+        )
+        sums = {
+            "episodes": ended.sum(dtype=jnp.float32),
+            "return_sum": jnp.where(ended, returns, 0).sum(),
+            "length_sum": jnp.where(ended, lengths, 0).sum(dtype=jnp.float32),
+        }
+        worker = Worker(
+            environment,
+            next_observation(worker.observation, frame, ended),
+            jnp.where(ended, 0, returns),
+            jnp.where(ended, 0, lengths),
+            memory,
+        )
+        return worker, sums
+
+    def init(key: Key) -> State:
+        key, params_key, reset_key, play_key = jax.random.split(key, 4)
+        frame, environment = reset(jax.random.split(reset_key, config.num_envs), env_params)
+        worker = Worker(
+            environment=environment,
+            observation=first_observation(frame),
+            episode_return=jnp.zeros(config.num_envs),
+            episode_length=jnp.zeros(config.num_envs, jnp.int32),
+            memory=replay.init(frame),
+        )
+
+        def play_at_random(time: jax.Array, worker: Worker) -> Worker:
+            action_key, env_key = jax.random.split(jax.random.fold_in(play_key, time))
+            action = jax.random.randint(action_key, (config.num_envs,), 0, spec.num_actions)
+            return play(worker, time, action, jax.random.split(env_key, config.num_envs))[0]
+
+        worker = lax.fori_loop(0, warmup, play_at_random, worker)
+        params = network.init({"params": params_key}, jnp.zeros((1, *shape), spec.observation_dtype))["params"]
+        extra = {"target": jax.tree.map(jnp.copy, params), "hyperparameters": Hyperparameters.of(config)}
+        return State(jnp.int32(0), params, optimizers.make(optimizer).init(params), key, extra=extra, local=worker)
+
+    def act(state: State, keys: Key) -> tuple[Worker, Metrics]:
+        """The environment steps of a train step, with a key for each."""
+        first = warmup + state.step * vector_steps
+
+        def act_once(carry: tuple[Worker, Metrics], now: tuple[jax.Array, Key]) -> tuple[tuple[Worker, Metrics], None]:
+            (worker, sums), (i, key) = carry, now
+            environments = len(worker.episode_return)
+            # One split for all: on CPU a small random draw costs as much as a layer of a small network.
+            keys = jax.random.split(key, environments + 2)
+            greedy = values(state.params, worker.observation, keys[0]).argmax(-1)
+            chance, choice = jax.random.uniform(keys[1], (2, environments))
+            explore = chance < epsilon(config, state.extra["hyperparameters"], (first + i) * config.num_envs)
+            action = jnp.where(explore, (choice * spec.num_actions).astype(greedy.dtype), greedy)
+            worker, ended = play(worker, first + i, action, keys[2:])
+            return (worker, jax.tree.map(jnp.add, sums, ended)), None
+
+        sums = {name: jnp.float32(0) for name in ("episodes", "return_sum", "length_sum")}
+        return _scan(act_once, (state.local, sums), (jnp.arange(vector_steps), keys))[0]
+
+    def loss_fn(params: PyTree, state: State, batch: Any, key: Key) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """Weighted mean loss; and each transition's error, whose size is its priority, and its value."""
+        keys = jax.random.split(key, 4) if config.noisy else [None] * 4
+        target = state.extra["target"]
+        following = outputs(target, batch["next_observation"], keys[0])
+        valued = q_values(config, following)
+        chooser = values(state.params, batch["next_observation"], keys[1]) if config.double else valued
+        reward = batch["reward"]
+        if config.munchausen:
+            temperature = config.munchausen_temperature
+            policy, bonus = jax.vmap(losses.soft_policy, in_axes=(0, None))(chooser, temperature)
+            before = values(target, batch["observation"], keys[2])
+            reward += jax.vmap(losses.munchausen_bonus, in_axes=(0, 0, None, None, None))(
+                before, batch["action"], temperature, config.munchausen, config.munchausen_minimum
+            )
+        else:
+            policy, bonus = jax.vmap(losses.greedy_policy)(chooser), jnp.zeros(len(reward))
+        arguments = (reward, batch["discount"])
+        predicted = outputs(params, batch["observation"], keys[3])
+        taken = jax.vmap(losses.select_action)(predicted, batch["action"])
+        if config.distribution == "categorical":
+            project = jax.vmap(losses.categorical_target, in_axes=(None, 0, 0, 0, 0, 0))
+            goal = project(atoms(config), following, *arguments, policy, bonus)
+            each = jax.vmap(losses.categorical_loss)(taken, goal)
+            error = each
+        elif config.distribution == "quantile":
+            goal = jax.vmap(losses.quantile_target)(following, *arguments, policy, bonus)
+            each = jax.vmap(losses.quantile_loss, in_axes=(0, 0, None))(taken, goal, config.huber_delta)
+            error = each
+        else:
+            goal = jax.vmap(losses.value_target)(*arguments, following, policy, bonus)
+            error = goal - taken
+            each = jax.vmap(losses.td_loss, in_axes=(0, None))(error, config.huber_delta)
+        weight = batch.get("weight", 1.0) * batch.get("mask", 1.0)
+        value = q_values(config, taken[:, None])[:, 0]
+        return (weight * each).mean(), (jnp.abs(error), value)
+
+    def gradient(state: State, batch: Batch, key: Key) -> tuple[PyTree, jax.Array, Metrics]:
+        """Gradient and metrics averaged over the batch and over devices, and this device's errors."""
+        (loss, (errors, value)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, state, batch, key)
+        grads, metrics = pmean((grads, {"loss": loss, "q_mean": value.mean()}), axis_name)
+        return grads, errors, metrics
+
+    def learn(state: State, batch: Batch, key: Key) -> tuple[State, jax.Array, Metrics]:
+        """One update of the parameters."""
+        grads, errors, metrics = gradient(state, batch, key)
+        # The learning rate is a leaf of the state, so that vmapped trainings can differ in it.
+        current = dataclasses.replace(optimizer, learning_rate=state.extra["hyperparameters"].learning_rate)
+        updates, opt_state = optimizers.make(current).update(grads, state.opt_state, state.params)
+        learning_rate = optimizers.schedule(current)(state.step * config.updates_per_step)
+        metrics |= {"grad_norm": optax.tree.norm(grads), "learning_rate": learning_rate}
+        state = state.replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state)
+        return state, errors, metrics
+
+    def remembered(state: State, key: Key) -> tuple[Any, Any]:
+        """A batch from the replay, with the weights that undo the bias of its priorities; and where it lies."""
+        hyperparameters = state.extra["hyperparameters"]
+        # After the environment steps of this train step.
+        time = warmup + (state.step + 1) * vector_steps
+        devices = 1 if axis_name is None else lax.axis_size(axis_name)
+        sample = replay.sample(state.local.memory, key, time, config.batch_size // devices, hyperparameters.discount)
+        if not config.prioritized:
+            return sample.batch, sample
+        beta = hyperparameters.importance_exponent
+        beta = beta + (1 - beta) * jnp.minimum(1.0, time * config.num_envs / config.total_steps)
+        # The largest weight is 1: weights only shrink updates (Schaul et al. 2016, section 3.4).
+        weight = (sample.probability / sample.probability.min()) ** -beta
+        return sample.batch | {"weight": weight}, sample
+
+    def remember_and_learn(state: State, key: Key) -> tuple[State, Metrics]:
+        """One update from the replay, and new priorities."""
+        sample_key, noise_key = jax.random.split(key) if config.noisy else (key, key)
+        batch, sample = remembered(state, sample_key)
+        state, errors, metrics = learn(state, batch, noise_key)
+        if config.prioritized:
+            exponent = state.extra["hyperparameters"].priority_exponent
+            # What has lost its successor is never drawn again.
+            fresh = jnp.where(batch["mask"] > 0, (errors + 1e-6) ** exponent, 0.0)
+            memory = replay.prioritize(state.local.memory, sample, fresh)
+            state = state.replace(local=state.local.replace(memory=memory))
+        return state, metrics
+
+    def train_step(state: State, batch: Batch) -> tuple[State, Metrics]:
+        key = step_key(state, axis_name)
+        if batch is not None:
+            state, _, metrics = learn(state, batch, key)
+        else:
+            keys = jax.random.split(key, vector_steps + config.updates_per_step)
+            worker, episodes = act(state, keys[:vector_steps])
+            state = state.replace(local=worker)
+            state, metrics = _scan(remember_and_learn, state, keys[vector_steps:])
+            metrics = jax.tree.map(jnp.mean, metrics) | psum(episodes, axis_name)
+        steps = config.warmup_steps + (state.step + 1) * config.train_every
+        rate = state.extra["hyperparameters"].target_rate
+        target = lax.cond(
+            steps // config.target_every > (steps - config.train_every) // config.target_every,
+            lambda: optax.incremental_update(state.params, state.extra["target"], rate),
+            lambda: state.extra["target"],
+        )
+        metrics |= {"epsilon": epsilon(config, state.extra["hyperparameters"], steps)}
+        state = state.replace(step=state.step + 1, extra=state.extra | {"target": target})
+        return state, jax.tree.map(lambda metric: jnp.asarray(metric, jnp.float32), metrics)
+
+    def eval_step(state: State, batch: Batch) -> Metrics:
+        del batch  # the environments make their own
+        key = device_key(jax.random.fold_in(jax.random.fold_in(state.key, EVALUATION_STREAM), state.step), axis_name)
+        devices = 1 if axis_name is None else lax.axis_size(axis_name)
+        episodes = -(-config.evaluation_episodes // devices)
+        reset_key, step_key = jax.random.split(key)
+        frame, environment = reset(jax.random.split(reset_key, episodes), env_params)
+        longest = config.evaluation_steps or spec.max_steps or 27_000
+
+        def unfinished(carry: Any) -> jax.Array:
+            time, _, _, done, _, _ = carry
+            return (time < longest) & ~done.all()
+
+        def advance(carry: Any) -> Any:
+            time, environment, observation, done, returns, lengths = carry
+            action = values(state.params, observation).argmax(-1)
+            keys = jax.random.split(jax.random.fold_in(step_key, time), episodes)
+            frame, environment, reward, terminated, truncated, _ = step_all(keys, environment, action, env_params)
+            ended = terminated | truncated
+            # An environment plays on after its first episode, and nothing of that counts.
+            returns, lengths = returns + jnp.where(done, 0.0, reward), lengths + ~done
+            return time + 1, environment, next_observation(observation, frame, ended), done | ended, returns, lengths
+
+        nobody, zeros = jnp.zeros(episodes, bool), jnp.zeros(episodes)
+        carry = (jnp.int32(0), environment, first_observation(frame), nobody, zeros, zeros)
+        *_, returns, lengths = lax.while_loop(unfinished, advance, carry)
+        sums = {"return": returns.sum(), "length": lengths.sum(), "count": jnp.float32(episodes)}
+        return psum(sums, axis_name)
+
+    def gradients(state: State, batch: Batch) -> PyTree:
+        key = step_key(state, axis_name)
+        if batch is None:  # the first update's, of a train step
+            keys = jax.random.split(key, vector_steps + config.updates_per_step)
+            state, key = state.replace(local=act(state, keys[:vector_steps])[0]), keys[vector_steps]
+            sample_key, key = jax.random.split(key) if config.noisy else (key, key)
+            batch, _ = remembered(state, sample_key)
+        return gradient(state, batch, key)[0]
+
+    return Workload(init, train_step, eval_step, gradients)
+
+
+def epsilon(config: Config, hyperparameters: Hyperparameters, steps: jax.Array) -> jax.Array:
+    """The share of random actions after so many environment steps: from start to end, in a line or geometrically."""
+    start, end = hyperparameters.epsilon_start, hyperparameters.epsilon_end
+    share = jnp.minimum(1.0, steps / hyperparameters.epsilon_steps)
+    if config.epsilon == "exponential":
+        return jnp.asarray(start * (end / start) ** share)
+    return jnp.asarray(start + (end - start) * share)
+
+
+def make_replay(config: Config, spec: EnvironmentSpec) -> Replay:
+    """The replay that a configuration asks for, in an environment."""
+    return Replay(
+        capacity=config.capacity,
+        num_envs=config.num_envs,
+        observation_shape=spec.observation_shape,
+        observation_dtype=spec.observation_dtype,
+        binary=config.storage == "bits" or (config.storage == "auto" and spec.binary),
+        num_actions=spec.num_actions,
+        n_step=config.n_step,
+        frame_stack=config.frame_stack,
+        truncation_spacing=config.truncation_spacing or spec.max_steps or 64,
+        prioritized=config.prioritized,
+    )
+
+
+def observation_shape(config: Config, spec: EnvironmentSpec) -> tuple[int, ...]:
+    """What the network sees: the environment's shape, its last axis (made where there are two) times `frame_stack`."""
+    shape = spec.observation_shape
+    if config.frame_stack == 1:
+        return shape
+    if len(shape) == 2:
+        shape = (*shape, 1)
+    return (*shape[:-1], shape[-1] * config.frame_stack)
+
+
+def make_policy(config: Config, env: Any, env_params: Any = None) -> Callable[[PyTree, jax.Array], jax.Array]:
+    """(params, observations [batch, ...]) -> greedy actions [batch] int32, as evaluation takes them."""
+    spec = make_environment_spec(env, env.default_params if env_params is None else env_params)
+    network = build(config, observation_shape(config, spec), spec.num_actions)
+
+    def policy(params: PyTree, observations: jax.Array) -> jax.Array:
+        outputs = cast(jax.Array, network.apply({"params": params}, observations))
+        return q_values(config, outputs).argmax(-1).astype(jnp.int32)
+
+    return policy
+
+
+def _scan(step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, xs: PyTree) -> tuple[Any, Any]:
+    """`lax.scan`, without a loop where there is one step: around the replay a loop costs copies on CPU."""
+    if len(jax.tree.leaves(xs)[0]) > 1:
+        return lax.scan(step, carry, xs)
+    carry, y = step(carry, jax.tree.map(lambda leaf: leaf[0], xs))
+    return carry, jax.tree.map(lambda leaf: leaf[None], y)
+
+
+def _check(config: Config, replay: Replay) -> None:
+    positive = ("total_steps", "num_envs", "train_every", "updates_per_step", "batch_size", "n_step", "frame_stack")
+    for name in (*positive, "epsilon_steps", "target_every", "evaluation_episodes"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 1")
+    for name in ("huber_delta", "munchausen", "truncation_spacing", "evaluation_steps", "priority_exponent"):
+        if getattr(config, name) < 0:
+            raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 0")
+    for name in ("discount", "epsilon_start", "epsilon_end", "target_rate", "importance_exponent"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise ValueError(f"{name} is {getattr(config, name)}; it must be between 0 and 1")
+    if config.epsilon == "exponential" and min(config.epsilon_start, config.epsilon_end) <= 0:
+        raise ValueError(f"epsilon_end is {config.epsilon_end}; an exponential schedule never reaches 0: try 0.01")
+    if config.munchausen and config.munchausen_temperature <= 0:
+        raise ValueError(f"munchausen_temperature is {config.munchausen_temperature}; it must be above 0")
+    if config.capacity < config.batch_size:
+        raise ValueError(
+            f"capacity is {config.capacity}, less than a batch of {config.batch_size}; raise the one or lower the other"
+        )
+    if config.train_every % config.num_envs:
+        raise ValueError(
+            f"train_every is {config.train_every}, which {config.num_envs} environments cannot take together;"
+            f" choose a multiple of {config.num_envs}"
+        )
+    # The first update comes after the environment steps of the first train step.
+    filled = config.warmup_steps + config.train_every - (config.n_step - 1) * config.num_envs
+    if filled < min(config.batch_size, replay.capacity):
+        raise ValueError(
+            f"learning_starts is {config.learning_starts}: too few transitions for a batch of {config.batch_size};"
+            f" choose {config.batch_size + config.n_step * config.num_envs} or more"
+        )
+    if config.total_steps <= config.warmup_steps:
+        raise ValueError(
+            f"total_steps is {config.total_steps}, all of them before learning_starts ({config.learning_starts});"
+            " raise the one or lower the other"
+        )

@@ -1,0 +1,108 @@
+"""A grid over hyperparameters, all of it in one program: what `jaxai sweep` runs."""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from jaxai.dqn.experiment import Experiment
+from jaxai.runtime import pictures
+from jaxai.runtime.loop import Outcome
+from jaxai.runtime.run_folder import RunFolder
+
+BEST = 10
+"""Settings that the table on the terminal shows; sweep.json has all."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The values to try; every combination is trained. What is left empty stays as the preset has it."""
+
+    learning_rate: tuple[float, ...] = ()  # of the optimizer
+    discount: tuple[float, ...] = ()  # gamma
+    epsilon_start: tuple[float, ...] = ()  # share of random actions at first
+    epsilon_end: tuple[float, ...] = ()  # share of random actions in the end
+    epsilon_steps: tuple[float, ...] = ()  # environment steps over which it falls
+    target_rate: tuple[float, ...] = ()  # share of the way that the target goes to the network
+    priority_exponent: tuple[float, ...] = ()  # alpha of prioritized replay
+    importance_exponent: tuple[float, ...] = ()  # beta of prioritized replay at first
+
+    def swept(self) -> dict[str, tuple[float, ...]]:
+        """The fields that have values."""
+        return {name: values for name, values in dataclasses.asdict(self).items() if values}
+
+
+@dataclass(frozen=True)
+class Sweep(Experiment):
+    """An experiment, and the grid around it."""
+
+    grid: Grid = Grid()
+
+    @property
+    def settings(self) -> list[dict[str, float]]:
+        """Every combination of the grid's values."""
+        swept = self.grid.swept()
+        return [dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())]
+
+    def check(self) -> None:
+        """Raises ValueError for an empty grid, or a value that a preset could not have either."""
+        swept = self.grid.swept()
+        if not swept:
+            names = ", ".join(f"--grid.{field.name.replace('_', '-')}" for field in dataclasses.fields(Grid))
+            raise ValueError(f"a sweep needs values to try, as --grid.learning-rate 1e-4 1e-3; one or more of {names}")
+        unused = {"priority_exponent", "importance_exponent"} & swept.keys()
+        if unused and not self.workload.prioritized:
+            raise ValueError(f"{min(unused)} says nothing without prioritized replay; add --prioritized")
+        super().check()
+        for setting in self.settings:
+            rate = setting.pop("learning_rate", self.workload.optimizer.learning_rate)
+            changes: dict[str, Any] = dict(setting)
+            changes["optimizer"] = dataclasses.replace(self.workload.optimizer, learning_rate=rate)
+            config = dataclasses.replace(self.workload, **changes)
+            dataclasses.replace(self, workload=config).check_workload()
+
+    def draw(self, outcome: Outcome, folder: RunFolder, console: Console | None) -> None:
+        """The table of the settings, best first, in `sweep.json`, on the terminal and as a picture."""
+        swept, seeds = self.grid.swept(), self.run.seeds
+        scores = np.array([np.nan if score is None else score for score in outcome.result["return_per_seed"]])
+        scores = scores.reshape(-1, seeds)
+        rows = ranking(self.settings, scores)
+        folder.write_json("sweep.json", rows)
+        if console:
+            console.print(_table(rows, list(swept)))
+        if pictures.available():
+            folder.pictures.mkdir(exist_ok=True)
+            grid = scores.reshape(*(len(values) for values in swept.values()), seeds)
+            pictures.grid_search(swept, grid, folder.pictures / "sweep.png", score="mean return")
+            caption = f"Mean return of the last evaluation over the grid, {seeds} seed{'s' * (seeds > 1)} a setting"
+            folder.write_json("pictures/captions.json", {"sweep.png": caption})
+
+
+def ranking(settings: Sequence[Mapping[str, float]], scores: np.ndarray) -> list[dict[str, Any]]:
+    """The settings with their scores [settings, seeds], best mean first; one with a diverged seed comes last."""
+    rows: list[dict[str, Any]] = []
+    for setting, row in zip(settings, scores, strict=True):
+        finite = row[np.isfinite(row)]
+        rows.append(
+            {
+                **setting,
+                "return_mean": float(finite.mean()) if len(finite) else None,
+                "return_std": float(finite.std(ddof=1)) if len(finite) > 1 else None,
+                "return_per_seed": [float(score) if np.isfinite(score) else None for score in row],
+                "diverged": int(len(row) - len(finite)),
+            }
+        )
+    return sorted(rows, key=lambda row: (row["diverged"], -(row["return_mean"] or 0.0)))
+
+
+def _table(rows: Sequence[Mapping[str, Any]], swept: Sequence[str]) -> Table:
+    table = Table(*swept, "return", "std", "diverged", title=f"The best {min(BEST, len(rows))} of {len(rows)} settings")
+    for row in rows[:BEST]:
+        figures = ("none" if row[name] is None else f"{row[name]:.2f}" for name in ("return_mean", "return_std"))
+        table.add_row(*(f"{row[name]:g}" for name in swept), *figures, f"{row['diverged']}")
+    return table

@@ -1,0 +1,75 @@
+"""Many trainings in one program: a workload vmapped over seeds, and over hyperparameters that are leaves of its state.
+
+Members share nothing, so devices share the members: each trains its part, and nothing crosses between them.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from jaxai.core import Batch, Key, Metrics, PyTree, State, Workload
+
+# The step is the same for all, and stays a scalar: what happens at some steps only is then skipped at the others.
+AXES: PyTree = State(None, 0, 0, 0, extra=0, local=0)  # type: ignore[arg-type]  # axes, not arrays
+
+
+def make(
+    workload: Workload,
+    seeds: Sequence[int],
+    prepare: Callable[[State], State] = lambda members: members,
+    tolerant: bool = False,
+) -> Workload:
+    """A workload that trains a member for each seed, each as it would train alone.
+
+    The members' states are stacked in `local`, on a leading axis that divides by the device count; metrics and
+    evaluation sums are arrays [members], on each device those of its own.
+
+    Args:
+      workload: of one member, made without an axis name.
+      seeds: member i begins from `jax.random.key(seeds[i])`.
+      prepare: stacked states of all members before the first step -> the same, with hyperparameters set.
+      tolerant: a member whose metrics are not finite is told as `diverged` (0 or 1) and stops no other; else its
+        metrics go out as they are.
+    """
+
+    def init(key: Key) -> State:
+        members = jax.vmap(workload.init, out_axes=AXES)(jax.vmap(jax.random.key)(jnp.array(seeds, jnp.uint32)))
+        return State(members.step, params={}, opt_state={}, key=key, local=prepare(members).replace(step=None))
+
+    def train_step(state: State, batch: Batch) -> tuple[State, Metrics]:
+        step = jax.vmap(lambda member: workload.train_step(member, batch), in_axes=(AXES,), out_axes=(AXES, 0))
+        members, metrics = step(members_of(state))
+        if tolerant:
+            finite = jnp.stack([jnp.isfinite(value) for value in metrics.values()]).all(0)
+            metrics = {name: jnp.where(finite, value, 0) for name, value in metrics.items()}
+            metrics["diverged"] = 1.0 - finite
+        return state.replace(step=members.step, local=members.replace(step=None)), metrics
+
+    def eval_step(state: State, batch: Batch) -> Metrics:
+        assert workload.eval_step is not None
+        evaluate = workload.eval_step
+        members = members_of(state)
+        sums = jax.vmap(lambda member: evaluate(member, batch), in_axes=(AXES,))(members)
+        # A network of NaN still acts, and its return would look like one.
+        finite = jax.vmap(_all_finite)(members.params)
+        return {name: jnp.where(finite, value, jnp.nan) for name, value in sums.items()}
+
+    return Workload(init, train_step, eval_step if workload.eval_step else None)
+
+
+def members_of(state: State) -> State:
+    """The stacked states of the members: every leaf but `step` has them as its leading axis."""
+    members: State = state.local.replace(step=state.step)
+    return members
+
+
+def member_of(state: State, index: int) -> State:
+    """The state of one member, as it would be after training alone."""
+    members = members_of(state)
+    alone: State = jax.tree.map(lambda leaf: leaf[index], members.replace(step=None)).replace(step=members.step)
+    return alone
+
+
+def _all_finite(tree: PyTree) -> jax.Array:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
