@@ -18,7 +18,7 @@ config = Experiment(
         epsilon_steps=100_000,
         epsilon_end=0.05,
         target_every=1_000,
-        optimizer=Optimizer(learning_rate=2.5e-4),
+        optimizer=Optimizer(learning_rate=3e-4),
     ),
     env=Environment("Breakout-MinAtar", sticky_actions=0.1),
     run=Run(workdir="runs/breakout_dqn", mode="shard_map"),

@@ -53,15 +53,22 @@ class Experiment:
         return [*range(self.run.seed, self.run.seed + self.run.seeds)] * len(self.settings)
 
     @property
+    def alone(self) -> bool:
+        """Whether it is one training as the preset has it, whose state is not stacked with others."""
+        return len(self.seeds) == 1 and not self.settings[0]
+
+    @property
     def cpu_devices(self) -> int:
         """CPU devices that train fastest: several trainings share the cores, each on one; a single one has them all."""
-        members = len(self.seeds)
-        return max(count for count in range(1, chips.usable_cores() + 1) if members % count == 0 and count <= members)
+        members = max(1, len(self.seeds))
+        return max(count for count in range(1, chips.usable_cores() + 1) if members % count == 0)
 
     def check(self) -> None:
         """Raises ValueError, in one line and before anything compiles, for what cannot be trained."""
         if self.run.seeds < 1:
             raise ValueError(f"seeds is {self.run.seeds}; it must be at least 1")
+        if not 0 <= self.run.seed <= 2**32 - self.run.seeds:
+            raise ValueError(f"seed is {self.run.seed}; it must be at least 0 and fit 32 bits")
         self.check_workload()
         steps = self.workload.train_steps
         if self.run.evaluate_every > steps:
@@ -93,7 +100,7 @@ class Experiment:
             score="evaluation_return",
             unit="env_steps",
             steps_per_call=STEPS_PER_CALL,
-            shares=alone if members == 1 else {"trainings of one program:": members},
+            shares=alone if self.alone else {"trainings of one program:": members},
             position=lambda step: {"env_steps": config.warmup_steps + step * config.train_every},
             describe=_describe,
             describe_evaluation=_describe_evaluation,
@@ -104,8 +111,10 @@ class Experiment:
     def make(self, axis_name: str | None = None) -> Workload:
         """The workload: one learner, or all seeds and settings in one program."""
         env, env_params = make_environment(self.env)
-        if len(self.seeds) == 1:
-            return dqn.make(self.workload, env, env_params, axis_name)
+        if self.alone:
+            # Without an axis on one device: a seed then draws the numbers that it draws beside other seeds.
+            several = axis_name is not None and parallel.make_mesh(self.run.devices).size > 1
+            return dqn.make(self.workload, env, env_params, axis_name if several else None)
         alone = dqn.make(self.workload, env, env_params)
         return population.make(alone, self.seeds, self._with_settings, tolerant=len(self.settings) > 1)
 
@@ -154,7 +163,7 @@ class Experiment:
 
     def member(self, state: State, index: int) -> State:
         """The state of one training of the run."""
-        return state if len(self.seeds) == 1 else population.member_of(state, index)
+        return state if self.alone else population.member_of(state, index)
 
     def play(self, path: Path, which: Which = "best", seed: int = 0, member: int | None = None) -> dict[str, Any]:
         """Renders a greedy episode of a trained agent to a GIF.
@@ -268,7 +277,7 @@ def _describe_evaluation(metrics: Mapping[str, np.ndarray]) -> dict[str, Any]:
             "evaluation_return_low": float(low),
             "evaluation_return_high": float(high),
         }
-    values["evaluation_return_per_seed"] = returns.tolist()
+    values["evaluation_return_per_seed"] = [score if np.isfinite(score) else None for score in returns.tolist()]
     return values | {"evaluation_length": float(np.nanmean(lengths)) if len(finite) else None}
 
 

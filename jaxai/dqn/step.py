@@ -432,16 +432,23 @@ def _check(config: Config, replay: Replay) -> None:
     for name in (*positive, "epsilon_steps", "target_every", "evaluation_episodes"):
         if getattr(config, name) < 1:
             raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 1")
-    for name in ("huber_delta", "munchausen", "truncation_spacing", "evaluation_steps", "priority_exponent"):
+    zero_or_more = ("learning_starts", "huber_delta", "munchausen", "truncation_spacing", "evaluation_steps")
+    for name in (*zero_or_more, "priority_exponent"):
         if getattr(config, name) < 0:
             raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 0")
     for name in ("discount", "epsilon_start", "epsilon_end", "target_rate", "importance_exponent"):
         if not 0 <= getattr(config, name) <= 1:
             raise ValueError(f"{name} is {getattr(config, name)}; it must be between 0 and 1")
-    if config.epsilon == "exponential" and min(config.epsilon_start, config.epsilon_end) <= 0:
-        raise ValueError(f"epsilon_end is {config.epsilon_end}; an exponential schedule never reaches 0: try 0.01")
+    for name, kinds in (("epsilon", ("linear", "exponential")), ("storage", ("auto", "bits", "dtype"))):
+        if getattr(config, name) not in kinds:
+            raise ValueError(f"{name} is {getattr(config, name)!r}; it must be one of {', '.join(kinds)}")
+    for name in ("epsilon_start", "epsilon_end"):
+        if config.epsilon == "exponential" and getattr(config, name) <= 0:
+            raise ValueError(f"{name} is {getattr(config, name)}; an exponential schedule never reaches 0: try 0.01")
     if config.munchausen and config.munchausen_temperature <= 0:
         raise ValueError(f"munchausen_temperature is {config.munchausen_temperature}; it must be above 0")
+    if config.munchausen and config.munchausen_minimum > 0:
+        raise ValueError(f"munchausen_minimum is {config.munchausen_minimum}; it must be at most 0")
     if config.capacity < config.batch_size:
         raise ValueError(
             f"capacity is {config.capacity}, less than a batch of {config.batch_size}; raise the one or lower the other"

@@ -111,7 +111,8 @@ def fit(training: Training, config: Any, console: Console | None = None) -> Outc
         if first_step:
             console.print(f"going on at step {first_step} of {training.steps}", highlight=False)
         else:
-            console.print(progress.summary(training.parameters(state), flops_per_example, training.unit))
+            parameters = training.parameters(parallel.gather_state(state, run.mode))
+            console.print(progress.summary(parameters, flops_per_example, training.unit))
         feed = make_feed(training.data, training.batch_size, run, mesh, schedule, first_step)
         with feed, progress.Display(console, first_step, training.steps) as display:
             recorder.display = display

@@ -1,0 +1,25 @@
+"""Deep Q-learning on Acrobot.
+
+Command:  jaxai train configs/acrobot_dqn.py --seeds 10
+"""
+
+from jaxai.dqn import Config, Environment, Optimizer
+from jaxai.dqn.experiment import Experiment
+from jaxai.runtime.config import Run
+
+config = Experiment(
+    workload=Config(
+        total_steps=300_000,
+        double=True,
+        learning_starts=5_000,
+        batch_size=128,
+        capacity=50_000,
+        epsilon_steps=50_000,
+        epsilon_end=0.02,
+        target_every=1_000,
+        huber_delta=0.0,
+        optimizer=Optimizer(learning_rate=1e-3, schedule="linear"),
+    ),
+    env=Environment("Acrobot-v1"),
+    run=Run(workdir="runs/acrobot_dqn", mode="shard_map"),
+)

@@ -1,0 +1,23 @@
+"""Deep Q-learning on Catch of bsuite.
+
+Command:  jaxai train configs/catch_dqn.py --seeds 10
+"""
+
+from jaxai.dqn import Config, Environment, Optimizer
+from jaxai.dqn.experiment import Experiment
+from jaxai.runtime.config import Run
+
+config = Experiment(
+    workload=Config(
+        total_steps=50_000,
+        torso="mlp",
+        learning_starts=1_000,
+        batch_size=128,
+        capacity=20_000,
+        epsilon_steps=10_000,
+        target_every=500,
+        optimizer=Optimizer(learning_rate=1e-3),
+    ),
+    env=Environment("Catch-bsuite"),
+    run=Run(workdir="runs/catch_dqn", mode="shard_map"),
+)

@@ -1,0 +1,26 @@
+"""Deep Q-learning on MountainCar, whose reward comes only at the top.
+
+Command:  jaxai train configs/mountain_car_dqn.py --seeds 10
+"""
+
+from jaxai.dqn import Config, Environment, Optimizer
+from jaxai.dqn.experiment import Experiment
+from jaxai.runtime.config import Run
+
+config = Experiment(
+    workload=Config(
+        total_steps=500_000,
+        hidden=(256, 256),
+        learning_starts=10_000,
+        batch_size=128,
+        capacity=100_000,
+        epsilon_steps=100_000,
+        epsilon_end=0.05,
+        target_every=2_000,
+        n_step=3,
+        huber_delta=0.0,
+        optimizer=Optimizer(learning_rate=1e-3, schedule="linear"),
+    ),
+    env=Environment("MountainCar-v0"),
+    run=Run(workdir="runs/mountain_car_dqn", mode="shard_map"),
+)
