@@ -17,7 +17,11 @@ from rich.table import Table
 
 from benchmarks import records
 
-MEASURES = {"examples_per_second_per_chip": True, "seconds_to_first_step": False}
+MEASURES = {
+    "examples_per_second_per_chip": True,
+    "env_steps_per_second_per_chip": True,
+    "seconds_to_first_step": False,
+}
 """Field that a record is judged by -> whether more is better."""
 
 

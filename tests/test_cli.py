@@ -16,6 +16,7 @@ import pytest
 
 from jaxai import cli
 from jaxai.cnn.experiment import Experiment
+from jaxai.dqn import experiment as dqn
 from jaxai.runtime import seeds
 from jaxai.runtime.config import load_preset
 
@@ -223,14 +224,14 @@ def test_unknown_preset_is_looked_for_in_configs(jaxai, monkeypatch):
     assert "configs/mnist_cnn.py" in one_line(err)
 
 
-@pytest.mark.parametrize("arguments", [["train"], ["train", "--epochs", "3"], ["trian", "x"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [["train"], ["train", "--epochs", "3"], ["sweep"], ["trian", "x"]], ids=" ".join)
 def test_wrong_command_ends_with_2_and_one_line(jaxai, arguments):
     code, _, err = jaxai(*arguments)
     assert code == 2
-    assert "train" in one_line(err)
+    assert re.search("train|preset", one_line(err))
 
 
-@pytest.mark.parametrize("command", ["evaluate", "replay", "report"])
+@pytest.mark.parametrize("command", ["evaluate", "play", "replay", "report"])
 def test_folder_without_a_run_is_told_in_one_line(jaxai, tmp_path, command):
     code, _, err = jaxai(command, tmp_path / "nothing")
     assert code == 2
@@ -263,7 +264,7 @@ def test_no_command_and_help_print_the_commands(jaxai):
     for arguments, expected in (([], 2), (["--help"], 0)):
         code, out, _ = jaxai(*arguments)
         assert code == expected
-        for command in ("train", "evaluate", "report", "replay"):
+        for command in ("train", "sweep", "evaluate", "play", "report", "replay"):
             assert f"\n  {command} " in out
 
 
@@ -319,7 +320,7 @@ def test_help_explains_every_field_with_its_comment(jaxai, preset):
 @pytest.mark.parametrize("path", sorted(CHECKOUT.glob("configs/*.py")), ids=lambda path: path.stem)
 def test_every_preset_states_itself_and_takes_options(jaxai, path):
     config, description = load_preset(str(path))
-    assert isinstance(config, Experiment)
+    assert isinstance(config, Experiment | dqn.Experiment)
     assert description.strip()
     code, out, _ = jaxai("train", path, "--help")
     assert code == 0

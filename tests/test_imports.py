@@ -22,7 +22,10 @@ HEAVY = {
 }
 """Packages that an import may not load unless the package it stands on loads them already."""
 
-RUNTIME = {"jaxai.runtime", "jaxai.data", "jaxai.cli", "jaxai.cnn.experiment"}
+RUNTIME = {
+    *("jaxai.runtime", "jaxai.data", "jaxai.cli"),
+    *("jaxai.cnn.experiment", "jaxai.dqn.experiment", "jaxai.dqn.sweep", "jaxai.dqn.play"),
+}
 
 
 def loaded_by(statement, first="pass"):
@@ -60,7 +63,9 @@ def test_importing_jaxai_loads_nothing_but_itself():
     assert not started
 
 
-@pytest.mark.parametrize("statement", ["from jaxai import cnn", "import jaxai.core, jaxai.ops"])
+@pytest.mark.parametrize(
+    "statement", ["from jaxai import cnn", "from jaxai import dqn, population", "import jaxai.core, jaxai.ops"]
+)
 def test_importing_a_workload_loads_only_its_pure_files_and_starts_no_backend(statement):
     packages, modules, started = loaded_by(statement, first="import jax, flax, flax.linen, optax, optax.contrib, chex")
     assert not packages & HEAVY
@@ -76,7 +81,8 @@ def test_importing_the_command_line_starts_no_backend_and_no_heavy_library():
     assert not started
 
 
-def test_importing_an_experiment_starts_no_backend_and_draws_nothing():
-    packages, _, started = loaded_by("import jaxai.cnn.experiment", first="import orbax.checkpoint")
+@pytest.mark.parametrize("module", ["jaxai.cnn.experiment", "jaxai.dqn.experiment", "jaxai.dqn.sweep"])
+def test_importing_an_experiment_starts_no_backend_and_draws_nothing(module):
+    packages, _, started = loaded_by(f"import {module}", first="import orbax.checkpoint")
     assert not packages & (HEAVY - {"rich", "tyro"})
     assert not started

@@ -7,7 +7,7 @@ All take observations `[batch, *observation_shape]`, uint8 scaled by 1/255, and 
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import jax
 import jax.numpy as jnp
@@ -67,15 +67,29 @@ def convolution(
 def factorised_noise(key: jax.Array, batch: int, size: int) -> jax.Array:
     """[batch, size] float32 draws of `f(e) = sign(e) sqrt(|e|)`, `e` standard normal (Fortunato et al. 2018)."""
     noise = jax.random.normal(key, (batch, size))
-    return jnp.sign(noise) * jnp.sqrt(jnp.abs(noise))
+    return _computed_once(jnp.sign(noise) * jnp.sqrt(jnp.abs(noise)))
+
+
+def _computed_once(x: jax.Array) -> jax.Array:
+    """The same values, which XLA on CPU does not compute anew for every element that they are broadcast to.
+
+    It fuses cheap producers into their consumers, and takes the inverse error function of a normal draw for cheap; a
+    product, here with the identity, it does not fuse.
+    """
+
+    def product(x: jax.Array) -> jax.Array:
+        padded = jnp.pad(x, ((0, 0), (0, -x.shape[1] % 8))).reshape(-1, 8)
+        return jnp.dot(padded, jnp.eye(8), precision=lax.Precision.HIGHEST).reshape(len(x), -1)[:, : x.shape[1]]
+
+    return cast(jax.Array, lax.platform_dependent(x, cpu=product, default=lambda x: x))
 
 
 class NoisyDense(nn.Module):
     """Dense layer whose weights have learned, factorised Gaussian noise (Fortunato et al. 2018, arXiv:1706.10295).
 
-    `y = x (W + S * f(e_in) f(e_out)^T) + b + s * f(e_out)` with `f(e) = sign(e) sqrt(|e|)`. Every example has noise of
-    its own without weights of its own: `x` times the noisy part is `((x * f(e_in)) S) * f(e_out)`, one more matmul.
-    Without a "noise" generator the weights are their mean.
+    `y = x (W + S * f(e_in) f(e_out)^T) + b + s * f(e_out)` with `f(e) = sign(e) sqrt(|e|)`. Examples can have noise of
+    their own without weights of their own: `x` times the noisy part is `((x * f(e_in)) S) * f(e_out)`, one more
+    matmul, which noise that all examples share does not need. Without a "noise" generator the weights are their mean.
     """
 
     features: int
@@ -84,7 +98,7 @@ class NoisyDense(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, noise: jax.Array | None = None) -> jax.Array:
-        """[batch, inputs] -> [batch, features] of `dtype`; `noise` [batch, inputs + features] where drawn before."""
+        """[batch, inputs] -> [batch, features]; `noise` [batch or 1, inputs + features] where drawn before."""
         bound = x.shape[-1] ** -0.5
 
         def uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -97,14 +111,15 @@ class NoisyDense(nn.Module):
         kernel_sigma = self.param("kernel_sigma", constant, shape).astype(self.dtype)
         bias_sigma = self.param("bias_sigma", constant, shape[1:]).astype(self.dtype)
         x = x.astype(self.dtype)
-        y = x @ kernel + bias
         if noise is None and not self.has_rng("noise"):
-            return y
+            return x @ kernel + bias
         if noise is None:
             noise = factorised_noise(self.make_rng("noise"), len(x), sum(shape))
         noise = noise.astype(self.dtype)
         noise_in, noise_out = noise[:, : shape[0]], noise[:, shape[0] :]
-        return y + ((x * noise_in) @ kernel_sigma + bias_sigma) * noise_out
+        if len(noise) == 1:
+            return x @ (kernel + kernel_sigma * noise_in.T * noise_out) + bias + bias_sigma * noise_out[0]
+        return x @ kernel + bias + ((x * noise_in) @ kernel_sigma + bias_sigma) * noise_out
 
 
 class QNetwork(nn.Module):
@@ -114,6 +129,7 @@ class QNetwork(nn.Module):
       the advantages `a`, and `q = v + a - mean(a)`, atom by atom where there is a distribution.
     - `noisy`: every dense layer but the one that reads the observation, as in Rainbow (Hessel et al. 2018,
       arXiv:1710.02298), where convolutions read it: an MLP's first layer has no noise.
+    - `shared_noise`: one draw for the whole batch, as a learner takes; else one for each example, as actors do.
     - `layer_norm` is applied before each activation, over a convolution's channels or a dense layer's units.
     - The output layers compute in float32 whatever `dtype`: TD errors are small differences of large values.
     """
@@ -126,6 +142,7 @@ class QNetwork(nn.Module):
     dueling: bool = False
     noisy: bool = False
     noisy_sigma: float = 0.5
+    shared_noise: bool = False
     atoms: int = 0  # 0: one value for each action
     dtype: Any = jnp.float32
 
@@ -191,7 +208,7 @@ class QNetwork(nn.Module):
         if self.torso == "mlp":  # less those that read the observation
             layers = layers[1:] if shared else layers[1::2]
         sizes = [inputs + features for inputs, features in layers]
-        noise = factorised_noise(self.make_rng("noise"), len(x), sum(sizes))
+        noise = factorised_noise(self.make_rng("noise"), 1 if self.shared_noise else len(x), sum(sizes))
         return iter(jnp.split(noise, list(itertools.accumulate(sizes))[:-1], axis=1))
 
 

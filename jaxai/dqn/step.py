@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 import jax
 import jax.numpy as jnp
 import optax
+from flax import linen as nn
 from flax import struct
 from jax import lax
 
@@ -109,9 +110,9 @@ class Worker(struct.PyTreeNode):
 def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None = None) -> Workload:
     """The pure functions of a deep Q-learner whose environments, replay and learner all live on the device.
 
-    `init` fills the replay with `learning_starts` random steps. `train_step(state, None)` then takes `train_every`
-    environment steps, epsilon-greedily, writes them to the replay, and learns `updates_per_step` times from what it
-    draws. `train_step(state, batch)` only learns, from a batch that is handed in: `{"observation" [batch, ...],
+    `init` fills the replay with `learning_starts` random steps. `train_step(state, None)` then learns `updates_per_step`
+    times from what it draws, takes `train_every` environment steps, epsilon-greedily, and writes them to the replay.
+    `train_step(state, batch)` only learns, from a batch that is handed in: `{"observation" [batch, ...],
     "action" [batch] int32, "reward" [batch] float32 (of n steps), "discount" [batch] float32 (gamma^n, 0 after
     termination), "next_observation" [batch, ...]}`, and optional `"weight"` [batch]. `state.step` counts train steps.
 
@@ -138,20 +139,23 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
     _check(config, replay)
     shape = observation_shape(config, spec)
     network = build(config, shape, spec.num_actions)
+    # Noise of an update is one draw for its batch (Fortunato et al. 2018, section 3.1); every actor has its own.
+    learner = network.clone(shared_noise=True)
     optimizer = config.optimizer
     if not optimizer.decay_steps:
         optimizer = dataclasses.replace(optimizer, decay_steps=config.train_steps * config.updates_per_step)
+    first_optimizer = optimizers.make(optimizer)  # its errors come before anything compiles
     vector_steps = config.train_every // config.num_envs
     warmup = config.warmup_steps // config.num_envs
     reset = jax.vmap(env.reset, in_axes=(0, None))
     step_all = jax.vmap(env.step, in_axes=(0, 0, 0, None))
 
-    def outputs(params: PyTree, observation: jax.Array, key: Key | None) -> jax.Array:
+    def outputs(params: PyTree, observation: jax.Array, key: Key | None, network: nn.Module = learner) -> jax.Array:
         rngs = {"noise": key} if config.noisy and key is not None else None
         return cast(jax.Array, network.apply({"params": params}, observation, rngs=rngs))
 
-    def values(params: PyTree, observation: jax.Array, key: Key | None = None) -> jax.Array:
-        return q_values(config, outputs(params, observation, key))
+    def greedy(params: PyTree, observation: jax.Array, key: Key | None = None) -> jax.Array:
+        return q_values(config, outputs(params, observation, key, network)).argmax(-1)
 
     def first_observation(frame: jax.Array) -> jax.Array:
         """[environments, ...] of a new episode, as the network sees it: no frame came before."""
@@ -166,9 +170,16 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
         old = jnp.where(ended.reshape(-1, *[1] * (new.ndim - 1)), jnp.zeros((), new.dtype), observation)
         return jnp.concatenate([old[..., channels:], new[..., -channels:]], -1)
 
-    def play(worker: Worker, time: jax.Array, action: jax.Array, keys: Key) -> tuple[Worker, Metrics]:
-        """One step of all environments, remembered; and the sums over the episodes that it ended."""
+    def play(worker: Worker, time: jax.Array, action: jax.Array, keys: Key, learned: Any) -> tuple[Worker, Metrics]:
+        """One step of all environments, remembered; and the sums over the episodes that it ended.
+
+        Args:
+          learned: any bool that is known once the replay has been read.
+        """
         frame, environment, reward, terminated, truncated, info = step_all(keys, worker.environment, action, env_params)
+        # The reward itself, but not before `learned`: what is written depends on all that was read, and so XLA writes
+        # the replay in place. Actions, and what follows from them, wait for the parameters anyway.
+        reward = jnp.minimum(reward, reward + learned)
         ended = terminated | truncated
         returns, lengths = worker.episode_return + reward, worker.episode_length + 1
         memory = replay.add(
@@ -202,14 +213,14 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
         def play_at_random(time: jax.Array, worker: Worker) -> Worker:
             action_key, env_key = jax.random.split(jax.random.fold_in(play_key, time))
             action = jax.random.randint(action_key, (config.num_envs,), 0, spec.num_actions)
-            return play(worker, time, action, jax.random.split(env_key, config.num_envs))[0]
+            return play(worker, time, action, jax.random.split(env_key, config.num_envs), False)[0]
 
         worker = lax.fori_loop(0, warmup, play_at_random, worker)
         params = network.init({"params": params_key}, jnp.zeros((1, *shape), spec.observation_dtype))["params"]
         extra = {"target": jax.tree.map(jnp.copy, params), "hyperparameters": Hyperparameters.of(config)}
-        return State(jnp.int32(0), params, optimizers.make(optimizer).init(params), key, extra=extra, local=worker)
+        return State(jnp.int32(0), params, first_optimizer.init(params), key, extra=extra, local=worker)
 
-    def act(state: State, keys: Key) -> tuple[Worker, Metrics]:
+    def act(state: State, keys: Key, learned: jax.Array) -> tuple[Worker, Metrics]:
         """The environment steps of a train step, with a key for each."""
         first = warmup + state.step * vector_steps
 
@@ -218,11 +229,11 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
             environments = len(worker.episode_return)
             # One split for all: on CPU a small random draw costs as much as a layer of a small network.
             keys = jax.random.split(key, environments + 2)
-            greedy = values(state.params, worker.observation, keys[0]).argmax(-1)
+            best = greedy(state.params, worker.observation, keys[0])
             chance, choice = jax.random.uniform(keys[1], (2, environments))
             explore = chance < epsilon(config, state.extra["hyperparameters"], (first + i) * config.num_envs)
-            action = jnp.where(explore, (choice * spec.num_actions).astype(greedy.dtype), greedy)
-            worker, ended = play(worker, first + i, action, keys[2:])
+            action = jnp.where(explore, (choice * spec.num_actions).astype(best.dtype), best)
+            worker, ended = play(worker, first + i, action, keys[2:], learned)
             return (worker, jax.tree.map(jnp.add, sums, ended)), None
 
         sums = {name: jnp.float32(0) for name in ("episodes", "return_sum", "length_sum")}
@@ -234,12 +245,14 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
         target = state.extra["target"]
         following = outputs(target, batch["next_observation"], keys[0])
         valued = q_values(config, following)
-        chooser = values(state.params, batch["next_observation"], keys[1]) if config.double else valued
+        chooser = valued
+        if config.double:
+            chooser = q_values(config, outputs(state.params, batch["next_observation"], keys[1]))
         reward = batch["reward"]
         if config.munchausen:
             temperature = config.munchausen_temperature
             policy, bonus = jax.vmap(losses.soft_policy, in_axes=(0, None))(chooser, temperature)
-            before = values(target, batch["observation"], keys[2])
+            before = q_values(config, outputs(target, batch["observation"], keys[2]))
             reward += jax.vmap(losses.munchausen_bonus, in_axes=(0, 0, None, None, None))(
                 before, batch["action"], temperature, config.munchausen, config.munchausen_minimum
             )
@@ -285,9 +298,10 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
     def remembered(state: State, key: Key) -> tuple[Any, Any]:
         """A batch from the replay, with the weights that undo the bias of its priorities; and where it lies."""
         hyperparameters = state.extra["hyperparameters"]
-        # After the environment steps of this train step.
-        time = warmup + (state.step + 1) * vector_steps
+        time = warmup + state.step * vector_steps
         devices = 1 if axis_name is None else lax.axis_size(axis_name)
+        if config.batch_size % devices:
+            raise ValueError(f"batch_size is {config.batch_size}; it must be a multiple of the {devices} devices")
         sample = replay.sample(state.local.memory, key, time, config.batch_size // devices, hyperparameters.discount)
         if not config.prioritized:
             return sample.batch, sample
@@ -315,10 +329,10 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
         if batch is not None:
             state, _, metrics = learn(state, batch, key)
         else:
-            keys = jax.random.split(key, vector_steps + config.updates_per_step)
-            worker, episodes = act(state, keys[:vector_steps])
+            keys = jax.random.split(key, config.updates_per_step + vector_steps)
+            state, metrics = _scan(remember_and_learn, state, keys[: config.updates_per_step])
+            worker, episodes = act(state, keys[config.updates_per_step :], metrics["loss"][-1] >= 0)
             state = state.replace(local=worker)
-            state, metrics = _scan(remember_and_learn, state, keys[vector_steps:])
             metrics = jax.tree.map(jnp.mean, metrics) | psum(episodes, axis_name)
         steps = config.warmup_steps + (state.step + 1) * config.train_every
         rate = state.extra["hyperparameters"].target_rate
@@ -346,7 +360,7 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
 
         def advance(carry: Any) -> Any:
             time, environment, observation, done, returns, lengths = carry
-            action = values(state.params, observation).argmax(-1)
+            action = greedy(state.params, observation)
             keys = jax.random.split(jax.random.fold_in(step_key, time), episodes)
             frame, environment, reward, terminated, truncated, _ = step_all(keys, environment, action, env_params)
             ended = terminated | truncated
@@ -362,9 +376,8 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
 
     def gradients(state: State, batch: Batch) -> PyTree:
         key = step_key(state, axis_name)
-        if batch is None:  # the first update's, of a train step
-            keys = jax.random.split(key, vector_steps + config.updates_per_step)
-            state, key = state.replace(local=act(state, keys[:vector_steps])[0]), keys[vector_steps]
+        if batch is None:  # of the step's first update
+            key = jax.random.split(key, config.updates_per_step + vector_steps)[0]
             sample_key, key = jax.random.split(key) if config.noisy else (key, key)
             batch, _ = remembered(state, sample_key)
         return gradient(state, batch, key)[0]
@@ -458,8 +471,7 @@ def _check(config: Config, replay: Replay) -> None:
             f"train_every is {config.train_every}, which {config.num_envs} environments cannot take together;"
             f" choose a multiple of {config.num_envs}"
         )
-    # The first update comes after the environment steps of the first train step.
-    filled = config.warmup_steps + config.train_every - (config.n_step - 1) * config.num_envs
+    filled = config.warmup_steps - (config.n_step - 1) * config.num_envs
     if filled < min(config.batch_size, replay.capacity):
         raise ValueError(
             f"learning_starts is {config.learning_starts}: too few transitions for a batch of {config.batch_size};"

@@ -14,6 +14,7 @@ from jaxai.core import PyTree
 
 SHOWN = ("loss", "accuracy", "return")
 """The metrics of a call that a person sees."""
+OVER_SEEDS = ("_iqm", "_low", "_high")
 PLAIN_SECONDS = 5.0
 """Least time between two plain lines of training."""
 
@@ -66,7 +67,9 @@ class Display:
 
     def evaluation(self, step: int, metrics: Mapping[str, Any]) -> None:
         """One evaluation's metrics."""
-        shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if isinstance(value, float))
+        single = {name: value for name, value in metrics.items() if isinstance(value, float)}
+        # The statistics over seeds of a figure are for the report.
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in single.items() if not name.endswith(OVER_SEEDS))
         self.say(f"step {step}/{self._steps}  {shown}")
 
 
@@ -101,7 +104,7 @@ def results(values: Mapping[str, Any], title: str = "Finished") -> Table:
     table = Table("result", "value", title=title)
     for name, value in values.items():
         if isinstance(value, float):
-            table.add_row(name, f"{value:.4f}" if abs(value) < 100 else f"{value:,.0f}")
+            table.add_row(name, f"{value:.4f}" if abs(value) < 100 else f"{value:,.{2 if abs(value) < 1000 else 0}f}")
         elif isinstance(value, int | str):
             table.add_row(name, f"{value:,}" if isinstance(value, int) else value)
     return table

@@ -3,6 +3,7 @@ import os
 import types
 
 import jax
+import numpy as np
 import pytest
 
 from jaxai.runtime import chips, environment
@@ -63,6 +64,12 @@ def test_cpu_has_no_peak_and_is_named_by_its_cores():
 def test_mesh_is_described_in_words():
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     assert chips.describe(mesh) == f"8 x CPU with {chips.usable_cores()} cores"
+
+
+def test_chips_are_devices_but_all_cpu_devices_are_one():
+    assert chips.count(jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))) == 1
+    gpus = types.SimpleNamespace(devices=np.array([device("NVIDIA L4")] * 4), size=4)
+    assert chips.count(gpus) == 4
 
 
 def test_environment_survives_json_and_names_versions_and_devices(monkeypatch):

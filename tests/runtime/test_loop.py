@@ -298,6 +298,57 @@ def test_a_future_that_was_given_up_leaves_no_best_checkpoint_behind(tmp_path):
     assert {path.name for path in (tmp_path / "run/checkpoints/best").iterdir()} == {"5"}
 
 
+def test_an_experiment_says_what_is_written_down_of_arrays_and_of_a_workload_without_data(tmp_path):
+    """Four members that count steps; the lines, the result and the model table are what the hooks make of them."""
+
+    def train_step(state, batch):
+        assert batch is None
+        metrics = {"score": state.local + state.step, "loss": state.step * 1.0}
+        return state.replace(step=state.step + 1), metrics
+
+    training = Training(
+        lambda axis_name: Workload(
+            lambda key: State(jnp.int32(0), {}, (), key, local=jnp.arange(4.0)),
+            train_step,
+            lambda state, batch: {"score": 2 * state.local, "count": jnp.full_like(state.local, 2)},
+        ),
+        steps=6,
+        batch_size=10,
+        steps_per_epoch=4,
+        data=None,
+        splits={"evaluation": None},
+        score="evaluation_score",
+        unit="env_steps",
+        steps_per_call=2,
+        shares={"members of a program:": 4},
+        position=lambda step: {"env_steps": 100 + 10 * step},
+        describe=lambda metrics, steps: {"members": metrics["score"].tolist(), "steps": steps},
+        describe_evaluation=lambda metrics: {"evaluation_score": float(metrics["evaluation_score"].max())},
+        summarize=lambda result, lines: {"best": result["best_evaluation_score"], "lines": len(lines)},
+        parameters=lambda state: {"counter": state.local[0]},
+    )
+    console = Console(file=io.StringIO(), width=200)
+    run = Run(workdir=str(tmp_path / "run"), devices=2, mode="shard_map")
+    outcome = fit(training, Line(run), console)
+    calls = [[(0, 1), (2, 3)], [(4, 5)]]
+    expected = []
+    for epoch in calls:
+        for call in epoch:
+            step = call[-1] + 1
+            values = [member + sum(call) / 2 for member in range(4)]
+            expected.append({"step": step, "env_steps": 100 + 10 * step, "members": values, "steps": 2})
+        expected.append({"step": step, "env_steps": 100 + 10 * step, "evaluation_score": 3.0})
+    assert RunFolder(run.workdir).lines("metrics.jsonl") == expected
+    assert {"best": 3.0, "lines": 5, "steps": 6, "devices": 2}.items() <= outcome.result.items()
+    timing = RunFolder(run.workdir).lines("timing.jsonl")
+    assert [line["step"] for line in timing] == [2, 4, 6]
+    assert all(line["env_steps_per_second_per_chip"] * line["seconds"] == pytest.approx(20) for line in timing)
+    assert "counter" in console.file.getvalue()
+    with pytest.raises(ValueError, match="members of a program: 4 does not divide over 3 devices"):
+        fit(training, Line(dataclasses.replace(run, workdir=str(tmp_path / "other"), devices=3)), console)
+    assert not (tmp_path / "other").exists()
+
+
 def test_full_batch_is_one_step_an_epoch(images, tmp_path):
     resolved = experiment(tmp_path / "run", batch_size=0, epochs=3.0).resolve(images)
     training = resolved.training(images)

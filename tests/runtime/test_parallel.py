@@ -213,3 +213,47 @@ def test_the_first_non_finite_step_is_named(mode: parallel.Mode) -> None:
     dataset = parallel.place_dataset({"image": images, "label": data()["label"]}, mesh)
     _, metrics = call(state, parallel.place_batches(rows(), mesh, mode, STEPS), dataset)
     assert int(metrics[parallel.NONFINITE]) == expected
+
+
+def members(bad: int = -1) -> Workload:
+    """Eight members in `local`, each of which counts; the metric `own` of member 5 is not finite at step `bad`."""
+
+    def init(key: jax.Array) -> State:
+        return State(jnp.int32(0), {"w": jnp.zeros(3)}, (), key, local=jnp.arange(8.0))
+
+    def step(state: State, batch: Any) -> tuple[State, dict[str, jax.Array]]:
+        original = state.local - state.step
+        own = jnp.where((original == 5) & (state.step == bad), jnp.nan, state.local)
+        return state.replace(step=state.step + 1, local=state.local + 1), {"own": own, "all": state.step * 1.0}
+
+    return Workload(init, step, lambda state, batch: {"score": 3 * state.local, "count": jnp.full_like(state.local, 3)})
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("steps_per_call", [1, 4])
+def test_metrics_that_are_arrays_come_back_from_all_devices_in_order(mode: parallel.Mode, steps_per_call: int) -> None:
+    workload, mesh = members(), parallel.make_mesh(4)
+    call = parallel.compile_step(workload.train_step, mesh, mode, steps_per_call)
+    state = parallel.place_state(workload.init(jax.random.key(0)), mesh, mode)
+    state, metrics = call(state, None)
+    np.testing.assert_array_equal(metrics["own"], np.arange(8) + (steps_per_call - 1) / 2)
+    assert float(metrics["all"]) == (steps_per_call - 1) / 2
+    assert int(metrics[parallel.NONFINITE]) == -1
+    assert workload.eval_step is not None
+    sums = parallel.compile_evaluation(workload.eval_step, mesh, mode)(state, None, None)
+    np.testing.assert_array_equal(sums["score"] / sums["count"], np.arange(8) + steps_per_call)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_step_that_is_non_finite_on_one_device_alone_is_named(mode: parallel.Mode) -> None:
+    workload, mesh = members(bad=2), parallel.make_mesh(4)
+    call = parallel.compile_step(workload.train_step, mesh, mode, 5)
+    _, metrics = call(parallel.place_state(workload.init(jax.random.key(0)), mesh, mode), None)
+    assert int(metrics[parallel.NONFINITE]) == 2
+    assert np.isnan(metrics["own"]).tolist() == [member == 5 for member in range(8)]
+
+
+def test_what_devices_share_is_named_where_it_does_not_divide() -> None:
+    parallel.check_divides("num_envs", 8, parallel.make_mesh(4))
+    with pytest.raises(ValueError, match="num_envs 9 does not divide over 4 devices; choose a multiple of 4, or fewer"):
+        parallel.check_divides("num_envs", 9, parallel.make_mesh(4))

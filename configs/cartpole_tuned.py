@@ -1,0 +1,28 @@
+"""Deep Q-learning on CartPole, tuned to solve it within 100,000 environment steps.
+
+Command:  jaxai train configs/cartpole_tuned.py --seeds 10
+"""
+
+from jaxai.dqn import Config, Environment, Optimizer
+from jaxai.dqn.experiment import Experiment
+from jaxai.runtime.config import Run
+
+config = Experiment(
+    workload=Config(
+        total_steps=100_000,
+        num_envs=10,
+        train_every=10,
+        batch_size=128,
+        capacity=50_000,
+        learning_starts=1_000,
+        epsilon_steps=20_000,
+        epsilon_end=0.01,
+        target_every=200,
+        double=True,
+        n_step=3,
+        huber_delta=0.0,
+        optimizer=Optimizer(learning_rate=1e-3, schedule="linear"),
+    ),
+    env=Environment("CartPole-v1"),
+    run=Run(workdir="runs/cartpole_tuned", mode="shard_map"),
+)

@@ -1,0 +1,685 @@
+import dataclasses
+import functools
+import itertools
+import pathlib
+import types
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from jaxai import dqn
+from jaxai.core import State, Workload
+from jaxai.dqn import step as dqn_step
+from jaxai.dqn.replay import TRUNCATED, Replay, Sample
+from jaxai.runtime import parallel
+
+PLACES, GAMMA, BONUS = 4, 0.8, 0.5
+REWARDS = np.array([0.0, 1.0, 0.0, 2.0], np.float32)
+SGD = dqn.Optimizer("sgd", learning_rate=0.25)
+TINY = dqn.Config(
+    hidden=(8,),
+    total_steps=400,
+    num_envs=4,
+    learning_starts=40,
+    train_every=8,
+    batch_size=8,
+    capacity=400,
+    discount=GAMMA,
+    epsilon_steps=100,
+    target_every=40,
+    evaluation_episodes=6,
+)
+PRIORITIZED = dataclasses.replace(TINY, prioritized=True, updates_per_step=3, train_every=4)
+MODES: tuple[parallel.Mode, ...] = ("shard_map", "pmap")
+
+
+# These programs run for milliseconds and compile for seconds.
+quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+class Limit(NamedTuple):
+    max_steps_in_episode: int
+
+
+class Chain:
+    """Four places in a circle, observed one-hot; every step moves on by one, and one action of each earns a bonus."""
+
+    def __init__(
+        self,
+        limit: int = 5,
+        goal: bool = False,
+        limit_terminates: bool = False,
+        bonus: float = BONUS,
+        told: bool = True,
+    ):
+        self.limit, self.goal, self.limit_terminates, self.bonus = limit, goal, limit_terminates, bonus
+        self.default_params = Limit(limit) if told else None
+
+    def action_space(self, params: Any) -> Any:
+        return types.SimpleNamespace(n=2)
+
+    def observe(self, state: jax.Array) -> jax.Array:
+        return jax.nn.one_hot(state[0], PLACES)
+
+    def reset(self, key: jax.Array, params: Any) -> tuple[jax.Array, jax.Array]:
+        # The key's own bits: a generator's code compiles for half a second.
+        place = jax.random.key_data(key)[-1] % PLACES
+        state = jnp.stack([place.astype(jnp.int32), 0])
+        return self.observe(state), state
+
+    def step(self, key: jax.Array, state: jax.Array, action: jax.Array, params: Any) -> tuple[Any, ...]:
+        place, time = state
+        reward = jnp.asarray(REWARDS)[place] + self.bonus * (action == place % 2)
+        after = jnp.stack([(place + 1) % PLACES, time + 1])
+        late, arrived = time + 1 >= self.limit, self.goal & (place == PLACES - 1)
+        terminated, truncated = arrived | (late & self.limit_terminates), late & (not self.limit_terminates)
+        first, fresh = self.reset(key, params)
+        ended = terminated | truncated
+        observation = jnp.where(ended, first, self.observe(after))
+        info = {"final_observation": self.observe(after)}
+        return observation, jnp.where(ended, fresh, after), reward, terminated, truncated, info
+
+
+class Board(Chain):
+    """A Chain whose place, left by the action, is painted on a board as large as Breakout's."""
+
+    def observe(self, state: jax.Array) -> jax.Array:
+        return jnp.zeros((10, 10, 4), bool).at[:, :, state[0]].set(True)
+
+    def step(self, key: jax.Array, state: jax.Array, action: jax.Array, params: Any) -> tuple[Any, ...]:
+        return super().step(key, state.at[0].set((state[0] + action) % PLACES), action, params)
+
+
+def chain_values(goal: bool = False, bonus: float = BONUS) -> np.ndarray:
+    """Q* [places, actions] of a Chain that no limit ends."""
+    follows = np.roll(np.eye(PLACES), 1, axis=1)
+    if goal:
+        follows[-1] = 0
+    best = np.linalg.solve(np.eye(PLACES) - GAMMA * follows, REWARDS + bonus)
+    good = np.arange(2) == np.arange(PLACES)[:, None] % 2
+    return (REWARDS + GAMMA * follows @ best)[:, None] + bonus * good
+
+
+def network_values(config: dqn.Config, params: Any, observations: Any) -> np.ndarray:
+    network = dqn.build(config, observations.shape[1:], 2)
+    return np.asarray(network.apply({"params": params}, jnp.asarray(observations)))
+
+
+def changed(**changes: Any) -> dqn.Config:
+    return dataclasses.replace(TINY, **changes)
+
+
+@functools.cache
+def started(config: dqn.Config = TINY, **env: Any) -> tuple[Workload, Any, State]:
+    """A workload, its jitted train step, and its first state."""
+    workload = dqn.make(config, Chain(**env))
+    return workload, quick_jit(workload.train_step), quick_jit(workload.init)(jax.random.key(0))
+
+
+def transitions(seed: int = 0, batch: int = 8) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {
+        "observation": rng.normal(size=(batch, PLACES)).astype(np.float32),
+        "action": rng.integers(0, 2, batch).astype(np.int32),
+        "reward": rng.normal(size=batch).astype(np.float32),
+        "discount": np.where(rng.random(batch) < 0.3, 0, GAMMA).astype(np.float32),
+        "next_observation": rng.normal(size=(batch, PLACES)).astype(np.float32),
+    }
+
+
+def data(state: State) -> list[np.ndarray]:
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(state.replace(key=jax.random.key_data(state.key)))]
+
+
+def assert_equal(one: Any, other: Any) -> None:
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def assert_close(one: Any, other: Any, tolerance: float) -> None:
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), one, other)
+
+
+# What it learns.
+
+
+def learned(n_step: int = 1, **env: Any) -> np.ndarray:
+    """Q [places, actions] after training on random actions alone."""
+    config = changed(
+        hidden=(32,),
+        total_steps=12_000,
+        train_every=8,
+        batch_size=32,
+        epsilon_end=1.0,
+        huber_delta=0.0,
+        n_step=n_step,
+        optimizer=dqn.Optimizer(learning_rate=5e-3, schedule="cosine"),
+    )
+    workload = dqn.make(config, Chain(**env))
+
+    @quick_jit
+    def run(key: jax.Array) -> State:
+        return lax.fori_loop(0, config.train_steps, lambda _, s: workload.train_step(s, None)[0], workload.init(key))
+
+    return network_values(config, run(jax.random.key(0)).params, np.eye(PLACES, dtype=np.float32))
+
+
+def test_truncated_episodes_still_bootstrap() -> None:
+    expected = chain_values()
+    np.testing.assert_allclose(learned(), expected, atol=0.05)
+    # The same chain where the limit terminates: what an agent would learn that confused the two.
+    confused = learned(limit_terminates=True)
+    assert (expected - confused > 1).all()
+
+
+@pytest.mark.parametrize(("n_step", "told"), [(1, False), (3, True)])
+def test_termination_ends_the_return_and_a_limit_told_or_not_does_not(n_step: int, told: bool) -> None:
+    # Beyond one step the returns are those of the random actions: equal where actions earn nothing.
+    bonus = BONUS if n_step == 1 else 0.0
+    expected = chain_values(goal=True, bonus=bonus)
+    assert np.abs(expected - chain_values(bonus=bonus)).min() > 1
+    np.testing.assert_allclose(learned(n_step, goal=True, limit=3, bonus=bonus, told=told), expected, atol=0.05)
+
+
+GOLDEN: dict[str, dict[str, Any]] = {
+    "huber": {},
+    "squared_double": {"huber_delta": 0.0, "double": True},
+    "munchausen": {"munchausen": 0.9},
+    "categorical": {"distribution": "categorical"},
+    "categorical_double": {"distribution": "categorical", "double": True},
+    "quantile": {"distribution": "quantile"},
+    "munchausen_quantile": {"distribution": "quantile", "huber_delta": 0.5, "munchausen": 0.9},
+}
+
+
+class ThreeActions(Chain):
+    def action_space(self, params: Any) -> Any:
+        return types.SimpleNamespace(n=3)
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_three_updates_of_adam_equal_pytorch(name: str) -> None:
+    golden = np.load(pathlib.Path(__file__).parents[1] / "golden/dqn_update.npz")
+
+    def tree(prefix: str) -> dict[str, dict[str, np.ndarray]]:
+        layers = ("dense_0", "q_hidden", "q")
+        return {layer: {kind: golden[f"{prefix}/{layer}/{kind}"] for kind in ("kernel", "bias")} for layer in layers}
+
+    config = changed(
+        hidden=(16, 16),
+        atoms=11,
+        value_min=-4.0,
+        value_max=4.0,
+        munchausen_temperature=0.3,
+        target_every=100_000,
+        optimizer=dqn.Optimizer(learning_rate=1e-2, eps=1e-5),
+        **GOLDEN[name],
+    )
+    workload = dqn.make(config, ThreeActions())
+    shapes = jax.eval_shape(workload.init, jax.random.key(0))
+    assert jax.tree.map(jnp.shape, shapes.params) == jax.tree.map(jnp.shape, tree(f"{name}/params"))
+    extra = {"target": tree(f"{name}/target"), "hyperparameters": dqn.Hyperparameters.of(config)}
+    # Adam begins at zero.
+    opt_state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes.opt_state)
+    state = State(jnp.int32(0), tree(f"{name}/params"), opt_state, jax.random.key(0), extra)
+    train_step = quick_jit(workload.train_step)
+    fields = (*transitions(), "weight")
+    for i in range(3):
+        state, metrics = train_step(state, {field: golden[f"batch/{i}/{field}"] for field in fields})
+        np.testing.assert_allclose(metrics["loss"], golden[f"{name}/losses"][i], rtol=1e-5)
+        if i == 0:
+            np.testing.assert_allclose(metrics["grad_norm"], golden[f"{name}/grad_norm"], rtol=1e-5)
+            assert_close(state.params, tree(f"{name}/after_1"), 1e-5)
+    assert_close(state.params, tree(f"{name}/after_3"), 1e-5)
+
+
+# Switches, in all combinations of two.
+
+SWITCHES: dict[str, tuple[Any, ...]] = {
+    "double": (False, True),
+    "dueling": (False, True),
+    "n_step": (1, 3),
+    "prioritized": (False, True),
+    "distribution": ("none", "categorical", "quantile"),
+    "noisy": (False, True),
+    "munchausen": (0.0, 0.9),
+    "target_rate": (1.0, 0.01),
+    "huber_delta": (1.0, 0.0),
+    "layer_norm": (False, True),
+    "epsilon": ("linear", "exponential"),
+    "frame_stack": (1, 2),
+}
+
+
+def combinations() -> list[dict[str, Any]]:
+    """Rows in which every two values of different switches meet, those first in which most do."""
+
+    def pairs(row: dict[str, Any]) -> set[Any]:
+        return set(itertools.combinations(row.items(), 2))
+
+    missing = {
+        ((one, a), (other, b))
+        for one, other in itertools.combinations(SWITCHES, 2)
+        for a, b in itertools.product(SWITCHES[one], SWITCHES[other])
+    }
+    rng, rows = np.random.default_rng(0), []
+    while missing:
+        drawn = [{name: values[rng.integers(len(values))] for name, values in SWITCHES.items()} for _ in range(100)]
+        rows.append(max(drawn, key=lambda row: len(pairs(row) & missing)))
+        missing -= pairs(rows[-1])
+    return rows
+
+
+@pytest.mark.parametrize("row", combinations(), ids=lambda row: "-".join(str(value) for value in row.values()))
+def test_every_two_switches_combine(row: dict[str, Any]) -> None:
+    workload = dqn.make(changed(updates_per_step=2, atoms=5, **row), Chain())
+    state = jax.eval_shape(workload.init, jax.random.key(0))
+    after, metrics = jax.eval_shape(workload.train_step, state, None)
+    assert after == state
+    assert {(metric.shape, metric.dtype) for metric in metrics.values()} == {((), np.dtype("float32"))}
+    assert workload.gradients is not None
+    assert jax.eval_shape(workload.gradients, state, None) == state.params
+
+
+@pytest.mark.parametrize("row", combinations()[:2], ids=lambda row: "-".join(str(value) for value in row.values()))
+def test_combined_switches_train_with_finite_metrics(row: dict[str, Any]) -> None:
+    workload = dqn.make(changed(atoms=5, **row), Chain())
+
+    @quick_jit
+    def run(key: jax.Array) -> Any:
+        state = workload.init(key)
+        return state, lax.scan(lambda state, _: workload.train_step(state, None), state, length=30)
+
+    before, (after, metrics) = run(jax.random.key(0))
+    for name, values in metrics.items():
+        assert np.isfinite(values).all(), name
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((after.params, after.extra)))
+    moved = [np.abs(a - b).max() > 0 for a, b in zip(*map(jax.tree.leaves, (before.params, after.params)), strict=True)]
+    assert np.mean(moved) > 0.7  # a ReLU's units may all be dead, a difference of streams cancels one bias
+    assert float(metrics["episodes"].sum()) > 0
+
+
+# Acting and remembering.
+
+
+def test_warm_up_fills_the_replay_with_random_steps_in_their_order() -> None:
+    _, _, state = started()
+    worker, memory = state.local, state.local.memory
+    steps = TINY.warmup_steps // TINY.num_envs
+    assert steps == 10
+    assert int(state.step) == 0
+    observation = np.asarray(memory.observation)[:, : steps + 1]
+    action, reward = (np.asarray(array)[:, :steps] for array in (memory.action, memory.reward))
+    place = observation.argmax(-1)
+    np.testing.assert_allclose(reward, REWARDS[place[:, :-1]] + BONUS * (action == place[:, :-1] % 2))
+    ending = np.asarray(memory.ending)[:, :steps]
+    assert ((ending == TRUNCATED) == (np.arange(steps) % 5 == 4)).all()
+    follows = (place[:, :-1] + 1) % PLACES == place[:, 1:]
+    assert follows[ending == 0].all()
+    assert not np.asarray(memory.observation)[:, steps + 1 :].any()
+    np.testing.assert_array_equal(worker.observation, observation[:, -1])
+    assert 0.25 < action.mean() < 0.75
+    assert len({tuple(row) for row in action}) == TINY.num_envs
+    assert changed(learning_starts=41).warmup_steps == 44
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_share_of_random_actions_is_epsilon(share: float) -> None:
+    _, train_step, state = started()
+    hyperparameters = state.extra["hyperparameters"].replace(
+        epsilon_start=jnp.float32(share), epsilon_end=jnp.float32(share), learning_rate=jnp.float32(0)
+    )
+    state = state.replace(extra=state.extra | {"hyperparameters": hyperparameters})
+    for _ in range(45):
+        state, metrics = train_step(state, None)
+        assert float(metrics["epsilon"]) == share
+    memory = state.local.memory
+    observation, action = np.asarray(memory.observation)[:, 10:100], np.asarray(memory.action)[:, 10:100]
+    greedy = dqn.make_policy(TINY, Chain())(state.params, observation.reshape(-1, PLACES))
+    differs = (np.asarray(greedy) != action.reshape(-1)).mean()
+    # Half of the random actions are greedy by chance; 360 actions, four standard deviations.
+    assert abs(differs - share / 2) <= 4 * np.sqrt(share / 2 * (1 - share / 2) / 360)
+
+
+def test_episode_sums_equal_a_recount_from_the_replay() -> None:
+    _, train_step, state = started()
+    episodes = returns = lengths = 0.0
+    for _ in range(6):
+        state, metrics = train_step(state, None)
+        episodes, returns = episodes + float(metrics["episodes"]), returns + float(metrics["return_sum"])
+        lengths += float(metrics["length_sum"])
+    # 10 steps of warm-up end with an episode, 12 more hold two episodes of each environment.
+    assert episodes == 2 * 4
+    assert lengths == 5 * episodes
+    np.testing.assert_allclose(returns, np.asarray(state.local.memory.reward)[:, 10:20].sum(), rtol=1e-5)
+
+
+def test_epsilon_falls_in_a_line_or_geometrically_and_stays() -> None:
+    hyperparameters = dqn.Hyperparameters.of(changed(epsilon_start=0.8, epsilon_end=0.2, epsilon_steps=100))
+    steps = np.array([0, 25, 50, 100, 1000])
+    linear = dqn_step.epsilon(TINY, hyperparameters, steps)
+    np.testing.assert_allclose(linear, [0.8, 0.65, 0.5, 0.2, 0.2], rtol=1e-6)
+    exponential = dqn_step.epsilon(changed(epsilon="exponential"), hyperparameters, steps)
+    np.testing.assert_allclose(exponential, [0.8, 0.8 * 0.25**0.25, 0.4, 0.2, 0.2], rtol=1e-6)
+
+
+# The target network and the optimizer.
+
+
+@pytest.mark.parametrize(("target_every", "rate"), [(40, 1.0), (20, 1.0), (40, 0.25)])
+def test_target_follows_every_so_many_environment_steps(target_every: int, rate: float) -> None:
+    _, train_step, state = started(changed(target_every=target_every))
+    assert_equal(state.extra["target"], state.params)
+    hyperparameters = state.extra["hyperparameters"].replace(target_rate=jnp.float32(rate))
+    state = state.replace(extra=state.extra | {"hyperparameters": hyperparameters})
+    target = jax.device_get(state.params)
+    for taken in range(48, 48 + 8 * 12, 8):  # after the 40 of the warm-up
+        state, _ = train_step(state, transitions())
+        if taken // target_every > (taken - 8) // target_every:
+            target = jax.tree.map(lambda t, p: (1 - rate) * t + rate * np.asarray(p), target, state.params)
+        assert_close(state.extra["target"], target, 1e-6)
+
+
+def test_updates_per_step_counts_optimizer_steps() -> None:
+    _, train_step, state = started(PRIORITIZED)
+    for _ in range(2):
+        state, _ = train_step(state, None)
+    leaves = jax.tree_util.tree_leaves_with_path(state.opt_state)
+    counts = [int(leaf) for path, leaf in leaves if "count" in jax.tree_util.keystr(path)]
+    assert set(counts) == {6}
+    assert int(state.step) == 2
+
+
+def test_learning_rate_of_the_state_and_its_schedule_reach_the_optimizer() -> None:
+    config = changed(optimizer=dataclasses.replace(SGD, schedule="linear"), target_every=100_000)
+    workload, train_step, state = started(config)
+    assert config.train_steps == 45
+    hyperparameters = state.extra["hyperparameters"].replace(learning_rate=jnp.float32(0.125))
+    state = state.replace(extra=state.extra | {"hyperparameters": hyperparameters})
+    assert workload.gradients is not None
+    gradients = quick_jit(workload.gradients)
+    for i in range(3):
+        rate = 0.125 * (1 - i / 45)
+        slope = gradients(state, transitions(i))
+        after, metrics = train_step(state, transitions(i))
+        expected = jax.tree.map(lambda p, g, rate=rate: p - rate * g, state.params, slope)
+        assert_close(after.params, expected, 1e-6)
+        np.testing.assert_allclose(metrics["learning_rate"], rate, rtol=1e-6)
+        state = after
+
+
+def test_gradients_are_those_that_the_train_step_applies() -> None:
+    workload, train_step, state = started(changed(optimizer=SGD, noisy=True))
+    assert workload.gradients is not None
+    slope = quick_jit(workload.gradients)(state, None)
+    after, _ = train_step(state, None)
+    assert_close(after.params, jax.tree.map(lambda p, g: p - 0.25 * g, state.params, slope), 1e-6)
+
+
+# Prioritized replay.
+
+
+def test_weights_undo_the_priorities_and_new_priorities_follow_the_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = changed(
+        prioritized=True,
+        batch_size=4,
+        importance_exponent=0.4,
+        priority_exponent=0.7,
+        huber_delta=0.0,
+        optimizer=dqn.Optimizer(learning_rate=0.0),
+    )
+    batch = transitions(batch=4) | {"mask": np.array([1, 1, 0, 1], np.float32)}
+    probability = np.array([0.5, 0.125, 0.25, 0.25], np.float32)
+    environment, slot = np.array([0, 3, 1, 2]), np.array([7, 2, 5, 6])
+    drawn = Sample({k: jnp.asarray(v) for k, v in batch.items()}, *map(jnp.asarray, (environment, slot, probability)))
+    monkeypatch.setattr(Replay, "sample", lambda *_: drawn)
+    workload = dqn.make(config, Chain())
+    state = quick_jit(workload.init)(jax.random.key(0))
+    train_step = quick_jit(workload.train_step)
+    value = network_values(config, state.params, batch["observation"])[np.arange(4), batch["action"]]
+    following = network_values(config, state.extra["target"], batch["next_observation"]).max(-1)
+    error = batch["reward"] + batch["discount"] * following - value
+    # Environment steps before the update, of 400: the exponent rises from 0.4 to 1.
+    for step, taken in ((0, 40), (21, 208), (45, 400)):
+        beta = 0.4 + 0.6 * taken / 400
+        weight = (probability / 0.125) ** -beta
+        after, metrics = train_step(state.replace(step=jnp.int32(step)), None)
+        np.testing.assert_allclose(metrics["loss"], (weight * batch["mask"] * error**2 / 2).mean(), rtol=1e-5)
+        priorities = after.local.memory.priorities.leaves.reshape(4, -1)[environment, slot]
+        np.testing.assert_allclose(priorities, np.where(batch["mask"] > 0, np.abs(error) ** 0.7, 0), rtol=1e-4)
+
+
+def test_what_was_just_lived_gets_the_largest_priority_so_far() -> None:
+    _, train_step, state = started(PRIORITIZED)
+    table = state.local.memory.priorities
+    # The old ones hold nearly all of the mass, so that the new ones are not drawn at once.
+    table = table.replace(leaves=table.leaves * 1e4, sums=table.sums * 1e4, largest=jnp.array([1.0, 2, 3, 2]))
+    state = state.replace(local=state.local.replace(memory=state.local.memory.replace(priorities=table)))
+    after = np.asarray(train_step(state, None)[0].local.memory.priorities.leaves).reshape(4, -1)
+    before = np.asarray(table.leaves).reshape(4, -1)
+    assert (before[:, 10:] == 0).all()
+    np.testing.assert_array_equal(after[:, 10], 3)
+    assert (after[:, 11:] == 0).all()
+    drawn = (after[:, :10] != before[:, :10]).sum()
+    assert 0 < drawn <= PRIORITIZED.batch_size * PRIORITIZED.updates_per_step
+
+
+# Evaluation.
+
+
+def with_actions(state: State, action: int) -> State:
+    """A state whose greedy action is always the same."""
+    params = jax.tree.map(jnp.zeros_like, state.params)
+    params["q"]["bias"] = params["q"]["bias"].at[action].set(1.0)
+    return state.replace(params=params)
+
+
+class Corridor(Chain):
+    """A Chain in which action 1 earns 1, and arriving earns 10 and ends the episode."""
+
+    def __init__(self) -> None:
+        super().__init__(limit=100, goal=True)
+
+    def step(self, key: jax.Array, state: jax.Array, action: jax.Array, params: Any) -> tuple[Any, ...]:
+        observation, after, _, terminated, truncated, info = super().step(key, state, action, params)
+        return observation, after, action * 1.0 + 10.0 * terminated, terminated, truncated, info
+
+
+@pytest.mark.parametrize("mode", ["jit", "shard_map"])
+def test_evaluation_is_greedy_and_counts_the_first_episode_of_each_environment(mode: parallel.Mode) -> None:
+    mesh = parallel.make_mesh(1 if mode == "jit" else 2)
+    config = changed(evaluation_episodes=64)
+    workload = dqn.make(config, Corridor(), axis_name=parallel.axis_name(mode))
+    assert workload.eval_step is not None
+    evaluate = parallel.compile_evaluation(workload.eval_step, mesh, mode)
+    _, _, state = started()
+    sums = {}
+    for action in (0, 1):
+        placed = parallel.place_state(with_actions(state, action), mesh, mode)
+        sums[action] = jax.device_get(evaluate(placed, None, None))
+        found = sums[action]
+        assert found["count"] == 64
+        # Episodes begin anywhere, so that they last 1 to 4 steps: 2.5 in the mean, four standard deviations.
+        assert abs(found["length"] / 64 - 2.5) < 4 * np.sqrt(1.25 / 64)
+        assert found["return"] == action * found["length"] + 10 * 64
+    assert sums[0]["length"] == sums[1]["length"]
+    later = jax.device_get(
+        evaluate(parallel.place_state(with_actions(state, 0).replace(step=jnp.int32(1)), mesh, mode), None, None)
+    )
+    assert later["count"] == 64
+
+
+def test_evaluation_stops_after_evaluation_steps() -> None:
+    config = changed(evaluation_steps=2, evaluation_episodes=7)
+    workload = dqn.make(config, Chain(limit=50))
+    assert workload.eval_step is not None
+    state = with_actions(started()[2], 0)
+    sums = quick_jit(workload.eval_step)(state, None)
+    assert float(sums["length"]) == 14
+    assert float(sums["count"]) == 7
+
+
+def test_evaluation_changes_no_bit_of_training() -> None:
+    workload, train_step, state = started()
+    assert workload.eval_step is not None
+    evaluate = quick_jit(workload.eval_step)
+    with_it = without = state
+    for _ in range(3):
+        evaluate(with_it, None)
+        with_it, without = train_step(with_it, None)[0], train_step(without, None)[0]
+    assert_equal(data(with_it), data(without))
+
+
+# Calls, devices, memory.
+
+
+def test_any_split_into_calls_gives_the_same_bits() -> None:
+    workload, train_step, _ = started()
+    mesh, init = parallel.make_mesh(1), quick_jit(workload.init)
+    call = parallel.compile_step(workload.train_step, mesh, "jit", 8)
+
+    def run(*calls: int) -> tuple[State, float]:
+        state, episodes = parallel.place_state(init(jax.random.key(0)), mesh), 0.0
+        for steps in calls:
+            state, metrics = call(state, None, steps=steps)
+            episodes += float(metrics["episodes"]) * steps
+        return jax.device_get(state), episodes
+
+    whole, counted = run(8)
+    half = run(4, 4)
+    assert_equal(data(half[0]), data(whole))
+    assert_equal(data(run(3, 1, 4)[0]), data(whole))
+    np.testing.assert_allclose(half[1], counted, rtol=1e-6)
+    state = init(jax.random.key(0))
+    for _ in range(8):
+        state, _ = train_step(state, None)
+    assert_close(data(state), data(whole), 1e-5)
+
+
+@functools.cache
+def trained_on_devices(mode: parallel.Mode, steps: int = 4) -> tuple[State, State, list[dict[str, Any]], State]:
+    """Placed and gathered states after some train steps, the metrics of each, and the state before."""
+    config = changed(num_envs=8, train_every=16)
+    workload = dqn.make(config, Chain(), axis_name=parallel.axis_name(mode))
+    mesh = parallel.make_mesh(4)
+    call = parallel.compile_step(workload.train_step, mesh, mode)
+    before = jax.device_get(quick_jit(workload.init)(jax.random.key(0)))
+    state, metrics = parallel.place_state(before, mesh, mode), []
+    for _ in range(steps):
+        state, found = call(state, None)
+        metrics.append(jax.device_get(found))
+    return state, jax.device_get(parallel.gather_state(state, mode)), metrics, before
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_devices_agree_on_parameters_and_live_in_environments_of_their_own(mode: parallel.Mode) -> None:
+    placed, gathered, metrics, before = trained_on_devices(mode)
+    for leaf in jax.tree.leaves((placed.params, placed.opt_state, placed.extra)):
+        copies = [np.asarray(shard.data) for shard in leaf.addressable_shards]
+        assert len(copies) == 4
+        assert all((copy == copies[0]).all() for copy in copies)
+    lived = np.asarray(gathered.local.memory.action)[:, 5:9].reshape(4, -1)
+    assert len({tuple(row) for row in lived}) == 4
+    assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (before.params, gathered.params)), strict=True))
+    # Eight steps after a warm-up of five: the second episode of each of the eight environments ends.
+    assert (np.asarray(gathered.local.memory.ending)[:, 5:13] > 0).sum() == 8
+    assert sum(float(step["episodes"]) for step in metrics) == 8
+
+
+def test_pmap_equals_shard_map_bitwise() -> None:
+    one, other = (trained_on_devices(mode) for mode in MODES)
+    assert_equal(data(one[1]), data(other[1]))
+    assert_equal(one[2], other[2])
+
+
+def test_one_and_four_devices_learn_the_same_from_the_same_transitions() -> None:
+    mode: parallel.Mode = "shard_map"  # pmap equals it bitwise
+    config = changed(optimizer=SGD)
+    workload = dqn.make(config, Chain(), axis_name=parallel.axis_name(mode))
+    init, after = quick_jit(workload.init), []
+    for devices in (1, 4):
+        mesh = parallel.make_mesh(devices)
+        call = parallel.compile_step(workload.train_step, mesh, mode)
+        state = parallel.place_state(init(jax.random.key(0)), mesh, mode)
+        for i in range(3):
+            state, metrics = call(state, parallel.place_batches(transitions(i), mesh, mode))
+        after.append(jax.device_get((state.params, metrics)))
+    assert_close(after[0], after[1], 1e-6)
+
+
+def test_train_step_updates_a_large_replay_in_place() -> None:
+    config = changed(
+        num_envs=10,
+        train_every=10,
+        learning_starts=1000,
+        total_steps=100_000,
+        capacity=100_000,
+        prioritized=True,
+        torso="mlp",  # convolutions need memory of their own
+    )
+    workload = dqn.make(config, Board(limit=1000))
+    state = jax.eval_shape(workload.init, jax.random.key(0))
+    call = parallel.compile_step(workload.train_step, parallel.make_mesh(1))
+    memory = call.compile(state, None).function.memory_analysis()
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.local))
+    assert size < 65 * 100_000  # a bit for each of 400 cells, and a few bytes
+    assert memory.alias_size_in_bytes >= 0.99 * memory.argument_size_in_bytes
+    assert memory.argument_size_in_bytes > size
+    assert memory.temp_size_in_bytes <= 0.1 * memory.argument_size_in_bytes
+
+
+# Errors.
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"total_steps": 0}, "total_steps is 0; it must be at least 1"),
+        ({"num_envs": 0}, "num_envs is 0; it must be at least 1"),
+        ({"train_every": 0}, "train_every is 0; it must be at least 1"),
+        ({"updates_per_step": 0}, "updates_per_step is 0; it must be at least 1"),
+        ({"batch_size": 0}, "batch_size is 0; it must be at least 1"),
+        ({"n_step": 0}, "n_step is 0; it must be at least 1"),
+        ({"frame_stack": 0}, "frame_stack is 0; it must be at least 1"),
+        ({"epsilon_steps": 0}, "epsilon_steps is 0; it must be at least 1"),
+        ({"target_every": 0}, "target_every is 0; it must be at least 1"),
+        ({"evaluation_episodes": 0}, "evaluation_episodes is 0; it must be at least 1"),
+        ({"huber_delta": -1.0}, "huber_delta is -1.0; it must be at least 0"),
+        ({"munchausen": -0.9}, "munchausen is -0.9; it must be at least 0"),
+        ({"truncation_spacing": -1}, "truncation_spacing is -1; it must be at least 0"),
+        ({"evaluation_steps": -1}, "evaluation_steps is -1; it must be at least 0"),
+        ({"learning_starts": -1}, "learning_starts is -1; it must be at least 0"),
+        ({"priority_exponent": -0.5}, "priority_exponent is -0.5; it must be at least 0"),
+        ({"discount": 1.5}, "discount is 1.5; it must be between 0 and 1"),
+        ({"discount": float("nan")}, "discount is nan; it must be between 0 and 1"),
+        ({"epsilon_start": 2.0}, "epsilon_start is 2.0; it must be between 0 and 1"),
+        ({"epsilon_end": -0.1}, "epsilon_end is -0.1; it must be between 0 and 1"),
+        ({"target_rate": 2.0}, "target_rate is 2.0; it must be between 0 and 1"),
+        ({"importance_exponent": 2.0}, "importance_exponent is 2.0; it must be between 0 and 1"),
+        ({"epsilon": "exponential", "epsilon_end": 0.0}, "epsilon_end is 0.0; .* try 0.01"),
+        ({"epsilon": "exponential", "epsilon_start": 0.0}, "epsilon_start is 0.0; .* try"),
+        ({"epsilon": "cosine"}, "epsilon is 'cosine'; it must be one of linear, exponential"),
+        ({"storage": "bytes"}, "storage is 'bytes'; it must be one of auto, bits, dtype"),
+        ({"munchausen": 0.9, "munchausen_temperature": 0.0}, "munchausen_temperature is 0.0; it must be above 0"),
+        ({"munchausen": 0.9, "munchausen_minimum": 1.0}, "munchausen_minimum is 1.0; it must be at most 0"),
+        ({"capacity": 4}, "capacity is 4, less than a batch of 8; raise the one or lower the other"),
+        ({"train_every": 10}, "train_every is 10, which 4 environments .* choose a multiple of 4"),
+        ({"learning_starts": 0, "batch_size": 32}, "learning_starts is 0: too few .* batch of 32; choose 36 or more"),
+        ({"total_steps": 40}, r"total_steps is 40, all of them before learning_starts \(40\)"),
+        ({"distribution": "normal"}, "distribution is 'normal', expected one of none, categorical, quantile"),
+        ({"torso": "nature"}, "observations of shape .* do not fit the nature torso"),
+        ({"optimizer": dqn.Optimizer("adamm")}, "optimizer.name is 'adamm'.* did you mean adam"),
+        ({"optimizer": dqn.Optimizer(schedule="cosin")}, "optimizer.schedule is 'cosin'"),  # type: ignore[arg-type]
+    ],
+    ids=lambda value: "-".join(map(str, value)) if isinstance(value, dict) else "",
+)
+def test_what_cannot_be_trained_with_is_told_in_a_line_before_anything_compiles(
+    changes: dict[str, Any], message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with jax.log_compiles(), pytest.raises(ValueError, match=message) as told:
+        dqn.make(changed(**changes), Chain())
+    assert "\n" not in str(told.value)
+    assert not [record for record in caplog.records if "Compiling" in record.getMessage()]
