@@ -10,14 +10,14 @@ from jaxai.runtime.config import Run
 config = Experiment(
     workload=Config(
         total_steps=500_000,
-        hidden=(256, 256),
         learning_starts=10_000,
         batch_size=128,
         capacity=100_000,
-        epsilon_steps=100_000,
-        epsilon_end=0.05,
+        epsilon_steps=200_000,
+        epsilon_end=0.02,
         target_every=2_000,
         n_step=3,
+        double=True,
         huber_delta=0.0,
         optimizer=Optimizer(learning_rate=1e-3, schedule="linear"),
     ),

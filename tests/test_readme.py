@@ -44,6 +44,14 @@ def test_example_of_an_own_loop_is_ten_lines_and_learns(tmp_path: Path) -> None:
     assert float(re.findall(r"loss ([\d.]+)", printed)[0]) < 2.3, printed
 
 
+def test_example_of_sixteen_seeds_is_ten_lines_and_learns(tmp_path: Path) -> None:
+    code = next(code for code in blocks("python") if "jax.vmap(train)" in code)
+    assert len([line for line in code.splitlines() if line and not line.startswith(("import", "from"))]) <= 10
+    printed = run([sys.executable, "-c", code], tmp_path).stdout
+    # A random policy keeps the pole up for 22 steps.
+    assert float(re.findall(r"seeds: (\d+)", printed)[0]) > 44, printed
+
+
 def test_commands_of_the_command_line_run(tmp_path: Path) -> None:
     typed = [command for command in commands() if command.startswith("jaxai")]
     assert typed

@@ -5,9 +5,10 @@
 49000
 """
 
+from jaxai.dqn.config import Config, Hyperparameters
 from jaxai.dqn.environment import Environment, EnvironmentSpec, make_environment, make_environment_spec
 from jaxai.dqn.model import Network, build
-from jaxai.dqn.step import Config, Hyperparameters, make, make_policy
+from jaxai.dqn.step import make, make_policy
 from jaxai.optimizer import Optimizer
 
 __all__ = [

@@ -1,9 +1,8 @@
-"""Deep Q-learning: the configuration, and the pure functions that act, remember, learn and evaluate on the device."""
+"""Deep Q-learning: the pure functions that act, remember, learn and evaluate on the device."""
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,78 +14,13 @@ from jax import lax
 from jaxai import optimizer as optimizers
 from jaxai.core import Batch, Key, Metrics, PyTree, State, Workload, device_key, pmean, psum, step_key
 from jaxai.dqn import losses
-from jaxai.dqn.environment import EnvironmentSpec, make_environment_spec
-from jaxai.dqn.model import Network, atoms, build, q_values
-from jaxai.dqn.replay import Memory, Replay
-from jaxai.optimizer import Optimizer
+from jaxai.dqn.config import Config, Hyperparameters, check, epsilon, make_replay, observation_shape
+from jaxai.dqn.environment import make_environment_spec
+from jaxai.dqn.model import atoms, build, q_values
+from jaxai.dqn.replay import Memory
 
 EVALUATION_STREAM = 0xE7A1
 """Folded into the key of an evaluation, so that it shares no random number with training."""
-
-
-@dataclass(frozen=True)
-class Config(Network):
-    """A network (the fields of `Network`) and how it learns. Steps are environment steps, over all environments."""
-
-    total_steps: int = 500_000  # environment steps in all
-    num_envs: int = 10  # environments that step side by side
-    learning_starts: int = 10_000  # environment steps at random that fill the replay before the first update
-    train_every: int = 10  # environment steps between updates; a multiple of num_envs
-    updates_per_step: int = 1  # updates that follow them
-    batch_size: int = 128  # transitions in an update, over all devices
-    capacity: int = 100_000  # transitions in the replay, over all devices
-    discount: float = 0.99  # gamma
-    n_step: int = 1  # rewards in a return before it bootstraps (Sutton 1988)
-    frame_stack: int = 1  # last observations that the network sees together (Mnih et al. 2015)
-    storage: Literal["auto", "bits", "dtype"] = "auto"  # observations in the replay: as bits where they are binary
-    truncation_spacing: int = 0  # least steps of an environment between two truncations; 0: its longest episode, or 64
-    epsilon: Literal["linear", "exponential"] = "linear"  # how the share of random actions falls
-    epsilon_start: float = 1.0  # share of random actions at first
-    epsilon_end: float = 0.05  # share of random actions in the end
-    epsilon_steps: int = 50_000  # environment steps over which it falls
-    target_every: int = 500  # environment steps between updates of the target network
-    target_rate: float = 1.0  # share of the way that the target goes to the network; below 1: Polyak averaging
-    double: bool = False  # the network chooses the next action, the target values it (van Hasselt et al. 2016)
-    huber_delta: float = 1.0  # where the loss turns from squared to linear; 0: squared
-    munchausen: float = 0.0  # weight of the log-policy in the reward, 0.9 in the paper (Vieillard et al. 2020); 0: off
-    munchausen_temperature: float = 0.03  # of the softmax policy
-    munchausen_minimum: float = -1.0  # least value of the scaled log-policy
-    prioritized: bool = False  # draws in proportion to the last error (Schaul et al. 2016)
-    priority_exponent: float = 0.6  # alpha: 0 is uniform
-    importance_exponent: float = 0.4  # beta at first; it rises linearly to 1 over total_steps
-    evaluation_episodes: int = 10  # greedy episodes in an evaluation, each of a fresh environment
-    evaluation_steps: int = 0  # most steps of an evaluation episode; 0: the environment's longest, or 27,000
-    optimizer: Optimizer = Optimizer(learning_rate=2.5e-4)
-
-    @property
-    def warmup_steps(self) -> int:
-        """Environment steps that `init` takes: `learning_starts`, rounded up to whole steps of all environments."""
-        return -(-self.learning_starts // self.num_envs) * self.num_envs
-
-    @property
-    def train_steps(self) -> int:
-        """Train steps that make `total_steps` environment steps, those of `init` included; rounded up."""
-        return -(-(self.total_steps - self.warmup_steps) // self.train_every)
-
-
-class Hyperparameters(struct.PyTreeNode):
-    """What may differ between vmapped trainings: float32 scalars in `state.extra["hyperparameters"]`."""
-
-    learning_rate: jax.Array | float
-    discount: jax.Array | float
-    epsilon_start: jax.Array | float
-    epsilon_end: jax.Array | float
-    epsilon_steps: jax.Array | float
-    target_rate: jax.Array | float
-    priority_exponent: jax.Array | float
-    importance_exponent: jax.Array | float
-
-    @classmethod
-    def of(cls, config: Config) -> "Hyperparameters":
-        """Those of a configuration."""
-        fields = {name: getattr(config, name) for name in cls.__dataclass_fields__ if name != "learning_rate"}
-        values = cls(learning_rate=config.optimizer.learning_rate, **fields)
-        return cast(Hyperparameters, jax.tree.map(jnp.float32, values))
 
 
 class Worker(struct.PyTreeNode):
@@ -110,11 +44,12 @@ class Worker(struct.PyTreeNode):
 def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None = None) -> Workload:
     """The pure functions of a deep Q-learner whose environments, replay and learner all live on the device.
 
-    `init` fills the replay with `learning_starts` random steps. `train_step(state, None)` then learns `updates_per_step`
-    times from what it draws, takes `train_every` environment steps, epsilon-greedily, and writes them to the replay.
-    `train_step(state, batch)` only learns, from a batch that is handed in: `{"observation" [batch, ...],
-    "action" [batch] int32, "reward" [batch] float32 (of n steps), "discount" [batch] float32 (gamma^n, 0 after
-    termination), "next_observation" [batch, ...]}`, and optional `"weight"` [batch]. `state.step` counts train steps.
+    `init` fills the replay with `learning_starts` random steps. `train_step(state, None)` then learns
+    `updates_per_step` times from what it draws, takes `train_every` environment steps, epsilon-greedily, and writes
+    them to the replay. `train_step(state, batch)` only learns, from a batch that is handed in: `{"observation"
+    [batch, ...], "action" [batch] int32, "reward" [batch] float32 (of n steps), "discount" [batch] float32 (gamma^n, 0
+    after termination), "next_observation" [batch, ...]}`, and optional `"weight"` [batch]. `state.step` counts train
+    steps.
 
     Truncation is not termination: a truncated episode still bootstraps, from its true last observation.
 
@@ -136,7 +71,7 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
     env_params = env.default_params if env_params is None else env_params
     spec = make_environment_spec(env, env_params)
     replay = make_replay(config, spec)
-    _check(config, replay)
+    check(config, replay)
     shape = observation_shape(config, spec)
     network = build(config, shape, spec.num_actions)
     # Noise of an update is one draw for its batch (Fortunato et al. 2018, section 3.1); every actor has its own.
@@ -385,41 +320,6 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
     return Workload(init, train_step, eval_step, gradients)
 
 
-def epsilon(config: Config, hyperparameters: Hyperparameters, steps: jax.Array) -> jax.Array:
-    """The share of random actions after so many environment steps: from start to end, in a line or geometrically."""
-    start, end = hyperparameters.epsilon_start, hyperparameters.epsilon_end
-    share = jnp.minimum(1.0, steps / hyperparameters.epsilon_steps)
-    if config.epsilon == "exponential":
-        return jnp.asarray(start * (end / start) ** share)
-    return jnp.asarray(start + (end - start) * share)
-
-
-def make_replay(config: Config, spec: EnvironmentSpec) -> Replay:
-    """The replay that a configuration asks for, in an environment."""
-    return Replay(
-        capacity=config.capacity,
-        num_envs=config.num_envs,
-        observation_shape=spec.observation_shape,
-        observation_dtype=spec.observation_dtype,
-        binary=config.storage == "bits" or (config.storage == "auto" and spec.binary),
-        num_actions=spec.num_actions,
-        n_step=config.n_step,
-        frame_stack=config.frame_stack,
-        truncation_spacing=config.truncation_spacing or spec.max_steps or 64,
-        prioritized=config.prioritized,
-    )
-
-
-def observation_shape(config: Config, spec: EnvironmentSpec) -> tuple[int, ...]:
-    """What the network sees: the environment's shape, its last axis (made where there are two) times `frame_stack`."""
-    shape = spec.observation_shape
-    if config.frame_stack == 1:
-        return shape
-    if len(shape) == 2:
-        shape = (*shape, 1)
-    return (*shape[:-1], shape[-1] * config.frame_stack)
-
-
 def make_policy(config: Config, env: Any, env_params: Any = None) -> Callable[[PyTree, jax.Array], jax.Array]:
     """(params, observations [batch, ...]) -> greedy actions [batch] int32, as evaluation takes them."""
     spec = make_environment_spec(env, env.default_params if env_params is None else env_params)
@@ -438,47 +338,3 @@ def _scan(step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, xs: PyTree) -
         return lax.scan(step, carry, xs)
     carry, y = step(carry, jax.tree.map(lambda leaf: leaf[0], xs))
     return carry, jax.tree.map(lambda leaf: leaf[None], y)
-
-
-def _check(config: Config, replay: Replay) -> None:
-    positive = ("total_steps", "num_envs", "train_every", "updates_per_step", "batch_size", "n_step", "frame_stack")
-    for name in (*positive, "epsilon_steps", "target_every", "evaluation_episodes"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 1")
-    zero_or_more = ("learning_starts", "huber_delta", "munchausen", "truncation_spacing", "evaluation_steps")
-    for name in (*zero_or_more, "priority_exponent"):
-        if getattr(config, name) < 0:
-            raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 0")
-    for name in ("discount", "epsilon_start", "epsilon_end", "target_rate", "importance_exponent"):
-        if not 0 <= getattr(config, name) <= 1:
-            raise ValueError(f"{name} is {getattr(config, name)}; it must be between 0 and 1")
-    for name, kinds in (("epsilon", ("linear", "exponential")), ("storage", ("auto", "bits", "dtype"))):
-        if getattr(config, name) not in kinds:
-            raise ValueError(f"{name} is {getattr(config, name)!r}; it must be one of {', '.join(kinds)}")
-    for name in ("epsilon_start", "epsilon_end"):
-        if config.epsilon == "exponential" and getattr(config, name) <= 0:
-            raise ValueError(f"{name} is {getattr(config, name)}; an exponential schedule never reaches 0: try 0.01")
-    if config.munchausen and config.munchausen_temperature <= 0:
-        raise ValueError(f"munchausen_temperature is {config.munchausen_temperature}; it must be above 0")
-    if config.munchausen and config.munchausen_minimum > 0:
-        raise ValueError(f"munchausen_minimum is {config.munchausen_minimum}; it must be at most 0")
-    if config.capacity < config.batch_size:
-        raise ValueError(
-            f"capacity is {config.capacity}, less than a batch of {config.batch_size}; raise the one or lower the other"
-        )
-    if config.train_every % config.num_envs:
-        raise ValueError(
-            f"train_every is {config.train_every}, which {config.num_envs} environments cannot take together;"
-            f" choose a multiple of {config.num_envs}"
-        )
-    filled = config.warmup_steps - (config.n_step - 1) * config.num_envs
-    if filled < min(config.batch_size, replay.capacity):
-        raise ValueError(
-            f"learning_starts is {config.learning_starts}: too few transitions for a batch of {config.batch_size};"
-            f" choose {config.batch_size + config.n_step * config.num_envs} or more"
-        )
-    if config.total_steps <= config.warmup_steps:
-        raise ValueError(
-            f"total_steps is {config.total_steps}, all of them before learning_starts ({config.learning_starts});"
-            " raise the one or lower the other"
-        )

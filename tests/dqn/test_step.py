@@ -13,7 +13,7 @@ from jax import lax
 
 from jaxai import dqn
 from jaxai.core import State, Workload
-from jaxai.dqn import step as dqn_step
+from jaxai.dqn.config import epsilon
 from jaxai.dqn.replay import TRUNCATED, Replay, Sample
 from jaxai.runtime import parallel
 
@@ -360,9 +360,9 @@ def test_episode_sums_equal_a_recount_from_the_replay() -> None:
 def test_epsilon_falls_in_a_line_or_geometrically_and_stays() -> None:
     hyperparameters = dqn.Hyperparameters.of(changed(epsilon_start=0.8, epsilon_end=0.2, epsilon_steps=100))
     steps = np.array([0, 25, 50, 100, 1000])
-    linear = dqn_step.epsilon(TINY, hyperparameters, steps)
+    linear = epsilon(TINY, hyperparameters, steps)
     np.testing.assert_allclose(linear, [0.8, 0.65, 0.5, 0.2, 0.2], rtol=1e-6)
-    exponential = dqn_step.epsilon(changed(epsilon="exponential"), hyperparameters, steps)
+    exponential = epsilon(changed(epsilon="exponential"), hyperparameters, steps)
     np.testing.assert_allclose(exponential, [0.8, 0.8 * 0.25**0.25, 0.4, 0.2, 0.2], rtol=1e-6)
 
 
