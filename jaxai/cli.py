@@ -1,6 +1,5 @@
 """The command line: train a preset, or sweep around it, and evaluate, play, report on or replay what it leaves."""
 
-import contextlib
 import dataclasses
 import os
 import sys
@@ -81,6 +80,7 @@ def sweep(arguments: Sequence[str]) -> None:
 
 
 def _train(command: str, arguments: Sequence[str], prepare: Callable[[Any], Any]) -> None:
+    from jaxai.runtime import parallel
     from jaxai.runtime.config import load_preset
     from jaxai.runtime.seeds import train_seeds
 
@@ -101,7 +101,7 @@ def _train(command: str, arguments: Sequence[str], prepare: Callable[[Any], Any]
         config=(tyro.conf.OmitSubcommandPrefixes,),
     )
     console = Console()
-    _use_cpu_devices(experiment.cpu_devices)
+    parallel.use_cpu_devices(experiment.cpu_devices)
     interrupted = train_seeds(experiment, console)
     if interrupted == "SIGINT":
         raise SystemExit(130)
@@ -237,16 +237,6 @@ def _configure_jax() -> None:
         jax.config.update("jax_compilation_cache_dir", str(home / "jaxai" / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-
-
-def _use_cpu_devices(number: int) -> None:
-    """Makes so many devices of the CPU, unless the environment has its own number."""
-    import jax
-
-    asked = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if number > 1 and not asked and "JAX_NUM_CPU_DEVICES" not in os.environ:
-        with contextlib.suppress(RuntimeError):  # called from Python where JAX is in use already
-            jax.config.update("jax_num_cpu_devices", number)
 
 
 def _fail(message: str, code: int = 2) -> NoReturn:

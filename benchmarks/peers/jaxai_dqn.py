@@ -4,12 +4,15 @@ pip install -e ".[rl]"
 python -m benchmarks.peers.jaxai_dqn --task breakout --seeds 8
 """
 
+import math
 from importlib import metadata
+from typing import Literal
 
 from benchmarks.peers import dqn_tasks
 from benchmarks.peers.dqn_tasks import Task
 from benchmarks.peers.serving import Trainer
 
+MODE: Literal["shard_map"] = "shard_map"
 MOST_TRAIN_STEPS = 2**20
 """In a call; a block is one call."""
 
@@ -19,7 +22,7 @@ def build(task: Task, seeds: int) -> Trainer:
     import jax
 
     from jaxai import dqn, population
-    from jaxai.runtime import parallel
+    from jaxai.runtime import chips, parallel
 
     env, env_params = dqn.make_environment(dqn.Environment(task.environment))
     config = dqn.Config(
@@ -40,15 +43,18 @@ def build(task: Task, seeds: int) -> Trainer:
         evaluation_episodes=32,
         optimizer=dqn.Optimizer(learning_rate=task.learning_rate),
     )
+    # As `jaxai train --seeds 8`: several seeds share the cores, each on one.
+    devices = math.gcd(seeds, chips.usable_cores())
+    parallel.use_cpu_devices(devices)
     workload = dqn.make(config, env, env_params)
     if seeds > 1:
         workload = population.make(workload, range(seeds))
-    mesh = parallel.make_mesh(1)
-    state = parallel.place_state(jax.jit(workload.init)(jax.random.key(0)), mesh)
+    mesh, mode = parallel.make_mesh(devices), MODE
+    state = parallel.place_state(jax.jit(workload.init)(jax.random.key(0)), mesh, mode)
     members = population.members_of(state) if seeds > 1 else state
     replay = sum(leaf.nbytes for leaf in jax.tree.leaves(members.local.memory))
     parameters = sum(leaf.size for leaf in jax.tree.leaves(members.params)) // seeds
-    call = parallel.compile_step(workload.train_step, mesh, steps_per_call=MOST_TRAIN_STEPS)
+    call = parallel.compile_step(workload.train_step, mesh, mode, steps_per_call=MOST_TRAIN_STEPS)
     program, seconds = dqn_tasks.timed_compile(lambda: call.lower(state, None))
     call = call._replace(function=program)
 

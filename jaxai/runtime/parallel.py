@@ -4,6 +4,8 @@ Where each part of the State lives follows from its field alone: `local` is spli
 is the same on every device.
 """
 
+import contextlib
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -42,6 +44,17 @@ class Call(NamedTuple):
     def compile(self, state: State, batches: PyTree, dataset: PyTree = None) -> "Call":
         """Compiles now, for these shapes; the result takes no others."""
         return Call(self.lower(state, batches, dataset).compile(), self.steps_per_call)
+
+
+def use_cpu_devices(number: int) -> None:
+    """Makes so many devices of the CPU, before JAX first uses it; the environment's own number goes before.
+
+    Each has a thread of its own for the small operations that XLA does not spread over cores.
+    """
+    asked = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if number > 1 and not asked and "JAX_NUM_CPU_DEVICES" not in os.environ:
+        with contextlib.suppress(RuntimeError):  # JAX has used its devices already, and keeps those
+            jax.config.update("jax_num_cpu_devices", number)
 
 
 def make_mesh(devices: Sequence[jax.Device] | int | None = None) -> Mesh:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from jaxai import cli
 from jaxai.dqn.sweep import Sweep
-from jaxai.runtime import seeds
+from jaxai.runtime import parallel, seeds
 from jaxai.runtime.config import load_preset
 
 CHECKOUT = Path(__file__).parents[2]
@@ -323,7 +323,7 @@ def test_options_reach_the_sweep(jaxai, presets, monkeypatch):
 )
 def test_as_many_cpu_devices_as_asked_for_unless_the_environment_has_its_own_number(environment, expected):
     kept = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
-    code = "from jaxai.cli import _use_cpu_devices; _use_cpu_devices(3); import jax; print(jax.device_count())"
+    code = "from jaxai.runtime import parallel; parallel.use_cpu_devices(3); import jax; print(jax.device_count())"
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -337,5 +337,5 @@ def test_as_many_cpu_devices_as_asked_for_unless_the_environment_has_its_own_num
 
 def test_devices_that_are_in_use_already_are_left_alone():
     before = jax.device_count()
-    cli._use_cpu_devices(before + 1)
+    parallel.use_cpu_devices(before + 1)
     assert jax.device_count() == before
