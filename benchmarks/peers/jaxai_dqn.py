@@ -24,6 +24,9 @@ def build(task: Task, seeds: int) -> Trainer:
     from jaxai import dqn, population
     from jaxai.runtime import chips, parallel
 
+    # As `jaxai train --seeds 8`: several seeds share the cores, each on one.
+    devices = math.gcd(seeds, chips.usable_cores())
+    parallel.use_cpu_devices(devices)  # before gymnax, whose import uses JAX's devices
     env, env_params = dqn.make_environment(dqn.Environment(task.environment))
     config = dqn.Config(
         torso="minatar" if task.features else "mlp",
@@ -43,9 +46,6 @@ def build(task: Task, seeds: int) -> Trainer:
         evaluation_episodes=32,
         optimizer=dqn.Optimizer(learning_rate=task.learning_rate),
     )
-    # As `jaxai train --seeds 8`: several seeds share the cores, each on one.
-    devices = math.gcd(seeds, chips.usable_cores())
-    parallel.use_cpu_devices(devices)
     workload = dqn.make(config, env, env_params)
     if seeds > 1:
         workload = population.make(workload, range(seeds))
