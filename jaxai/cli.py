@@ -101,7 +101,7 @@ def _train(command: str, arguments: Sequence[str], prepare: Callable[[Any], Any]
         config=(tyro.conf.OmitSubcommandPrefixes,),
     )
     console = Console()
-    parallel.use_cpu_devices(experiment.cpu_devices)
+    parallel.use_cpu_devices(experiment.cpu_devices, experiment.small_operations)
     interrupted = train_seeds(experiment, console)
     if interrupted == "SIGINT":
         raise SystemExit(130)

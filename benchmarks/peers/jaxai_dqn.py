@@ -26,7 +26,7 @@ def build(task: Task, seeds: int) -> Trainer:
 
     # As `jaxai train --seeds 8`: several seeds share the cores, each on one.
     devices = math.gcd(seeds, chips.usable_cores())
-    parallel.use_cpu_devices(devices)  # before gymnax, whose import uses JAX's devices
+    parallel.use_cpu_devices(devices, one_thread=not task.features)  # before gymnax, whose import uses JAX's devices
     env, env_params = dqn.make_environment(dqn.Environment(task.environment))
     config = dqn.Config(
         torso="minatar" if task.features else "mlp",

@@ -46,6 +46,7 @@ class Experiment:
 
     trains_seeds_together: ClassVar[bool] = False
     cpu_devices: ClassVar[int] = 1
+    small_operations: ClassVar[bool] = False
 
     def load(self) -> Images:
         """The data; see `jaxai.data.load` for what it raises."""

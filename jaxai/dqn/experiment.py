@@ -63,6 +63,12 @@ class Experiment:
         members = max(1, len(self.seeds))
         return max(count for count in range(1, chips.usable_cores() + 1) if members % count == 0)
 
+    @property
+    def small_operations(self) -> bool:
+        """Whether a CPU computes each operation fastest on one thread; an MLP's layers are so small."""
+        config = self.workload
+        return config.torso == "mlp" or (config.torso == "auto" and not self.env.name.endswith("MinAtar"))
+
     def check(self) -> None:
         """Raises ValueError, in one line and before anything compiles, for what cannot be trained."""
         if self.run.seeds < 1:

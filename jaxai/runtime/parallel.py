@@ -46,11 +46,16 @@ class Call(NamedTuple):
         return Call(self.lower(state, batches, dataset).compile(), self.steps_per_call)
 
 
-def use_cpu_devices(number: int) -> None:
-    """Makes so many devices of the CPU, before JAX first uses it; the environment's own number goes before.
+def use_cpu_devices(number: int, one_thread: bool = False) -> None:
+    """Makes so many devices of the CPU, before JAX first uses it; the environment's own settings go before.
 
-    Each has a thread of its own for the small operations that XLA does not spread over cores.
+    Args:
+      number: of devices; each has a thread of its own for the operations that XLA does not spread over cores.
+      one_thread: operations so small that handing parts of them to another thread costs more than it gains
+        (benchmarks/README.md) stay on one thread for each device.
     """
+    if one_thread:
+        os.environ.setdefault("NPROC", "1")  # from which XLA sizes its pool of threads
     asked = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if number > 1 and not asked and "JAX_NUM_CPU_DEVICES" not in os.environ:
         with contextlib.suppress(RuntimeError):  # JAX has used its devices already, and keeps those
