@@ -9,18 +9,19 @@ from jaxai.runtime.config import Run
 
 config = Experiment(
     workload=Config(
-        total_steps=500_000,
-        learning_starts=10_000,
+        total_steps=400_000,
+        hidden=(128, 128),
+        learning_starts=20_000,
         batch_size=128,
         capacity=100_000,
-        epsilon_steps=200_000,
-        epsilon_end=0.02,
+        epsilon_steps=100_000,
+        epsilon_end=0.05,
         target_every=2_000,
         n_step=3,
-        double=True,
         huber_delta=0.0,
         optimizer=Optimizer(learning_rate=1e-3, schedule="linear"),
     ),
-    env=Environment("MountainCar-v0"),
+    # Five times the usual limit: a random policy needs more than 200 steps to see the top at all.
+    env=Environment("MountainCar-v0", params={"max_steps_in_episode": 1_000}),
     run=Run(workdir="runs/mountain_car_dqn", mode="shard_map"),
 )
