@@ -10,9 +10,9 @@ from jaxai.runtime.config import Run
 config = Experiment(
     workload=Config(
         total_steps=100_000,
-        num_envs=10,
-        train_every=10,
-        batch_size=128,
+        hidden=(128, 128),
+        updates_per_step=4,
+        batch_size=64,
         capacity=50_000,
         learning_starts=1_000,
         epsilon_steps=20_000,
