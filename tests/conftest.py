@@ -1,7 +1,14 @@
 """Eight fake CPU devices for every test, and one compilation cache for all of them."""
 
+import ast
+import dataclasses
+import inspect
+import io
 import os
 import tempfile
+import tokenize
+
+import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if os.environ["JAX_PLATFORMS"] == "cpu":
@@ -12,3 +19,39 @@ if os.environ["JAX_PLATFORMS"] == "cpu":
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="jaxai-test-"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
+
+
+@pytest.fixture
+def documented_options():
+    """A configuration -> (option, the comment on its field's line) of every field that is not a group of fields."""
+    return _fields
+
+
+def _comments(kind):
+    """Field -> the comment on its line, read from the source by Python's own tokenizer."""
+    found = {}
+    for parent in reversed(kind.__mro__):
+        if not dataclasses.is_dataclass(parent):
+            continue
+        source = inspect.getsource(parent)
+        lines = {}
+        for token in tokenize.generate_tokens(io.StringIO(source).readline):
+            if token.type == tokenize.COMMENT:
+                lines[token.start[0]] = token.string.lstrip("# ")
+        (definition,) = ast.parse(source).body
+        for node in definition.body:
+            if isinstance(node, ast.AnnAssign):
+                texts = [lines[line] for line in range(node.lineno, node.end_lineno + 1) if line in lines]
+                found[node.target.id] = " ".join(texts)
+    return found
+
+
+def _fields(config, prefix=""):
+    """(option, comment) of every field that is not a group of fields."""
+    texts = _comments(type(config))
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _fields(value, prefix if field.name in ("workload", "run") else f"{prefix}{field.name}.")
+        else:
+            yield f"--{prefix}{field.name}".replace("_", "-"), texts[field.name]

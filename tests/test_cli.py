@@ -1,14 +1,9 @@
-import ast
-import dataclasses
 import importlib
-import inspect
-import io
 import json
 import re
 import subprocess
 import sys
 import time
-import tokenize
 from pathlib import Path
 
 import numpy as np
@@ -275,42 +270,12 @@ def test_help_of_every_command(jaxai, command):
     assert f"jaxai {command}" in out
 
 
-def comments(kind):
-    """Field -> the comment on its line, read from the source by Python's own tokenizer."""
-    found = {}
-    for parent in reversed(kind.__mro__):
-        if not dataclasses.is_dataclass(parent):
-            continue
-        source = inspect.getsource(parent)
-        lines = {}
-        for token in tokenize.generate_tokens(io.StringIO(source).readline):
-            if token.type == tokenize.COMMENT:
-                lines[token.start[0]] = token.string.lstrip("# ")
-        (definition,) = ast.parse(source).body
-        for node in definition.body:
-            if isinstance(node, ast.AnnAssign):
-                texts = [lines[line] for line in range(node.lineno, node.end_lineno + 1) if line in lines]
-                found[node.target.id] = " ".join(texts)
-    return found
-
-
-def fields(config, prefix=""):
-    """(option, comment) of every field that is not a group of fields."""
-    texts = comments(type(config))
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            yield from fields(value, prefix if field.name in ("workload", "run") else f"{prefix}{field.name}.")
-        else:
-            yield f"--{prefix}{field.name}".replace("_", "-"), texts[field.name]
-
-
-def test_help_explains_every_field_with_its_comment(jaxai, preset):
+def test_help_explains_every_field_with_its_comment(jaxai, preset, documented_options):
     code, out, _ = jaxai("train", preset, "--help")
     assert code == 0
     text = plain(out)
     assert "A toy: an MLP on noise." in text
-    options = dict(fields(load_preset(preset)[0]))
+    options = dict(documented_options(load_preset(preset)[0]))
     assert len(options) > 50
     unexplained = [option for option, comment in options.items() if not comment or plain(comment) not in text]
     assert unexplained == []

@@ -1,13 +1,9 @@
-import ast
 import dataclasses
-import inspect
-import io
 import json
 import os
 import re
 import subprocess
 import sys
-import tokenize
 from pathlib import Path
 
 import jax
@@ -241,38 +237,8 @@ def test_commands_of_the_other_workload_are_refused_in_one_line(jaxai, presets, 
     assert not (tmp_path / "run").exists()
 
 
-def comments(kind):
-    """Field -> the comment on its line, read from the source by Python's own tokenizer."""
-    found = {}
-    for parent in reversed(kind.__mro__):
-        if not dataclasses.is_dataclass(parent):
-            continue
-        source = inspect.getsource(parent)
-        lines = {}
-        for token in tokenize.generate_tokens(io.StringIO(source).readline):
-            if token.type == tokenize.COMMENT:
-                lines[token.start[0]] = token.string.lstrip("# ")
-        (definition,) = ast.parse(source).body
-        for node in definition.body:
-            if isinstance(node, ast.AnnAssign):
-                texts = [lines[line] for line in range(node.lineno, node.end_lineno + 1) if line in lines]
-                found[node.target.id] = " ".join(texts)
-    return found
-
-
-def fields(config, prefix=""):
-    """(option, comment) of every field that is not a group of fields."""
-    texts = comments(type(config))
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            yield from fields(value, prefix if field.name in ("workload", "run") else f"{prefix}{field.name}.")
-        else:
-            yield f"--{prefix}{field.name}".replace("_", "-"), texts[field.name]
-
-
 @pytest.mark.parametrize("command", ["train", "sweep"])
-def test_help_explains_every_field_with_its_comment(jaxai, presets, command):
+def test_help_explains_every_field_with_its_comment(jaxai, presets, documented_options, command):
     code, out, _ = jaxai(command, presets[0], "--help")
     assert code == 0
     text = plain(out)
@@ -281,7 +247,7 @@ def test_help_explains_every_field_with_its_comment(jaxai, presets, command):
     config = (
         preset if command == "train" else Sweep(**{f.name: getattr(preset, f.name) for f in dataclasses.fields(preset)})
     )
-    options = dict(fields(config))
+    options = dict(documented_options(config))
     assert len(options) > 60
     assert [option for option, comment in options.items() if not comment or plain(comment) not in text] == []
     assert [option for option in options if f"{option} " not in text and f"{option}," not in text] == []
