@@ -1,6 +1,8 @@
 """Deep Q-learning on MountainCar, whose reward comes only at the top.
 
 Command:  jaxai train configs/mountain_car_dqn.py --seeds 10
+Hardware: 2 CPU cores, float32.  Time: 8 min for all seeds, beside other work.
+Result:   mean greedy return -126.8 (95 %: -153.1 to -106.3); 8 of 10 seeds at -99 to -124, 2 never see the top.
 """
 
 from jaxai.dqn import Config, Environment, Optimizer
