@@ -411,6 +411,7 @@ def test_learning_rate_of_the_state_and_its_schedule_reach_the_optimizer() -> No
         state = after
 
 
+@pytest.mark.slow
 def test_gradients_are_those_that_the_train_step_applies() -> None:
     workload, train_step, state = started(changed(optimizer=SGD, noisy=True))
     assert workload.gradients is not None
