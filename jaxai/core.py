@@ -83,3 +83,8 @@ def device_key(key: Key, axis_name: str | None) -> Key:
 def step_key(state: State, axis_name: str | None) -> Key:
     """The key for the random numbers of this step on this device."""
     return device_key(jax.random.fold_in(state.key, state.step), axis_name)
+
+
+def split_batch(leaf: jax.Array, parts: int) -> jax.Array:
+    """[batch, ...] -> [parts, batch / parts, ...], each part from every device's share of a sharded batch."""
+    return leaf.reshape(-1, parts, *leaf.shape[1:]).swapaxes(0, 1)

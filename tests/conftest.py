@@ -15,6 +15,8 @@ if os.environ["JAX_PLATFORMS"] == "cpu":
     # XLA sizes its thread pool from NPROC; eight devices that meet in a collective need more than two threads.
     os.environ["NPROC"] = "16"
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    # The programs are many and tiny: optimizing them would take most of the time.
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # Programs that several tests compile, some in processes of their own, are compiled once.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="jaxai-test-"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

@@ -36,16 +36,16 @@ class Trainer(NamedTuple):
     mean_return: Callable[[], float] | None = None
 
 
-def random_data(batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """(images [examples, 32, 32, 3] float32 in [0, 1), labels [examples] int32 in 0 to 9), the same for everyone."""
+def random_data(batch_size: int, image_shape: tuple[int, int, int] = (32, 32, 3)) -> tuple[np.ndarray, np.ndarray]:
+    """(images [examples, *image_shape] float32 in [0, 1), labels [examples] int32 in 0 to 9), the same for everyone."""
     examples = -(-EXAMPLES // batch_size) * batch_size
     generator = np.random.default_rng(0)
-    images = generator.random((examples, 32, 32, 3), dtype=np.float32)
+    images = generator.random((examples, *image_shape), dtype=np.float32)
     return images, generator.integers(0, 10, examples, dtype=np.int32)
 
 
 def main(build: Callable[[int, int], Trainer]) -> None:
-    """The command line of a framework's image classifier.
+    """The command line of a framework's script about images.
 
     Args:
       build: (batch size, steps in a block) -> the trainer; imports its framework inside.
@@ -53,14 +53,21 @@ def main(build: Callable[[int, int], Trainer]) -> None:
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
     parser.add_argument("--batch-size", type=int, default=128, help="images a step")
     parser.add_argument("--steps", type=int, default=20, help="optimizer steps in a block")
+    parser.add_argument("--seconds", type=float, help="about the most for a block: a slow framework gets fewer steps")
     add_block_options(parser)
     options = parser.parse_args()
 
     def warm() -> tuple[Trainer, int]:
-        trainer = build(options.batch_size, options.steps)
-        trainer.run(options.steps)  # compiles; the second is at speed
-        trainer.run(options.steps)
-        return trainer, options.steps
+        trainer, steps = build(options.batch_size, options.steps), options.steps
+        if options.seconds is None:
+            trainer.run(steps)  # compiles; the second is at speed
+        else:
+            trainer.run(1)
+            began = time.perf_counter()
+            trainer.run(1)
+            steps = max(1, min(steps, int(options.seconds / (time.perf_counter() - began))))
+        trainer.run(steps)
+        return trainer, steps
 
     serve(warm, options.batch_size, None if options.serve else options.blocks)
 

@@ -8,7 +8,7 @@
 
 from jaxai.cnn.augment import Augment, augment
 from jaxai.cnn.model import Model, build
-from jaxai.cnn.step import Config, example_batch, make, make_predict, normalize
+from jaxai.cnn.step import Config, example_batch, make, make_features, make_predict, normalize
 from jaxai.optimizer import Optimizer
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "build",
     "example_batch",
     "make",
+    "make_features",
     "make_predict",
     "normalize",
 ]

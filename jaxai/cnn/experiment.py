@@ -122,7 +122,7 @@ class Experiment:
         images = images or self.load()
         mesh = parallel.make_mesh(self.run.devices)
         with Checkpoints(RunFolder(self.run.workdir).checkpoints) as checkpoints:
-            state = restored_state(self.training(images), self.run, mesh, checkpoints, which)
+            state = restored_state(self.make(), self.run, mesh, checkpoints, which)
         if state is None:
             raise ValueError(f"{self.run.workdir} has no {which} checkpoint; train it first with jaxai train")
         workload = cnn.make(self.workload, parallel.axis_name(self.run.mode))

@@ -110,6 +110,7 @@ class MLP(nn.Module):
             x = nn.Dense(self.width, use_bias=self.normalization == "none", dtype=self.dtype)(x)
             x = nn.relu(Norm(self.normalization, self.dtype, self.axis_name)(x, train=train))
             x = nn.Dropout(self.dropout)(x, deterministic=not train)
+        self.sow("intermediates", "features", x)
         return nn.Dense(self.num_classes, dtype=self.dtype)(x).astype(jnp.float32)
 
 
@@ -143,6 +144,7 @@ class TextbookCNN(nn.Module):
         x = x.reshape(x.shape[0], -1)
         x = nn.relu(nn.Dense(2 * self.width, dtype=self.dtype)(x))
         x = nn.Dropout(self.dropout)(x, deterministic=not train)
+        self.sow("intermediates", "features", x)
         return nn.Dense(self.num_classes, dtype=self.dtype)(x).astype(jnp.float32)
 
 
@@ -205,6 +207,7 @@ class ResNet(nn.Module):
                 )(x, train=train)
         x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
         x = nn.Dropout(self.dropout)(x, deterministic=not train)
+        self.sow("intermediates", "features", x)
         return nn.Dense(self.num_classes, dtype=self.dtype)(x).astype(jnp.float32)
 
 
@@ -253,6 +256,7 @@ class Airbench(nn.Module):
                 x = nn.gelu(norm(x, train=train), approximate=False)
         x = jnp.max(x, axis=(1, 2))
         x = nn.Dropout(self.dropout)(x, deterministic=not train)
+        self.sow("intermediates", "features", x)
         x = nn.Dense(self.num_classes, use_bias=False, kernel_init=torch_uniform, dtype=self.dtype)(x)
         return x.astype(jnp.float32) / 9
 

@@ -12,7 +12,7 @@ from jax import lax
 from jaxai import optimizer as optimizers
 from jaxai.cnn.augment import Augment, TestTime, augment, test_time
 from jaxai.cnn.model import Model, build
-from jaxai.core import Batch, Key, Metrics, PyTree, State, Workload, pmean, psum, step_key
+from jaxai.core import Batch, Key, Metrics, PyTree, State, Workload, pmean, psum, split_batch, step_key
 from jaxai.optimizer import Optimizer
 
 CPU_BLOCK = 16
@@ -103,7 +103,7 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
                 return (jax.tree.map(jnp.add, total, (grads, metrics)), variables), None
 
             zeros = jax.tree.map(jnp.zeros_like, (state.params, {"loss": 0.0, "accuracy": 0.0}))
-            inputs = (_split(images, blocks), _split(labels, blocks), jax.random.split(dropout_key, blocks))
+            inputs = (split_batch(images, blocks), split_batch(labels, blocks), jax.random.split(dropout_key, blocks))
             (total, variables), _ = lax.scan(accumulate, (zeros, variables), inputs)
             grads, metrics = jax.tree.map(lambda leaf: leaf / blocks, total)
         grads, metrics = pmean((grads, metrics), axis_name)
@@ -158,6 +158,26 @@ def make_predict(config: Config) -> Callable[[State, jax.Array], jax.Array]:
     return predict
 
 
+def make_features(config: Config) -> Callable[[State, jax.Array], tuple[jax.Array, jax.Array]]:
+    """(state, images [batch, height, width, channels]) -> what the last layer sees, and what it says.
+
+    Features are float32 [batch, features], logits float32 [batch, num_classes], of the weights that evaluation uses
+    and of one view of each image.
+    """
+    network = build(config, config.num_classes)
+
+    def features(state: State, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        variables = {name: value for name, value in state.extra.items() if name != "ema"}
+        params = state.extra.get("ema", state.params)
+        logits, sown = network.apply(
+            {"params": params, **variables}, normalize(config, images), train=False, mutable=["intermediates"]
+        )
+        (found,) = sown["intermediates"]["features"]
+        return found.astype(jnp.float32), cast(jax.Array, logits)
+
+    return features
+
+
 def normalize(config: Config, images: jax.Array) -> jax.Array:
     """Images as the network sees them: float32, scaled to [0, 1] if uint8, less `image_mean`, over `image_std`."""
     scaled = images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images.astype(jnp.float32)
@@ -202,8 +222,3 @@ def _gradient_blocks(config: Config, batch_size: int, has_batch_statistics: bool
     if jax.default_backend() == "cpu" and not has_batch_statistics and batch_size % CPU_BLOCK == 0:
         return batch_size // CPU_BLOCK
     return 1
-
-
-def _split(leaf: jax.Array, blocks: int) -> jax.Array:
-    """[batch, ...] -> [blocks, batch / blocks, ...], each block from every device's share of a sharded batch."""
-    return leaf.reshape(-1, blocks, *leaf.shape[1:]).swapaxes(0, 1)

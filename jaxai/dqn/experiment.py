@@ -162,7 +162,7 @@ class Experiment:
         """
         with Checkpoints(RunFolder(self.run.workdir).checkpoints) as checkpoints:
             one = dataclasses.replace(self.run, mode="jit")
-            state = restored_state(self.training(), one, parallel.make_mesh(1), checkpoints, which)
+            state = restored_state(self.training().make(None), one, parallel.make_mesh(1), checkpoints, which)
         if state is None:
             raise ValueError(f"{self.run.workdir} has no {which} checkpoint; train it first with jaxai train")
         return state

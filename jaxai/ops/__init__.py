@@ -2,9 +2,11 @@
 
 XLA's CPU backend loses its threaded convolution inside a loop body and differentiates `reduce_window` slowly. The
 functions here have the signature of the ones that they stand in for: on an accelerator they *are* those, in an
-ahead-of-time compilation too. The plain path, for a comparison, is `lax.conv_general_dilated` and `max_pool_lax`.
+ahead-of-time compilation too. The plain path, for a comparison, is `lax.conv_general_dilated`,
+`lax.conv_transpose` and `max_pool_lax`.
 """
 
 from jaxai.ops.conv import conv_general_dilated as conv_general_dilated
+from jaxai.ops.conv_transpose import conv_transpose as conv_transpose
 from jaxai.ops.pool import max_pool as max_pool
 from jaxai.ops.pool import max_pool_lax as max_pool_lax

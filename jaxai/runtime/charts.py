@@ -1,6 +1,6 @@
 """The charts of a report: cards with curves over a run, of one run, of its seeds, or of several runs side by side."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from html import escape
 
 import numpy as np
@@ -8,9 +8,26 @@ import numpy as np
 from jaxai.runtime.curves import THIN_LINES, Curve, curves_svg, seed_curves
 from jaxai.runtime.pictures import PALETTE
 from jaxai.runtime.run_record import PER_SEED, SPLITS, Record, Run, histories, is_number, is_per_seed
-from jaxai.runtime.wording import is_share, split_of, words
+from jaxai.runtime.wording import is_measured, is_share, split_of, words
 
-OPTIMISATION = ("learning_rate", "grad_norm")
+GROUPS = {
+    "Fréchet distance": {"frechet_distance": "samples", "frechet_floor": "floor: real images"},
+    "Kernel distance": {"kernel_distance": "samples", "kernel_distance_floor": "floor: real images"},
+    "Losses": {"generator_loss": "generator", "discriminator_loss": "discriminator"},
+    "Discriminator's view": {"d_real": "D(x)", "d_fake": "D(G(z))", "test_d_real": "D(x), test"},
+    "Precision and recall": {"precision": "precision", "recall": "recall"},
+    "Density and coverage": {"density": "density", "coverage": "coverage"},
+    "Penalties": {"gradient_penalty": "gradient penalty", "r1": "R1"},
+    "Learning rates": {"generator_learning_rate": "generator", "discriminator_learning_rate": "discriminator"},
+    "Gradient norms": {
+        "generator_grad_norm": "generator",
+        "discriminator_grad_norm": "discriminator",
+        "grad_norm": "both",
+    },
+}
+"""Figures that one run has in one chart: title -> key -> name of the line. One alone has its own name."""
+OPTIMISATION = ("learning_rate", "grad_norm", *GROUPS["Learning rates"], *GROUPS["Gradient norms"])
+VIEW = "Discriminator's view"
 SPEED = ("env_steps_per_second_per_chip", "examples_per_second_per_chip", "data_wait", "mfu")
 CLOCKS = ("step", "epoch", "seconds", "time", "env_steps")
 SUMMARIES = ("_iqm", "_low", "_high")
@@ -23,15 +40,16 @@ def charts(runs: Sequence[Run]) -> list[str]:
     members = [seed for run in runs for seed in run.seeds or [run]]
     keys = _keys(seed.metrics for seed in members)
     seeds = {key for key in keys for run in members if any(_over_seeds(record, key) for record in run.metrics)}
-    groups: dict[str, list[str]] = {}
-    first = ("return", "loss", "accuracy")
-    for key in sorted(keys, key=lambda key: ([word not in key for word in first], several and not split_of(key))):
-        if key not in OPTIMISATION:
-            alone = several or key in seeds or key.removeprefix(split_of(key)) in seeds  # a band and its seeds fill one
-            groups.setdefault(key if alone else key.removeprefix(split_of(key)), []).append(key)
-    groups = {title if len(group) > 1 else group[0]: group for title, group in groups.items()}
-    learning = [_chart(title, group, runs, "metrics") for title, group in groups.items()]
-    optimisation = [_chart(key, [key], runs, "metrics") for key in OPTIMISATION if key in keys]
+    first = ("return", "frechet", "loss", "accuracy")
+    keys.sort(key=lambda key: ([word not in key for word in first], several and not split_of(key)))
+    alone = set(keys) if several else {key for key in keys if {key, key.removeprefix(split_of(key))} & seeds}
+    learning, optimisation = (
+        [_chart(title, group, runs, "metrics") for title, group in _grouped(part, alone).items()]
+        for part in (
+            [key for key in keys if key not in OPTIMISATION],
+            [key for key in OPTIMISATION if key in keys],
+        )
+    )
     timed = _keys(seed.timing for seed in members)
     if not any(line.get("data_wait") for seed in members for line in seed.timing):
         timed = [key for key in timed if key != "data_wait"]  # a workload that makes its own data waits for none
@@ -50,6 +68,18 @@ def charts(runs: Sequence[Run]) -> list[str]:
     ]
 
 
+def _grouped(keys: Iterable[str], alone: Container[str]) -> dict[str, list[str]]:
+    """Title -> what is in one chart. A figure in `alone` has one for itself, as a band and its seeds fill one."""
+    groups: dict[str, list[str]] = {}
+    for key in keys:
+        together = next((title for title, names in GROUPS.items() if key in names), key.removeprefix(split_of(key)))
+        groups.setdefault(key if key in alone else together, []).append(key)
+    for title, group in groups.items():
+        order = list(GROUPS.get(title, ()))
+        group.sort(key=lambda key: order.index(key) if key in order else 0)  # noqa: B023, for it is called at once
+    return {title if len(group) > 1 else group[0]: group for title, group in groups.items()}
+
+
 def _chart(title: str, keys: Sequence[str], runs: Sequence[Run], source: str) -> str:
     """One chart as a card. `source`: the field of a run, metrics or timing, that the keys are looked up in."""
     clock = _clock(keys, runs, source)
@@ -59,15 +89,26 @@ def _chart(title: str, keys: Sequence[str], runs: Sequence[Run], source: str) ->
         for key in keys:
             found = histories(run, source, key, clock)
             lost += sum(int(np.isnan(y).sum()) for _, y in found)
-            lines += seed_curves(found, index if len(runs) > 1 else _series(key), markers=bool(split_of(key)))
+            colour = index if len(runs) > 1 else _series(title, key)
+            lines += seed_curves(found, colour, markers=is_measured(key))
     if len(runs) > 1:
         lines = [line for line in lines if not line.faint] or lines
     if not lines:
         return ""
     low, high = min(float(line.y.min()) for line in lines), max(float(line.y.max()) for line in lines)
-    log = ("loss" in title or "norm" in title) and low > 0 and high > 30 * low
-    svg = curves_svg(lines, title=words(title), x_label=words(clock).lower(), percent=is_share(title), log=log)
-    names = [swatch(_series(key), split_of(key).removesuffix("_") or "training") for key in keys]
+    spread = any(word in key for key in keys for word in ("loss", "norm", "distance"))
+    log = spread and low > 0 and high > 30 * low
+    svg = curves_svg(
+        lines,
+        title=words(title),
+        x_label=words(clock).lower(),
+        percent=all(map(is_share, keys)),
+        log=log,
+        # A score, as some losses have it, is no probability and goes where it likes.
+        limits=(0, 1) if set(keys) <= set(GROUPS[VIEW]) and 0 <= low and high <= 1 else None,
+    )
+    named = GROUPS.get(title, {})
+    names = [swatch(_series(title, key), named.get(key) or split_of(key)[:-1] or "training") for key in keys]
     legend = f"<span>{''.join(names)}</span>" if len(keys) > 1 else ""
     note = ""
     if lost:
@@ -104,9 +145,9 @@ def _keys(lines: Iterable[list[Record]]) -> list[str]:
     return [key for key in found if key not in CLOCKS and key not in summaries]
 
 
-def _series(key: str) -> int:
-    """Colour of a figure where there is one run: training, test, validation, evaluation."""
-    return ("", *SPLITS).index(split_of(key))
+def _series(title: str, key: str) -> int:
+    """Colour of a figure where there is one run: its place in its group, or training, test, validation, evaluation."""
+    return list(GROUPS[title]).index(key) if title in GROUPS else ("", *SPLITS).index(split_of(key))
 
 
 def section(title: str, content: str) -> str:

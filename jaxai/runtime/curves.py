@@ -56,7 +56,13 @@ def curves(
 
 
 def curves_svg(
-    lines: Sequence[Curve], *, title: str, x_label: str = "step", percent: bool = False, log: bool = False
+    lines: Sequence[Curve],
+    *,
+    title: str,
+    x_label: str = "step",
+    percent: bool = False,
+    log: bool = False,
+    limits: tuple[float, float] | None = None,
 ) -> str:
     """A chart as inline SVG without legend, coloured by the style sheet of the page around it.
 
@@ -66,12 +72,16 @@ def curves_svg(
       x_label: below the horizontal axis.
       percent: y is a share, labelled in percent.
       log: the vertical axis is logarithmic.
+      limits: of the vertical axis; None: what the lines reach.
 
     Returns:
       An `<svg>` element that asks for the CSS variables --ink, --muted, --rule and --series-0 to --series-7.
     """
     figure = blank_figure(5.6, 3.0)
     axes = _draw_curves(figure, lines, x_label, "", log=log)
+    if limits is not None:
+        margin = 0.03 * (limits[1] - limits[0])
+        axes.set_ylim(limits[0] - margin, limits[1] + margin)
     if percent and not log:
         axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.6g} %")
     from matplotlib import rc_context

@@ -35,7 +35,7 @@ class Training:
       steps_per_epoch: train steps that see the data once; after as many it evaluates, unless the run says otherwise.
       data: arrays [examples, ...] to train on; None for a workload that makes its own.
       splits: name -> arrays to evaluate on, as `test` or `validation`; None for a workload that makes its own.
-      score: the evaluation metric that the best checkpoint and early stopping go by; more is better.
+      score: the evaluation metric that the best checkpoint and early stopping go by.
       prepare: what the data sets in a fresh state, as whitening does.
       unit: what the speed counts.
       steps_per_call: about as many train steps in a call where the run does not say.
@@ -45,6 +45,11 @@ class Training:
       describe_evaluation: an evaluation's metrics, named `<split>_<metric>` -> what is written down of them.
       summarize: (final figures, all lines of metrics) -> the final figures as they are written down.
       parameters: state -> the parameters of the network, for the table at the start.
+      lower_is_better: whether less of the score is better, as of a distance.
+      measure: (mesh, state) -> the metrics of an evaluation, beside or instead of `splits`.
+      evaluates_untrained: whether the fresh state is evaluated too, for what is told against it.
+      warnings: what a call or an evaluation wrote down -> kind -> what a person should know of it, in a line, or ""
+        where that is well; said once for as long as it goes on.
     """
 
     make: Callable[[str | None], Workload]
@@ -63,6 +68,10 @@ class Training:
     describe_evaluation: Callable[[Mapping[str, np.ndarray]], dict[str, Any]] = scalars
     summarize: Callable[[dict[str, Any], list[dict[str, Any]]], dict[str, Any]] = lambda result, lines: result
     parameters: Callable[[State], PyTree] = lambda state: state.params
+    lower_is_better: bool = False
+    measure: Callable[[Mesh, State], dict[str, Any]] = lambda mesh, state: {}
+    evaluates_untrained: bool = False
+    warnings: Callable[[Mapping[str, Any]], Mapping[str, str]] = lambda values: {}
 
     def beside(self, step: int) -> dict[str, float]:
         """What stands beside a step in every line of metrics."""
@@ -157,6 +166,8 @@ class _Trainer:
         recorder.compiling()
         call = call.compile(state, self.feed.batches(first_step), self.feed.dataset)
         recorder.compiled(f"{self.mesh.size} x {self.mesh.devices.flat[0].device_kind}")
+        if training.evaluates_untrained and first_step == 0 and not recorder.evaluations:
+            self._evaluate(evaluate, state)
         try:
             for start, steps in schedule.calls(first_step):
                 if stop.requested:
@@ -167,7 +178,7 @@ class _Trainer:
                 recorder.submit(step, steps, metrics, waited)
                 if schedule.evaluates(step):
                     recorder.flush()
-                    recorder.evaluated(step, training.describe_evaluation(evaluate(state)))
+                    self._evaluate(evaluate, state)
                     if recorder.improved(step):
                         self._save(state, "best")
                     if recorder.stale(run.early_stopping):
@@ -183,12 +194,16 @@ class _Trainer:
             raise nonfinite.dump(recorder.folder, before, self._batch(found.step), workload) from None
         return state
 
+    def _evaluate(self, evaluate: Evaluations, state: State) -> None:
+        measured = self.training.describe_evaluation(evaluate(state)) | self.training.measure(self.mesh, state)
+        self.recorder.evaluated(int(state.step), measured)
+
     def _save(self, state: State, which: Which = "latest") -> None:
         self.checkpoints.save(parallel.gather_state(state, self.run.mode), which)
 
     def _state_before(self, step: int, call: parallel.Call) -> State:
         """The state right before `step`: the last checkpoint, and the same program again, which gives the same bits."""
-        state = restored_state(self.training, self.run, self.mesh, self.checkpoints)
+        state = restored_state(self.training.make(None), self.run, self.mesh, self.checkpoints)
         assert state is not None
         while (start := int(state.step)) < step:
             steps = min(call.steps_per_call, step - start)
@@ -207,10 +222,10 @@ class _Trainer:
 
 
 def restored_state(
-    training: Training, run: Run, mesh: Mesh, checkpoints: Checkpoints, which: Which = "latest"
+    workload: Workload, run: Run, mesh: Mesh, checkpoints: Checkpoints, which: Which = "latest"
 ) -> State | None:
-    """The checkpointed state, placed for `run.mode`; None where there is no checkpoint."""
-    shapes = jax.eval_shape(training.make(None).init, jax.random.key(0))
+    """The checkpointed state of a workload, placed for `run.mode`; None where there is no checkpoint."""
+    shapes = jax.eval_shape(workload.init, jax.random.key(0))
     specs = jax.tree.map(lambda _: PartitionSpec(), shapes)
     if shapes.local is not None:
         specs = specs.replace(local=jax.tree.map(lambda _: PartitionSpec(parallel.AXIS), shapes.local))
@@ -224,7 +239,7 @@ def restored_state(
 
 
 def _first_state(training: Training, run: Run, mesh: Mesh, checkpoints: Checkpoints) -> State:
-    state = restored_state(training, run, mesh, checkpoints)
+    state = restored_state(training.make(None), run, mesh, checkpoints)
     if state is None:
         # Jitted: an eager init compiles its operations one by one, which takes twice as long.
         state = training.prepare(jax.jit(training.make(None).init)(jax.random.key(run.seed)))
@@ -246,6 +261,8 @@ def _recorder(training: Training, folder: RunFolder, mesh: Mesh, flops_per_examp
     return Recorder(
         folder,
         score=training.score,
+        lower_is_better=training.lower_is_better,
+        warnings=training.warnings,
         batch_size=training.batch_size,
         unit=training.unit,
         beside=training.beside,

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from jaxai.core import PyTree
 
-SHOWN = ("loss", "accuracy", "return")
+SHOWN = ("loss", "accuracy", "return", "generator_loss", "discriminator_loss", "d_real", "d_fake")
 """The metrics of a call that a person sees."""
 OVER_SEEDS = ("_iqm", "_low", "_high")
 PLAIN_SECONDS = 5.0
@@ -67,9 +67,10 @@ class Display:
 
     def evaluation(self, step: int, metrics: Mapping[str, Any]) -> None:
         """One evaluation's metrics."""
-        single = {name: value for name, value in metrics.items() if isinstance(value, float)}
+        single = {name: f"{value:.4f}" for name, value in metrics.items() if isinstance(value, float)}
+        single |= {name: value for name, value in metrics.items() if isinstance(value, str)}
         # The statistics over seeds of a figure are for the report.
-        shown = "  ".join(f"{name} {value:.4f}" for name, value in single.items() if not name.endswith(OVER_SEEDS))
+        shown = "  ".join(f"{name} {text}" for name, text in single.items() if not name.endswith(OVER_SEEDS))
         self.say(f"step {step}/{self._steps}  {shown}")
 
 

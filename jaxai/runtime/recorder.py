@@ -23,7 +23,9 @@ class Recorder:
 
     Args:
       folder: where the lines go; those that are there are gone on with.
-      score: the evaluation metric that the best checkpoint goes by; more is better.
+      score: the evaluation metric that the best checkpoint goes by.
+      lower_is_better: whether less of it is better.
+      warnings: what was written down -> kind -> what a person should know of it, or ""; see `Training`.
       batch_size: examples, or what `unit` counts, in a step over all devices.
       unit: what the speed counts.
       beside: step -> what stands beside it in each line, as the epoch.
@@ -41,6 +43,8 @@ class Recorder:
         self,
         folder: RunFolder,
         score: str,
+        lower_is_better: bool,
+        warnings: Callable[[Mapping[str, Any]], Mapping[str, str]],
         batch_size: int,
         unit: str,
         beside: Callable[[int], dict[str, float]],
@@ -53,6 +57,8 @@ class Recorder:
         self.folder, self._score, self._chips = folder, score, chips
         self._batch_size, self._unit, self._beside, self._describe = batch_size, unit, beside, describe
         self.flops_per_example, self._peak_flops = flops_per_example, peak_flops
+        self._sign = -1 if lower_is_better else 1
+        self._warnings, self._said = warnings, set[str]()
         self._timing = folder.lines("timing.jsonl")
         self._evaluations = [line for line in folder.lines("metrics.jsonl") if score in line]
         self._started = started - (self._timing[-1]["elapsed"] if self._timing else 0.0)
@@ -104,13 +110,28 @@ class Recorder:
         self.folder.append("metrics.jsonl", {"step": step, **self._beside(step), **values})
         self._timing.append(self.folder.append("timing.jsonl", timing))
         self.display.training(step, values, timing)
+        self._warn({"step": step, **values})
 
     def evaluated(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Takes the metrics of an evaluation that has just ended; its time is not the next call's."""
         line = {"step": step, **self._beside(step), **metrics}
         self._evaluations.append(self.folder.append("metrics.jsonl", line))
         self.display.evaluation(step, metrics)
+        self._warn(line)
         self._mark = time.monotonic()
+
+    def _warn(self, values: Mapping[str, Any]) -> None:
+        """Says what has become worth knowing, and writes it down for the report."""
+        for kind, text in self._warnings(values).items():
+            if text and kind not in self._said:
+                self.display.say(f"step {values['step']}: {text}")
+                self.folder.append("warnings.jsonl", {"step": values["step"], "warning": text})
+            (self._said.add if text else self._said.discard)(kind)
+
+    @property
+    def evaluations(self) -> int:
+        """How many there have been."""
+        return len(self._evaluations)
 
     @property
     def _rate(self) -> str:
@@ -119,7 +140,9 @@ class Recorder:
     @property
     def _best(self) -> Mapping[str, Any]:
         """The best evaluation, the earliest of equals; a score that is not finite is the worst."""
-        return max(self._evaluations, key=lambda line: -math.inf if line[self._score] is None else line[self._score])
+        scores = [line[self._score] for line in self._evaluations]
+        signed = [-math.inf if score is None else self._sign * score for score in scores]
+        return self._evaluations[signed.index(max(signed))]
 
     def improved(self, step: int) -> bool:
         """Whether the evaluation at `step` is the best so far."""

@@ -14,7 +14,7 @@ from jaxai.runtime.charts import charts, grid, section, swatch
 from jaxai.runtime.run_record import PICTURES, SPLITS, Record, Run, is_number, read_run
 from jaxai.runtime.wording import mean_of, shown_keys, split_of, spread_of, value_of, words
 
-SCORES = ("return_mean", "return_iqm")
+SCORES = ("return_mean", "return_iqm", "frechet_distance", "frechet_floor", "label_accuracy", "confident")
 COSTS = ("env_steps_per_second_per_chip", "examples_per_second_per_chip", "mfu", "seconds", "compile_seconds")
 TEMPLATE = Path(__file__).with_name("report.html")
 PICTURE_BYTES = 1_200_000  # in all, so that the page stays below 2 MB
@@ -100,10 +100,12 @@ def _page(runs: Sequence[Run]) -> str:
 def _tiles(run: Run) -> str:
     """The few figures that a reader looks for first."""
     scores = [key for key in shown_keys(run.result) if (key in SCORES or split_of(key)) and is_number(run.result[key])]
-    scores.sort(key=lambda key: (key not in SCORES, "accuracy" not in key, ("", *SPLITS).index(split_of(key))))
+    order = {key: place for place, key in enumerate(SCORES)}
+    scores.sort(key=lambda key: (order.get(key, len(order)), "accuracy" not in key, ("", *SPLITS).index(split_of(key))))
     sizes = ("env_steps" if "env_steps" in run.result else "steps", "parameters")
     tiles = []
-    for key in [*scores[:3], *(key for key in (*COSTS, *sizes) if is_number(run.result.get(key)))]:
+    extractor = ["extractor"] if isinstance(run.result.get("extractor"), str) else []
+    for key in [*scores[:3], *extractor, *(key for key in (*COSTS, *sizes) if is_number(run.result.get(key)))]:
         deviation, interval, _ = spread_of(run.result, key)
         spread = ", ".join(filter(None, [interval or deviation, _seeds(run)])) if interval or deviation else ""
         below = f'<p class="muted">{escape(spread)}</p>' if spread else ""
@@ -146,7 +148,7 @@ def _figures(runs: Sequence[Run]) -> str:
 def _results(runs: Sequence[Run]) -> str:
     """Final figures, a row a run."""
     keys = list(dict.fromkeys(key for run in runs for key in shown_keys(run.result)))
-    keys = [key for key in keys if any(is_number(mean_of(run.result, key)) for run in runs)]
+    keys = [key for key in keys if key == "extractor" or any(is_number(mean_of(run.result, key)) for run in runs)]
     keys.sort(key=lambda key: (key not in SCORES, not key.startswith(SPLITS), "accuracy" not in key))
     rows = [[swatch(index, run.label), *(_cell(run.result, key) for key in keys)] for index, run in enumerate(runs)]
     return _table(["Run", *map(words, keys)], rows, "results") if keys else ""

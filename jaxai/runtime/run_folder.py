@@ -123,7 +123,9 @@ class RunFolder:
 
     def rewind(self, step: int) -> None:
         """Forgets every line after `step`: training goes on from there."""
-        for file in ("metrics.jsonl", "timing.jsonl"):
+        for file in ("metrics.jsonl", "timing.jsonl", "warnings.jsonl"):
+            if not (self.path / file).exists():
+                continue
             kept = [line for line in self.lines(file) if line["step"] <= step]
             self._replace(file, "".join(json.dumps(line) + "\n" for line in kept))
 

@@ -16,6 +16,8 @@ PER_SEED = "_per_seed"
 """What the name of a list ends with that has a value for each seed of one run."""
 PICTURES = {".png": "image/png", ".gif": "image/gif"}
 """Kinds of pictures and what a page calls them."""
+WARNINGS = 5
+"""As many of a run's warnings are told, the last ones."""
 
 Record = dict[str, Any]
 
@@ -65,6 +67,7 @@ def read_run(folder: Path, label: str | None = None) -> Run:
         steps = [record["step"] for record in metrics]
         progress = f"its last logged step is {max(steps):,}" if steps else "it has logged nothing yet"
         notes.insert(0, f"The run has not finished (no result.json): {progress}.")
+    notes += _read_warnings(folder / "warnings.jsonl", notes)
     command = folder / "command.txt"
     return Run(
         label=label or folder.resolve().name,
@@ -109,6 +112,17 @@ def _read_lines(path: Path, notes: list[str]) -> list[Record]:
     if broken:
         notes.append(f"{path.name}: {broken} line{'s' * (broken > 1)} could not be read and were left out.")
     return records
+
+
+def _read_warnings(path: Path, notes: list[str]) -> list[str]:
+    """The last few distinct warnings of a run, each with the step at which it was last said."""
+    told: dict[str, int] = {}
+    for record in _read_lines(path, notes):
+        text = str(record.get("warning", ""))
+        told.pop(text, None)
+        told[text] = record["step"]
+    told.pop("", None)
+    return [f"step {step:,}: {text}" for text, step in list(told.items())[-WARNINGS:]]
 
 
 def _read_pictures(folder: Path, notes: list[str]) -> list[tuple[Path, str]]:

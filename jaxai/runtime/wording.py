@@ -17,7 +17,39 @@ NAMES = {
     "env_steps": "environment steps",
     "env_steps_per_second_per_chip": "environment steps/s/chip",
     "examples_per_second_per_chip": "examples/s/chip",
+    "frechet_distance": "Fréchet distance",
+    "best_frechet_distance": "best Fréchet distance",
+    "frechet_floor": "Fréchet distance of real images (floor)",
+    "frechet_untrained": "Fréchet distance before training",
+    "frechet_improvement": "Fréchet distance fell by a factor of",
+    "kernel_distance_error": "kernel distance, standard error",
+    "d_real": "D(x)",
+    "d_fake": "D(G(z))",
+    "test_d_real": "D(x), test",
+    "r1": "R1 penalty",
+    "generator_grad_norm": "gradient norm, generator",
+    "discriminator_grad_norm": "gradient norm, discriminator",
+    "generator_learning_rate": "learning rate, generator",
+    "discriminator_learning_rate": "learning rate, discriminator",
+    "digits_covered": "digits covered",
+    "modes_covered": "labels covered",
+    "least_mode": "share of the rarest label",
+    "label_shares": "shares of the labels",
+    "label_accuracy": "samples labelled as asked",
+    "confident": "samples that the classifier is sure of",
 }
+FIDELITY = (
+    "frechet",
+    "kernel",
+    "inception",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "confident",
+    "label_accuracy",
+)
+"""What the figures of generated images begin with; an evaluation measures them, and no split is in their names."""
 SPREAD = ("_std", PER_SEED, "_low", "_high")
 LISTED = 12  # seeds; of more only the lowest and the highest are told
 
@@ -100,7 +132,12 @@ def _numbers(values: Any) -> list[float]:
 
 def is_share(key: str) -> bool:
     """Whether a figure is between 0 and 1 and read in percent."""
-    return "accuracy" in key or key in ("data_wait", "mfu")
+    return "accuracy" in key or key in ("data_wait", "mfu", "confident", "least_mode", "label_shares")
+
+
+def is_measured(key: str) -> bool:
+    """Whether a figure is one of an evaluation, now and then, and not of the steps."""
+    return bool(split_of(key)) or key.startswith(FIDELITY) or key in ("modes_covered", "digits_covered", "least_mode")
 
 
 def split_of(key: str) -> str:

@@ -48,14 +48,6 @@ config = Experiment(
 '''
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quick_compilation():
-    """The programs are many and tiny: optimizing them would take most of the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def presets(tmp_path_factory):
     """Paths of the two presets: deep Q-learning, and images."""

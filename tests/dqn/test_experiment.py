@@ -37,14 +37,6 @@ WORKLOAD = dqn.Config(
 )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quick_compilation():
-    """The programs are many and tiny: optimizing them would take most of the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def experiment(workdir, **run):
     settings = {"workdir": str(workdir), "mode": "shard_map", "devices": 1, "steps_per_call": CALL}
     return Experiment(WORKLOAD, Environment("Catch-bsuite"), run=Run(**settings | {"evaluate_every": EVERY} | run))
@@ -76,7 +68,7 @@ def saved(workdir, which="latest"):
     resolved = RunFolder(workdir).load_config()
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         run = dataclasses.replace(resolved.run, mode="jit")
-        return restored_state(resolved.training(), run, parallel.make_mesh(1), checkpoints, which)
+        return restored_state(resolved.training().make(None), run, parallel.make_mesh(1), checkpoints, which)
 
 
 def leaves(state):

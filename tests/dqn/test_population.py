@@ -27,8 +27,6 @@ CONFIG = dqn.Config(
     target_every=8,
     evaluation_episodes=3,
 )
-# These programs run for milliseconds and compile for seconds.
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 class Limit(NamedTuple):
@@ -66,7 +64,7 @@ def workload_of(config: dqn.Config = CONFIG) -> Workload:
 def functions(config: dqn.Config = CONFIG) -> tuple[Any, Any]:
     """Jitted: a key's state, and STEPS train steps, of one member."""
     workload = workload_of(config)
-    return quick_jit(workload.init), quick_jit(several(workload))
+    return jax.jit(workload.init), jax.jit(several(workload))
 
 
 def several(workload: Workload) -> Any:
@@ -82,8 +80,8 @@ def alone(seed: int, config: dqn.Config = CONFIG) -> tuple[State, dict[str, jax.
 @functools.cache
 def together() -> tuple[State, dict[str, jax.Array]]:
     members = population.make(workload_of(), SEEDS)
-    state = quick_jit(members.init)(jax.random.key(0))
-    trained: tuple[State, dict[str, jax.Array]] = quick_jit(several(members))(state)
+    state = jax.jit(members.init)(jax.random.key(0))
+    trained: tuple[State, dict[str, jax.Array]] = jax.jit(several(members))(state)
     return trained
 
 
@@ -122,7 +120,7 @@ def test_members_live_through_different_things() -> None:
 def test_vmap_over_keys_trains_each_as_it_would_alone() -> None:
     workload = workload_of()
     keys = jax.vmap(jax.random.key)(jnp.array(SEEDS))
-    states, _ = quick_jit(jax.vmap(lambda key: several(workload)(workload.init(key))))(keys)
+    states, _ = jax.jit(jax.vmap(lambda key: several(workload)(workload.init(key))))(keys)
     for index, seed in enumerate(SEEDS):
         assert_same(jax.tree.map(lambda leaf, index=index: leaf[index], states), alone(seed)[0])
 
@@ -140,7 +138,7 @@ def test_members_with_hyperparameters_of_their_own_train_as_with_that_configurat
         return members.replace(extra=members.extra | {"hyperparameters": stacked})
 
     members = population.make(workload_of(), SEEDS, prepare)
-    state, _ = quick_jit(several(members))(quick_jit(members.init)(jax.random.key(0)))
+    state, _ = jax.jit(several(members))(jax.jit(members.init)(jax.random.key(0)))
     for index, (seed, config) in enumerate(zip(SEEDS, configs, strict=True)):
         expected = alone(seed, config)[0]
         assert_same(population.member_of(state, index), expected)
@@ -157,7 +155,7 @@ def test_a_member_that_diverges_is_told_and_stops_no_other() -> None:
 
     tolerant = population.make(workload_of(), SEEDS, prepare, tolerant=True)
     mesh = parallel.make_mesh(1)
-    state = parallel.place_state(quick_jit(tolerant.init)(jax.random.key(0)), mesh)
+    state = parallel.place_state(jax.jit(tolerant.init)(jax.random.key(0)), mesh)
     call = parallel.compile_step(tolerant.train_step, mesh, steps_per_call=STEPS)
     state, metrics = call(state, None)
     np.testing.assert_array_equal(metrics["diverged"], [0, 1, 0])
@@ -166,15 +164,15 @@ def test_a_member_that_diverges_is_told_and_stops_no_other() -> None:
     for index in (0, 2):
         assert_same(population.member_of(state, index), alone(SEEDS[index])[0])
     assert tolerant.eval_step is not None
-    sums = quick_jit(tolerant.eval_step)(state, None)
+    sums = jax.jit(tolerant.eval_step)(state, None)
     np.testing.assert_array_equal(np.isnan(sums["return"]), [False, True, False])
     np.testing.assert_array_equal(np.isnan(sums["count"]), [False, True, False])
 
 
 def test_a_members_evaluation_is_its_own() -> None:
     state, _ = together()
-    sums = quick_jit(population.make(workload_of(), SEEDS).eval_step)(state, None)
-    evaluate = quick_jit(workload_of().eval_step)
+    sums = jax.jit(population.make(workload_of(), SEEDS).eval_step)(state, None)
+    evaluate = jax.jit(workload_of().eval_step)
     for index in range(len(SEEDS)):
         expected = evaluate(population.member_of(state, index), None)
         assert {name: float(values[index]) for name, values in sums.items()} == {

@@ -37,10 +37,6 @@ PRIORITIZED = dataclasses.replace(TINY, prioritized=True, updates_per_step=3, tr
 MODES: tuple[parallel.Mode, ...] = ("shard_map", "pmap")
 
 
-# These programs run for milliseconds and compile for seconds.
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
-
 class Limit(NamedTuple):
     max_steps_in_episode: int
 
@@ -117,7 +113,7 @@ def changed(**changes: Any) -> dqn.Config:
 def started(config: dqn.Config = TINY, **env: Any) -> tuple[Workload, Any, State]:
     """A workload, its jitted train step, and its first state."""
     workload = dqn.make(config, Chain(**env))
-    return workload, quick_jit(workload.train_step), quick_jit(workload.init)(jax.random.key(0))
+    return workload, jax.jit(workload.train_step), jax.jit(workload.init)(jax.random.key(0))
 
 
 def transitions(seed: int = 0, batch: int = 8) -> dict[str, np.ndarray]:
@@ -160,7 +156,7 @@ def learned(n_step: int = 1, **env: Any) -> np.ndarray:
     )
     workload = dqn.make(config, Chain(**env))
 
-    @quick_jit
+    @jax.jit
     def run(key: jax.Array) -> State:
         return lax.fori_loop(0, config.train_steps, lambda _, s: workload.train_step(s, None)[0], workload.init(key))
 
@@ -225,7 +221,7 @@ def test_three_updates_of_adam_equal_pytorch(name: str) -> None:
     # Adam begins at zero.
     opt_state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes.opt_state)
     state = State(jnp.int32(0), tree(f"{name}/params"), opt_state, jax.random.key(0), extra)
-    train_step = quick_jit(workload.train_step)
+    train_step = jax.jit(workload.train_step)
     fields = (*transitions(), "weight")
     for i in range(3):
         state, metrics = train_step(state, {field: golden[f"batch/{i}/{field}"] for field in fields})
@@ -288,7 +284,7 @@ def test_every_two_switches_combine(row: dict[str, Any]) -> None:
 def test_combined_switches_train_with_finite_metrics(row: dict[str, Any]) -> None:
     workload = dqn.make(changed(atoms=5, **row), Chain())
 
-    @quick_jit
+    @jax.jit
     def run(key: jax.Array) -> Any:
         state = workload.init(key)
         return state, lax.scan(lambda state, _: workload.train_step(state, None), state, length=30)
@@ -400,7 +396,7 @@ def test_learning_rate_of_the_state_and_its_schedule_reach_the_optimizer() -> No
     hyperparameters = state.extra["hyperparameters"].replace(learning_rate=jnp.float32(0.125))
     state = state.replace(extra=state.extra | {"hyperparameters": hyperparameters})
     assert workload.gradients is not None
-    gradients = quick_jit(workload.gradients)
+    gradients = jax.jit(workload.gradients)
     for i in range(3):
         rate = 0.125 * (1 - i / 45)
         slope = gradients(state, transitions(i))
@@ -415,7 +411,7 @@ def test_learning_rate_of_the_state_and_its_schedule_reach_the_optimizer() -> No
 def test_gradients_are_those_that_the_train_step_applies() -> None:
     workload, train_step, state = started(changed(optimizer=SGD, noisy=True))
     assert workload.gradients is not None
-    slope = quick_jit(workload.gradients)(state, None)
+    slope = jax.jit(workload.gradients)(state, None)
     after, _ = train_step(state, None)
     assert_close(after.params, jax.tree.map(lambda p, g: p - 0.25 * g, state.params, slope), 1e-6)
 
@@ -438,8 +434,8 @@ def test_weights_undo_the_priorities_and_new_priorities_follow_the_errors(monkey
     drawn = Sample({k: jnp.asarray(v) for k, v in batch.items()}, *map(jnp.asarray, (environment, slot, probability)))
     monkeypatch.setattr(Replay, "sample", lambda *_: drawn)
     workload = dqn.make(config, Chain())
-    state = quick_jit(workload.init)(jax.random.key(0))
-    train_step = quick_jit(workload.train_step)
+    state = jax.jit(workload.init)(jax.random.key(0))
+    train_step = jax.jit(workload.train_step)
     value = network_values(config, state.params, batch["observation"])[np.arange(4), batch["action"]]
     following = network_values(config, state.extra["target"], batch["next_observation"]).max(-1)
     error = batch["reward"] + batch["discount"] * following - value
@@ -518,7 +514,7 @@ def test_evaluation_stops_after_evaluation_steps() -> None:
     workload = dqn.make(config, Chain(limit=50))
     assert workload.eval_step is not None
     state = with_actions(started()[2], 0)
-    sums = quick_jit(workload.eval_step)(state, None)
+    sums = jax.jit(workload.eval_step)(state, None)
     assert float(sums["length"]) == 14
     assert float(sums["count"]) == 7
 
@@ -526,7 +522,7 @@ def test_evaluation_stops_after_evaluation_steps() -> None:
 def test_evaluation_changes_no_bit_of_training() -> None:
     workload, train_step, state = started()
     assert workload.eval_step is not None
-    evaluate = quick_jit(workload.eval_step)
+    evaluate = jax.jit(workload.eval_step)
     with_it = without = state
     for _ in range(3):
         evaluate(with_it, None)
@@ -539,7 +535,7 @@ def test_evaluation_changes_no_bit_of_training() -> None:
 
 def test_any_split_into_calls_gives_the_same_bits() -> None:
     workload, train_step, _ = started()
-    mesh, init = parallel.make_mesh(1), quick_jit(workload.init)
+    mesh, init = parallel.make_mesh(1), jax.jit(workload.init)
     call = parallel.compile_step(workload.train_step, mesh, "jit", 8)
 
     def run(*calls: int) -> tuple[State, float]:
@@ -567,7 +563,7 @@ def trained_on_devices(mode: parallel.Mode, steps: int = 4) -> tuple[State, Stat
     workload = dqn.make(config, Chain(), axis_name=parallel.axis_name(mode))
     mesh = parallel.make_mesh(4)
     call = parallel.compile_step(workload.train_step, mesh, mode)
-    before = jax.device_get(quick_jit(workload.init)(jax.random.key(0)))
+    before = jax.device_get(jax.jit(workload.init)(jax.random.key(0)))
     state, metrics = parallel.place_state(before, mesh, mode), []
     for _ in range(steps):
         state, found = call(state, None)
@@ -600,7 +596,7 @@ def test_one_and_four_devices_learn_the_same_from_the_same_transitions() -> None
     mode: parallel.Mode = "shard_map"  # pmap equals it bitwise
     config = changed(optimizer=SGD)
     workload = dqn.make(config, Chain(), axis_name=parallel.axis_name(mode))
-    init, after = quick_jit(workload.init), []
+    init, after = jax.jit(workload.init), []
     for devices in (1, 4):
         mesh = parallel.make_mesh(devices)
         call = parallel.compile_step(workload.train_step, mesh, mode)

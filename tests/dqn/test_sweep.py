@@ -30,14 +30,6 @@ WORKLOAD = dqn.Config(
 RATES, DISCOUNTS = (1e-2, 1e30), (0.5, 0.9)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quick_compilation():
-    """The programs are many and tiny: optimizing them would take most of the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def sweep(workdir, grid, workload=WORKLOAD, **run):
     settings = {"workdir": str(workdir), "mode": "shard_map", "devices": 1, "steps_per_call": 4, "evaluate_every": 8}
     return Sweep(workload, Environment("Catch-bsuite"), run=Run(**settings | run), grid=grid)

@@ -105,7 +105,7 @@ def leaves(workdir, which="latest"):
     experiment = RunFolder(workdir).load_config()
     images = load(experiment.data)
     with Checkpoints(workdir / "checkpoints") as checkpoints:
-        state = restored_state(experiment.training(images), experiment.run, parallel.make_mesh(1), checkpoints, which)
+        state = restored_state(experiment.make(), experiment.run, parallel.make_mesh(1), checkpoints, which)
     state = state.replace(key=jax.random.key_data(state.key))
     return {jax.tree_util.keystr(path): np.array(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
 

@@ -1,0 +1,30 @@
+"""Adversarial image generation, as pure functions.
+
+>>> from jaxai import gan
+>>> workload = gan.make(gan.Config(width=32))
+>>> workload._fields
+('init', 'train_step', 'eval_step', 'gradients')
+"""
+
+from jaxai.gan import fidelity, losses
+from jaxai.gan.diffaugment import diffaugment
+from jaxai.gan.latent import spherical_interpolation
+from jaxai.gan.model import Model, build
+from jaxai.gan.step import Config, Players, as_uint8, make, make_generate, normalize
+from jaxai.optimizer import Optimizer
+
+__all__ = [
+    "Config",
+    "Model",
+    "Optimizer",
+    "Players",
+    "as_uint8",
+    "build",
+    "diffaugment",
+    "fidelity",
+    "losses",
+    "make",
+    "make_generate",
+    "normalize",
+    "spherical_interpolation",
+]

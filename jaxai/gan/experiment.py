@@ -1,0 +1,387 @@
+"""Binds the generator and its discriminator to data, measures and pictures: what `jaxai train` and `sample` run."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from rich.console import Console
+from rich.table import Table
+
+from jaxai import gan
+from jaxai.core import State
+from jaxai.data import Data, Images, load
+from jaxai.gan import fidelity
+from jaxai.gan.extractor import extract, load_extractor
+from jaxai.gan.latent import spherical_interpolation
+from jaxai.gan.quality import LEAST_SHARE, Quality
+from jaxai.runtime import mosaic, parallel
+from jaxai.runtime.checkpoint import Checkpoints, Which
+from jaxai.runtime.config import Run
+from jaxai.runtime.evaluation import Evaluation
+from jaxai.runtime.loop import Outcome, Training, fit, restored_state
+from jaxai.runtime.recorder import scalars
+from jaxai.runtime.run_folder import RunFolder
+
+EVALUATIONS = 10
+"""As many evaluations in a run when nobody says: each draws thousands of samples."""
+CHUNK = 500
+"""Images that the generator makes at a time where thousands are asked for; the result does not depend on it."""
+MEASURED = 1_000_000
+"""Folded into the run's seed for the latents that evaluation draws, so that training draws others."""
+LOST_MODES = 0.8
+"""The share of all labels that a generator must make, each often enough, or it is said to have collapsed."""
+NEIGHBOURS, ROWS, COLUMNS = 5, 8, 8
+
+
+class Samples(NamedTuple):
+    """Images [n, height, width, channels] uint8, and what they were made from: latents, labels [n] or None."""
+
+    images: np.ndarray
+    latents: np.ndarray
+    labels: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Two networks, the data that one learns to imitate, and the run."""
+
+    workload: Annotated[gan.Config, tyro.conf.arg(name="")] = gan.Config()
+    data: Data = Data()
+    epochs: float = 40.0  # times that the training data is seen
+    batch_size: int = 64  # real images in an update of the discriminator, over all devices
+    extractor: str = "auto"  # features for fidelity: mnist, cifar10, pixels, or the folder of a classifier's run
+    samples: int = 10_000  # images drawn at each evaluation
+    fidelity_samples: int = 0  # of these, measured against as many real ones; 0: all, or half of the real images
+    expected: float = 0.0  # Frechet distance that the preset is known to reach; 0: not known
+    run: Annotated[Run, tyro.conf.arg(name="")] = Run()
+
+    trains_seeds_together: ClassVar[bool] = False
+    cpu_devices: ClassVar[int] = 1
+    small_operations: ClassVar[bool] = False
+
+    def load(self) -> Images:
+        """The data; see `jaxai.data.load` for what it raises."""
+        return load(self.data)
+
+    def resolve(self, images: Images) -> "Experiment":
+        """The same with what follows from the data filled in.
+
+        Raises:
+          ValueError: no epochs, samples or batch, or a batch that is larger than the data.
+        """
+        examples, share = len(images.train["label"]), self.workload.discriminator_steps
+        if self.batch_size < 1 or self.batch_size * max(1, share) > examples:
+            raise ValueError(
+                f"batch_size is {self.batch_size}, with {share} updates of the discriminator in a step; expected at"
+                f" least 1, and no more than the {examples} training images in a step"
+            )
+        if self.epochs <= 0:
+            raise ValueError(f"epochs is {self.epochs}; it must be above 0")
+        if self.samples < 1:
+            raise ValueError(f"samples is {self.samples}; it must be at least 1")
+        workload = dataclasses.replace(self.workload, image_shape=images.shape, num_classes=len(images.classes))
+        gan.make(workload)  # raises what does not fit these images before anything is counted from it
+        experiment = dataclasses.replace(self, workload=workload)
+        steps = experiment._steps(examples)
+        decays = {
+            "generator_optimizer": steps,
+            "discriminator_optimizer": steps * workload.discriminator_steps,
+        }
+        optimizers = {
+            name: dataclasses.replace(getattr(workload, name), decay_steps=length)
+            for name, length in decays.items()
+            if not getattr(workload, name).decay_steps
+        }
+        return dataclasses.replace(experiment, workload=dataclasses.replace(workload, **optimizers))
+
+    def training(self, images: Images) -> Training:
+        """What the loop needs; of a resolved experiment."""
+        examples = len(images.train["label"])
+        steps, evaluator = self._steps(examples), _Evaluator(self, images)
+        return Training(
+            make=lambda axis_name: gan.make(self.workload, axis_name),
+            steps=steps,
+            batch_size=self._images_a_step,
+            steps_per_epoch=max(1, steps // EVALUATIONS),
+            data=images.train,
+            splits={"test": images.test},
+            score="frechet_distance",
+            lower_is_better=True,
+            position=lambda step: {"epoch": step * self._images_a_step / examples},
+            measure=evaluator.measure,
+            evaluates_untrained=True,
+            warnings=_warnings,
+            summarize=_summarize,
+        )
+
+    def train(self, images: Images | None = None, console: Console | None = None) -> Outcome:
+        """Trains or resumes, measures the result in full, and leaves its pictures in the run folder.
+
+        Args:
+          images: data to use instead of what `data` names.
+          console: where progress goes.
+        """
+        images = images or self.load()
+        experiment = self.resolve(images)
+        outcome = fit(experiment.training(images), experiment, console)
+        if outcome.interrupted:
+            return outcome
+        folder, result = RunFolder(self.run.workdir), outcome.result
+        if "kernel_distance" not in result:
+            evaluator = _Evaluator(experiment, images)
+            result = result | evaluator.in_full(outcome.state)
+            folder.write_json("result.json", result)
+        if mosaic.available():
+            experiment.draw(images, outcome.state, folder)
+        console = console or Console()
+        console.print(_table(result))
+        if self.expected:
+            got = result["frechet_distance"]
+            console.print(f"expected Fréchet distance {self.expected:g} or less, got {got:.4g}", highlight=False)
+        return dataclasses.replace(outcome, result=result)
+
+    def make(self) -> Any:
+        """The workload for one device; of a resolved experiment."""
+        return gan.make(self.workload)
+
+    def evaluate(self, console: Console, which: Which = "latest", images: Images | None = None) -> dict[str, Any]:
+        """Measures a checkpoint of the run in full, and shows and returns what it finds.
+
+        Raises:
+          ValueError: the run has no such checkpoint, or was measured with another extractor.
+        """
+        images = images or self.load()
+        evaluator = _Evaluator(self, images)
+        state = self.restore(which)
+        mesh = parallel.make_mesh(1)
+        result = evaluator.measure(mesh, state, draw=False) | evaluator.in_full(state)
+        held_out = Evaluation(gan.make(self.workload), images.test, mesh, "jit", CHUNK)(state)
+        result |= {f"test_{name}": value for name, value in scalars(held_out).items() if name != "count"}
+        result |= {"step": int(state.step), "checkpoint": which}
+        console.print(_table(result))
+        return result
+
+    def restore(self, which: Which = "latest") -> State:
+        """The state of the run's checkpoint, on one device.
+
+        Raises:
+          ValueError: the run has no such checkpoint.
+        """
+        with Checkpoints(RunFolder(self.run.workdir).checkpoints) as checkpoints:
+            one = dataclasses.replace(self.run, mode="jit")
+            state = restored_state(self.make(), one, parallel.make_mesh(1), checkpoints, which)
+        if state is None:
+            raise ValueError(f"{self.run.workdir} has no {which} checkpoint; train it first with jaxai train")
+        return state
+
+    def sample(self, count: int, seed: int = 0, label: int | None = None, which: Which = "best") -> Samples:
+        """Draws images from a checkpoint of the run.
+
+        Args:
+          count: how many.
+          seed: of the latents, and of the labels of a conditional model.
+          label: what a conditional model shall make; None: labels in turn.
+          which: checkpoint.
+
+        Raises:
+          ValueError: no images asked for, no such checkpoint, a label out of range, or one for a model that takes none.
+        """
+        config = self.workload
+        if count < 1:
+            raise ValueError(f"count is {count}; it must be at least 1")
+        if label is not None and not config.conditional:
+            raise ValueError(f"label is {label}, but this model makes images of no given label; leave it out, or train one with --conditional")
+        if label is not None and not 0 <= label < config.num_classes:
+            raise ValueError(f"label is {label}; this model has the labels 0 to {config.num_classes - 1}")
+        return _Generator(config, parallel.make_mesh(1))(self.restore(which), count, jax.random.key(seed), label)
+
+    def draw(self, images: Images, state: State, folder: RunFolder) -> None:
+        """The pictures of a trained state: its progress, the way between latents, and the nearest training images."""
+        generator, key = _Generator(self.workload, parallel.make_mesh(1)), jax.random.key(self.run.seed)
+        state = jax.device_put(state, jax.devices()[0])
+        captions = {"samples.png": "Samples of the trained generator, from fixed latents" + self._by_column}
+        mosaic.write_png(self._grid(generator, state), folder.pictures / "samples.png")
+        frames = sorted((folder.pictures / "progress").glob("*.png"))
+        if frames:
+            steps = [f"step {int(frame.stem):,}" for frame in frames]
+            mosaic.write_gif([mosaic.read_png(frame) for frame in frames], folder.pictures / "progress.gif", captions=steps)
+            captions["progress.gif"] = "The same latents as training went on"
+        ends = generator.latents(jax.random.fold_in(key, MEASURED + 1), 2 * ROWS).reshape(2, ROWS, 1, -1)
+        ways = spherical_interpolation(ends[0], ends[1], np.linspace(0, 1, COLUMNS + 2))
+        labels = np.repeat(np.arange(ROWS) % self.workload.num_classes, COLUMNS + 2)
+        between = generator.images(state, np.asarray(ways).reshape(-1, ways.shape[-1]), labels)
+        mosaic.write_png(mosaic.tile(between, COLUMNS + 2), folder.pictures / "interpolation.png")
+        captions["interpolation.png"] = "From one latent to another along the sphere, a row each"
+        nearest, ratio = _nearest(generator(state, ROWS * COLUMNS, jax.random.fold_in(key, MEASURED + 2)).images, images)
+        mosaic.write_png(nearest, folder.pictures / "neighbours.png")
+        captions["neighbours.png"] = (
+            f"Is it copying? Left: samples; right: their {NEIGHBOURS} nearest training images, by pixels. The nearest is"
+            f" {ratio:.2f} times as far from a sample as from a test image (medians); far below 1 would be copies"
+        )
+        folder.write_json("pictures/captions.json", captions)
+
+    @property
+    def _images_a_step(self) -> int:
+        return self.batch_size * self.workload.discriminator_steps
+
+    @property
+    def _by_column(self) -> str:
+        return "; a column for each label" if self.workload.conditional else ""
+
+    def _steps(self, examples: int) -> int:
+        return max(1, round(self.epochs * (examples // self._images_a_step)))
+
+    def _grid(self, generator: "_Generator", state: State) -> np.ndarray:
+        """Images of the same latents whenever it is asked, a column for each label of a conditional model."""
+        columns = min(self.workload.num_classes, 20) if self.workload.conditional else COLUMNS
+        latents = generator.latents(jax.random.key(self.run.seed), ROWS * columns)
+        labels = np.arange(ROWS * columns) % columns
+        return mosaic.tile(generator.images(state, latents, labels), columns)
+
+
+class _Generator:
+    """Draws images from a state, on the devices of a mesh, in chunks of one shape."""
+
+    def __init__(self, config: gan.Config, mesh: Mesh):
+        self._config, self._chunk = config, -(-CHUNK // mesh.size) * mesh.size
+        generate = gan.make_generate(config)
+        shared = NamedSharding(mesh, PartitionSpec(parallel.AXIS))
+        self._generate = jax.jit(
+            lambda state, latents, labels: gan.as_uint8(generate(state, latents, labels)),
+            in_shardings=(None, shared, shared if config.conditional else None),
+        )
+
+    def __call__(self, state: State, count: int, key: jax.Array, label: int | None = None) -> Samples:
+        latents, classes = self.latents(key, count), self._config.num_classes
+        labels = np.arange(count) % classes if label is None else np.full(count, label)
+        images = self.images(state, latents, labels)
+        return Samples(images, latents, labels.astype(np.int32) if self._config.conditional else None)
+
+    def latents(self, key: jax.Array, count: int) -> np.ndarray:
+        """[count, latent_size] float32; the first of many are the same as of few."""
+        draw = jax.vmap(lambda index: jax.random.normal(jax.random.fold_in(key, index), (self._config.latent_size,)))
+        return np.asarray(draw(jnp.arange(count)))
+
+    def images(self, state: State, latents: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """[n, height, width, channels] uint8; an unconditional model looks at no labels."""
+        # What only training needs stays where it is.
+        state, parts = state.replace(opt_state=None, local=None), []
+        for first in range(0, len(latents), self._chunk):
+            latent, label = (each[first : first + self._chunk] for each in (latents, labels))
+            missing = self._chunk - len(latent)
+            latent, label = np.pad(latent, [(0, missing), (0, 0)]), np.pad(label, (0, missing)).astype(np.int32)
+            made = self._generate(state, latent, label if self._config.conditional else None)
+            parts.append(np.asarray(made)[: self._chunk - missing])
+        return np.concatenate(parts)
+
+
+class _Evaluator:
+    """What a run measures of its generator, and the frames of its progress."""
+
+    def __init__(self, experiment: Experiment, images: Images):
+        self._experiment, self._images = experiment, images
+        self._folder = RunFolder(experiment.run.workdir)
+        self._generators: dict[Mesh, _Generator] = {}
+        # A mistake in the extractor or the number of samples is told before anything is trained.
+        self._extractor = load_extractor(experiment.extractor, images.shape)
+        self._quality
+
+    @cached_property
+    def _quality(self) -> Quality:
+        seen = self._images.train["image"]
+        # Of data and extractor alone, and so the same for every seed.
+        quality = Quality(self._extractor, seen, self._experiment.fidelity_samples, jax.random.key(0))
+        path = self._folder.path / "reference.npz"
+        if path.exists():
+            with np.load(path) as stored:
+                quality.check_stored(stored, str(path))
+        return quality
+
+    def measure(self, mesh: Mesh, state: State, draw: bool = True) -> dict[str, Any]:
+        """Fidelity while it trains; leaves a frame of the progress and the reference's statistics in the folder."""
+        generator = self._generators.setdefault(mesh, _Generator(self._experiment.workload, mesh))
+        features, logits, labels = self._measured(generator, state)
+        if draw:
+            np.savez(self._folder.path / "reference.npz", **self._quality.stored())  # type: ignore[arg-type]  # its allow_pickle is no array
+            if mosaic.available():
+                frame = self._experiment._grid(generator, state)
+                mosaic.write_png(frame, self._folder.pictures / "progress" / f"{int(state.step):08}.png", scale=1)
+        return self._quality.during_training(features, logits, labels)
+
+    def in_full(self, state: State) -> dict[str, float]:
+        """The measures that take longer."""
+        state = jax.device_put(state, jax.devices()[0])
+        return self._quality.at_the_end(self._measured(_Generator(self._experiment.workload, parallel.make_mesh(1)), state)[0])
+
+    def _measured(self, generator: _Generator, state: State) -> tuple[jax.Array, jax.Array, np.ndarray | None]:
+        """Features, logits and labels of the samples that every evaluation draws anew from the same latents."""
+        key = jax.random.fold_in(jax.random.key(self._experiment.run.seed), MEASURED)
+        samples = generator(state, max(self._experiment.samples, self._quality.samples), key)
+        same_labels = self._extractor.classes == self._experiment.workload.num_classes
+        return *extract(self._extractor, samples.images), samples.labels if same_labels else None
+
+
+def _nearest(samples: np.ndarray, images: Images) -> tuple[np.ndarray, float]:
+    """A picture of samples beside their nearest training images, and how far they are, as a multiple of test images."""
+    trained, tested = images.train["image"], images.test["image"]
+    flat = [jnp.asarray(each.reshape(len(each), -1), jnp.float32) for each in (samples, tested[: len(samples)], trained)]
+    distances, indices = fidelity.neighbours(flat[0], flat[2], NEIGHBOURS)
+    usual, _ = fidelity.neighbours(flat[1], flat[2], 1)
+    shown = [np.stack([sample, *trained[row]]) for sample, row in zip(samples[:ROWS], np.asarray(indices), strict=False)]
+    ratio = float(np.median(distances[:, 0]) / max(np.median(usual), 1e-9))
+    return mosaic.tile(np.concatenate(shown), NEIGHBOURS + 1), ratio
+
+
+def _warnings(values: Mapping[str, Any]) -> dict[str, str]:
+    """What a person should know while it trains: a discriminator that has won, a generator that repeats itself."""
+    found = {}
+    if "discriminator_accuracy" in values:
+        accuracy, norm = values["discriminator_accuracy"], values["discriminator_grad_norm"]
+        found["discriminator"] = ""
+        if accuracy > 0.999:
+            found["discriminator"] = (
+                f"the discriminator has collapsed: it told {accuracy:.2%} of a whole call apart, so that the generator"
+                " learns nothing from it; try a lower discriminator_optimizer.learning-rate, --r1 or --diffaugment"
+            )
+        elif norm < 1e-7:
+            found["discriminator"] = (
+                f"the discriminator has collapsed: its gradient's norm was {norm:.2g} over a whole call, and it learns"
+                " nothing; try a lower discriminator_optimizer.learning-rate or another --loss"
+            )
+    if "modes_covered" in values and values["step"]:
+        covered, labels = values["modes_covered"], len(values["label_shares"])
+        found["modes"] = ""
+        if covered < LOST_MODES * labels:
+            found["modes"] = (
+                f"mode collapse: only {covered} of {labels} labels have more than {LEAST_SHARE:.0%} of the samples each"
+            )
+    return found
+
+
+def _summarize(result: dict[str, Any], lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """The final figures with those of the untrained generator beside them."""
+    first = next((line["frechet_distance"] for line in lines if line["step"] == 0 and "frechet_distance" in line), None)
+    if not first:
+        return result
+    return result | {"frechet_untrained": first, "frechet_improvement": first / result["frechet_distance"]}
+
+
+def _table(result: Mapping[str, Any]) -> Table:
+    """Every measure beside what real images get at the same sample sizes."""
+    table = Table("measure", "generated", "real", title=f"Fidelity in the features of {result['extractor']}")
+    floors = {"frechet_distance": "frechet_floor"} | {
+        name: f"{name}_floor" for name in result if f"{name}_floor" in result
+    }
+    shown = [*floors, "inception_score", "confident", "modes_covered", "least_mode", "label_accuracy"]
+    for name in [name for name in shown if name in result]:
+        floor = f"{result[floors[name]]:.4g}" if name in floors else ""
+        table.add_row(name.replace("_", " "), f"{result[name]:.4g}", floor)
+    return table

@@ -1,0 +1,164 @@
+"""The networks whose features generated images are measured in: jaxai's own classifiers, trained by its own recipes.
+
+A Fréchet distance means something only beside the name of its extractor, and is never compared across extractors.
+The name therefore ends in a digest of the weights.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from jaxai import cnn
+from jaxai.core import State
+from jaxai.runtime import config as configs
+
+BUNDLED = Path(__file__).parent / "extractors"
+FOR_SHAPE = {(28, 28, 1): "mnist", (32, 32, 3): "cifar10"}
+"""The bundled extractor for images of a height, width and number of channels."""
+RECIPES = {"mnist": "configs/mnist_full.py", "cifar10": "configs/cifar10_augmented.py"}
+"""What each bundled extractor was trained with."""
+BATCH = 500
+"""Images that pass through an extractor at a time; the result does not depend on it."""
+
+
+class Extractor(NamedTuple):
+    """A classifier as a measure.
+
+    Attributes:
+      name: with a digest of the weights, as "mnist-1a2b3c4d".
+      image_shape: height, width and channels of its images.
+      features: how many it gives.
+      classes: how many labels it knows; 0 where it is no classifier.
+      apply: images [batch, height, width, channels], uint8 or float in [0, 1] -> (features [batch, features], logits
+        [batch, classes]), float32; a pure function, to be jitted by whoever calls it.
+    """
+
+    name: str
+    image_shape: tuple[int, ...]
+    features: int
+    classes: int
+    apply: Callable[[jax.Array], tuple[jax.Array, jax.Array]]
+
+
+def load_extractor(name: str, image_shape: tuple[int, ...]) -> Extractor:
+    """The extractor of a name.
+
+    Args:
+      name: "auto" for the bundled one that fits the images, or "pixels" where none does; the name of a bundled one;
+        the folder of a classifier's run, or an exported `.npz`.
+      image_shape: height, width and channels of the images to measure.
+
+    Raises:
+      ValueError: there is none of that name, it takes images of another shape, or the run is no classifier's.
+    """
+    if name == "auto":
+        name = FOR_SHAPE.get(tuple(image_shape), "pixels")
+    if name == "pixels":
+        return _pixels(tuple(image_shape))
+    path = Path(name).expanduser()
+    if name in RECIPES:
+        extractor = _read(BUNDLED / f"{name}.npz", name)
+    elif path.suffix == ".npz" and path.is_file():
+        extractor = _read(path, path.stem)
+    elif (path / "config.json").is_file():
+        extractor = _from(*_trained(path), path.resolve().name)
+    else:
+        raise ValueError(
+            f"no extractor {name!r}; choose auto, {', '.join(RECIPES)}, pixels, or the folder of a classifier's run"
+        )
+    if extractor.image_shape != tuple(image_shape):
+        raise ValueError(
+            f"extractor {extractor.name} takes images of shape {list(extractor.image_shape)}, the data has"
+            f" {list(image_shape)}; train a classifier on this data and give its run folder as --extractor"
+        )
+    return extractor
+
+
+def extract(extractor: Extractor, images: np.ndarray | jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(features [n, features], logits [n, classes]) of any number of images, in batches of one shape."""
+    apply = jax.jit(extractor.apply)
+    padding = -len(images) % BATCH
+    padded = np.pad(np.asarray(images), [(0, padding), *[(0, 0)] * 3])
+    parts = [apply(padded[first : first + BATCH]) for first in range(0, len(padded), BATCH)]
+    features, logits = (jnp.concatenate(each)[: len(images)] for each in zip(*parts, strict=True))
+    return features, logits
+
+
+def export(run: Path, path: Path) -> Extractor:
+    """Writes the weights of a classifier's run, in float16, as the one file that an extractor is.
+
+    Raises:
+      ValueError: the folder holds no classifier's run, or one without checkpoint.
+    """
+    config, state = _trained(run)
+    leaves = traverse_util.flatten_dict({"params": state.params, "extra": state.extra}, sep="/")
+    arrays = {key: np.asarray(leaf, np.float16) for key, leaf in leaves.items()}
+    np.savez_compressed(path, config=json.dumps(configs.to_dict(config)), **arrays)  # type: ignore[arg-type]  # as in nonfinite
+    return _read(path, path.stem)
+
+
+def _read(path: Path, name: str) -> Extractor:
+    with np.load(path) as arrays:
+        stored = dict(arrays)
+    config = configs.from_dict(json.loads(str(stored.pop("config"))))
+    tree: Any = traverse_util.unflatten_dict({key: leaf.astype(np.float32) for key, leaf in stored.items()}, sep="/")
+    return _from(config, State(jnp.int32(0), tree["params"], None, jax.random.key(0), extra=tree.get("extra", {})), name)
+
+
+def _trained(run: Path) -> tuple[cnn.Config, State]:
+    """The network of a classifier's run and its last state, without what evaluation does not use."""
+    from jaxai.runtime.checkpoint import Checkpoints
+    from jaxai.runtime.run_folder import RunFolder
+
+    experiment = RunFolder(run).load_config()
+    if not isinstance(experiment.workload, cnn.Config):
+        raise ValueError(f"{run} is no run of a classifier, which an extractor has to be")
+    with Checkpoints(RunFolder(run).checkpoints) as checkpoints:
+        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        shapes = jax.eval_shape(cnn.make(experiment.workload).init, jax.random.key(0))
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes)
+        state = checkpoints.restore(like)
+    if state is None:
+        raise ValueError(f"{run} has no checkpoint; train it first with jaxai train")
+    extra = {key: value for key, value in state.extra.items() if key != "ema"}
+    kept = state.replace(params=state.extra.get("ema", state.params), opt_state=None, extra=extra)
+    network = cnn.Config(**{field.name: getattr(experiment.workload, field.name) for field in dataclasses.fields(cnn.Config)})
+    return network, kept
+
+
+def _pixels(image_shape: tuple[int, ...]) -> Extractor:
+    """Images of 8x8 pixels: crude, and there for every shape. It knows no labels."""
+    channels = image_shape[-1]
+
+    def apply(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        scaled = images.astype(jnp.float32) / (255 if images.dtype == jnp.uint8 else 1)
+        small = jax.image.resize(scaled, (len(images), 8, 8, channels), "linear")
+        return small.reshape(len(images), -1), jnp.zeros((len(images), 0))
+
+    return Extractor("pixels-8x8", image_shape, 64 * channels, 0, apply)
+
+
+def _from(config: cnn.Config, state: State, name: str) -> Extractor:
+    # The measure is the same on every chip.
+    config = dataclasses.replace(config, compute_dtype="float32", ema_decay=0.0)
+    apply = cnn.make_features(config)
+    images = jax.ShapeDtypeStruct((1, *config.image_shape), jnp.uint8)
+    features, logits = jax.eval_shape(apply, state, images)
+    digest = hashlib.blake2b(digest_size=4)
+    for leaf in jax.tree.leaves((state.params, state.extra)):
+        digest.update(np.asarray(leaf, np.float32).tobytes())
+    return Extractor(
+        f"{name}-{digest.hexdigest()}",
+        tuple(config.image_shape),
+        features.shape[-1],
+        logits.shape[-1],
+        lambda images: apply(state, images),
+    )

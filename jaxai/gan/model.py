@@ -1,0 +1,349 @@
+"""Generators and discriminators in linen: the textbook's DCGAN, and the residual pair of SNGAN.
+
+A generator takes latents [batch, latent_size] and returns float32 images [batch, height, width, channels] in (-1, 1);
+a discriminator takes such images and returns float32 logits [batch], above 0 for what it holds to be real. Both take
+labels [batch] int32, which an unconditional network ignores. Parameters and batch statistics are float32 whatever the
+compute dtype.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxai.gan.layers import (
+    BatchNorm,
+    ConvTranspose,
+    Initializer,
+    SelfAttention,
+    call,
+    check_images,
+    convolution,
+    downsample,
+    leaky_relu,
+    upsample,
+    with_minibatch_std,
+)
+
+Architecture = Literal["dcgan", "residual"]
+SpectralNormalization = Literal["none", "discriminator", "both"]
+DiscriminatorNormalization = Literal["none", "batch", "layer"]
+ComputeDtype = Literal["auto", "float32", "bfloat16"]
+
+DIVISOR = {"dcgan": 4, "residual": 8}  # of the images' sides: the smallest grid of each generator is 1x1
+
+DCGAN_KERNEL: Initializer = nn.initializers.normal(0.02)  # Radford et al. 2016
+# Of SNGAN's published code: Glorot's uniform draw, wider by the root of 2 inside a residual branch.
+GLOROT: Initializer = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
+GLOROT_BRANCH: Initializer = nn.initializers.variance_scaling(2.0, "fan_avg", "uniform")
+
+
+@dataclass(frozen=True)
+class Model:
+    """The two networks: which ones, how large, how regularised."""
+
+    architecture: Architecture = "dcgan"  # both networks: the textbook's, or the residual pair of SNGAN
+    latent_size: int = 100  # numbers in the noise that an image is made from (SNGAN: 128)
+    width: int = 64  # channels of dcgan's last hidden layer; of each residual block (SNGAN: 256 and 128)
+    conditional: bool = False  # make and judge images of a given class: conditional BatchNorm, projection
+    spectral_normalization: SpectralNormalization = "none"  # networks whose matrices get a largest singular value of 1
+    attention: int = 0  # height in pixels of the feature maps with self-attention, in both networks; 0: none
+    minibatch_std: int = 0  # images in a group whose spread the discriminator is shown; 0: not shown
+    dropout: float = 0.0  # share of units dropped in the discriminator
+    discriminator_normalization: DiscriminatorNormalization = (
+        "none"  # of its hidden layers, but for the first one (residual: block)
+    )
+    compute_dtype: ComputeDtype = "auto"  # of activations; auto: float32 on CPU, bfloat16 on accelerators
+
+
+class Network(nn.Module):
+    """What the four networks share.
+
+    Attributes:
+      image_shape: (height, width, channels).
+      width: channels, as in `Model`.
+      num_classes: 0 for an unconditional network.
+      spectral: divide the matrices by their largest singular value.
+      attention: height of the feature maps with self-attention; 0: none.
+      dtype: of activations.
+      axis_name: of the devices that batch statistics are averaged over.
+    """
+
+    image_shape: tuple[int, int, int]
+    width: int = 64
+    num_classes: int = 0
+    spectral: bool = False
+    attention: int = 0
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    def layer(self, layer: nn.Module, *inputs: jax.Array, train: bool) -> jax.Array:
+        """What `layer` returns, spectrally normalised where this network is; statistics stay where they are frozen."""
+        return call(layer, *inputs, spectral=self.spectral, update=train and self.is_mutable_collection("batch_stats"))
+
+    def attend(self, x: jax.Array, kernel_init: Initializer, *, train: bool) -> jax.Array:
+        """Self-attention where `x` [batch, height, width, channels] has the height that it is asked for at."""
+        if x.shape[1] != self.attention:
+            return x
+        update = train and self.is_mutable_collection("batch_stats")
+        return SelfAttention(self.spectral, self.dtype, kernel_init, name="attention")(x, update=update)
+
+    def check_labels(self, labels: jax.Array | None, batch: int) -> None:
+        """Raises ValueError where a conditional network has no label for each of the batch."""
+        if self.num_classes and (labels is None or labels.shape != (batch,)):
+            given = "no labels" if labels is None else f"labels of shape {labels.shape}"
+            raise ValueError(f"a conditional model was given {given}, expected integers of shape ({batch},)")
+
+
+class Generator(Network):
+    """A network from latents [batch, latent_size] to images; see `Network`."""
+
+    def normalize(self, x: jax.Array, labels: jax.Array | None, *, train: bool) -> jax.Array:
+        """Batch normalisation, conditional where the network is."""
+        return BatchNorm(self.num_classes, self.dtype, self.axis_name)(x, labels, train=train)
+
+
+class Discriminator(Network):
+    """A network from images to logits; see `Network`.
+
+    Attributes:
+      minibatch_std: images in a group, as in `with_minibatch_std`; 0: none.
+      dropout: share of units.
+      normalization: "none", "batch" or "layer".
+    """
+
+    minibatch_std: int = 0
+    dropout: float = 0.0
+    normalization: str = "none"
+
+    def normalize(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Normalises over the batch or over each pixel's channels, or not at all."""
+        if self.normalization == "batch":
+            return BatchNorm(0, self.dtype, self.axis_name)(x, None, train=train)
+        return nn.LayerNorm(dtype=self.dtype)(x) if self.normalization == "layer" else x
+
+    def drop(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Dropout, in training."""
+        return nn.Dropout(self.dropout)(x, deterministic=not train)
+
+    def with_spread(self, x: jax.Array) -> jax.Array:
+        """Appends the minibatch standard deviation where it is asked for; `init` takes a batch of any size."""
+        if not self.minibatch_std:
+            return x
+        return with_minibatch_std(x, 1 if self.is_initializing() else self.minibatch_std)
+
+    def logits(
+        self, features: jax.Array, x: jax.Array, labels: jax.Array | None, kernel_init: Initializer, *, train: bool
+    ) -> jax.Array:
+        """The last layer, in float32: a dense layer, and for a conditional network the projection.
+
+        Miyato and Koyama 2018 (arXiv:1802.05637): `psi(f) + <embed(y), f>`.
+
+        Args:
+          features: [batch, inputs] of the dense layer.
+          x: [batch, height, width, channels], whose sum over the pixels is what the label's embedding is held against.
+          labels: [batch] int32 or None.
+          kernel_init: of both.
+          train: whether the spectral normalisation's vectors move.
+        """
+        dense = nn.Dense(1, kernel_init=kernel_init, name="logit")
+        logits = self.layer(dense, features.astype(jnp.float32), train=train)[:, 0]
+        if labels is None or not self.num_classes:
+            return logits
+        pooled = jnp.sum(x, axis=(1, 2), dtype=jnp.float32)
+        embedding = nn.Embed(self.num_classes, pooled.shape[-1], embedding_init=kernel_init, name="embedding")
+        return logits + jnp.sum(self.layer(embedding, labels, train=train) * pooled, axis=-1)
+
+
+class DCGANGenerator(Generator):
+    """Transposed convolutions of 5x5 with strides 1, 2 and 2, from a quarter of the height and width.
+
+    Radford, Metz and Chintala 2016 (arXiv:1511.06434). At width 64, for 28x28x1: Dense 7x7x256, then 128, 64, 1. A
+    conditional one has a learned embedding of the label beside the latent, and conditional BatchNorm.
+    """
+
+    @nn.compact
+    def __call__(self, latents: jax.Array, labels: jax.Array | None = None, *, train: bool) -> jax.Array:
+        """Latents [batch, latent_size], labels [batch] -> float32 images [batch, *image_shape] in (-1, 1)."""
+        self.check_labels(labels, len(latents))
+        height, width, channels = self.image_shape
+        z = latents.astype(self.dtype)
+        if self.num_classes and labels is not None:
+            embed = nn.Embed(self.num_classes, latents.shape[1], embedding_init=nn.initializers.normal(1.0))
+            z = jnp.concatenate([z, embed(labels).astype(self.dtype)], axis=-1)
+        options = {"dtype": self.dtype, "kernel_init": DCGAN_KERNEL}
+
+        grid = (height // 4, width // 4, 4 * self.width)
+        dense = nn.Dense(grid[0] * grid[1] * grid[2], use_bias=False, **options)
+        x = self.layer(dense, z, train=train).reshape(len(z), *grid)
+        x = leaky_relu(self.normalize(x, labels, train=train))
+        for features, stride in ((2 * self.width, 1), (self.width, 2)):
+            x = self.layer(ConvTranspose(features, (5, 5), (stride, stride), False, **options), x, train=train)
+            x = leaky_relu(self.normalize(x, labels, train=train))
+            x = self.attend(x, DCGAN_KERNEL, train=train)
+        x = self.layer(ConvTranspose(channels, (5, 5), (2, 2), **options), x, train=train)
+        return jnp.tanh(x.astype(jnp.float32))
+
+
+class DCGANDiscriminator(Discriminator):
+    """Convolutions of 5x5 with stride 2, to `width` and twice as many channels, and a dense layer."""
+
+    @nn.compact
+    def __call__(self, images: jax.Array, labels: jax.Array | None = None, *, train: bool) -> jax.Array:
+        """Images [batch, *image_shape] in [-1, 1], labels [batch] -> float32 logits [batch]."""
+        check_images(images, self.image_shape)
+        self.check_labels(labels, len(images))
+        options = {"dtype": self.dtype, "kernel_init": DCGAN_KERNEL}
+        x = self.layer(convolution(self.width, 5, 2, **options), images.astype(self.dtype), train=train)
+        x = self.drop(self.attend(leaky_relu(x), DCGAN_KERNEL, train=train), train=train)
+        second = convolution(2 * self.width, 5, 2, use_bias=self.normalization != "batch", **options)
+        x = self.normalize(self.layer(second, x, train=train), train=train)
+        x = self.drop(self.attend(leaky_relu(x), DCGAN_KERNEL, train=train), train=train)
+        features = self.with_spread(x)
+        return self.logits(features.reshape(len(x), -1), x, labels, DCGAN_KERNEL, train=train)
+
+
+class ResidualGenerator(Generator):
+    """Three residual blocks that double the height and width.
+
+    Miyato et al. 2018 (arXiv:1802.05957), table 4 of the appendix, for 32x32x3 images: Dense 4x4x256, three blocks of
+    256, BatchNorm, ReLU, a 3x3 convolution and tanh.
+    """
+
+    @nn.compact
+    def __call__(self, latents: jax.Array, labels: jax.Array | None = None, *, train: bool) -> jax.Array:
+        """Latents [batch, latent_size], labels [batch] -> float32 images [batch, *image_shape] in (-1, 1)."""
+        self.check_labels(labels, len(latents))
+        height, width, channels = self.image_shape
+        grid = (height // 8, width // 8, self.width)
+        dense = nn.Dense(grid[0] * grid[1] * grid[2], dtype=self.dtype, kernel_init=GLOROT)
+        x = self.layer(dense, latents.astype(self.dtype), train=train).reshape(len(latents), *grid)
+        for _ in range(3):
+            x = self.attend(self.block(x, labels, train=train), GLOROT, train=train)
+        x = nn.relu(self.normalize(x, labels, train=train))
+        x = self.layer(convolution(channels, 3, dtype=self.dtype, kernel_init=GLOROT), x, train=train)
+        return jnp.tanh(x.astype(jnp.float32))
+
+    def block(self, x: jax.Array, labels: jax.Array | None, *, train: bool) -> jax.Array:
+        """Twice the height and width: BatchNorm, ReLU, upsampling, 3x3, BatchNorm, ReLU, 3x3; 1x1 beside it."""
+        options = {"dtype": self.dtype, "kernel_init": GLOROT_BRANCH}
+        branch = upsample(nn.relu(self.normalize(x, labels, train=train)))
+        branch = self.layer(convolution(self.width, 3, use_bias=False, **options), branch, train=train)
+        branch = nn.relu(self.normalize(branch, labels, train=train))
+        branch = self.layer(convolution(self.width, 3, **options), branch, train=train)
+        # A 1x1 convolution may be on either side of the upsampling: before, it has a quarter of the work.
+        return branch + upsample(
+            self.layer(convolution(self.width, 1, dtype=self.dtype, kernel_init=GLOROT), x, train=train)
+        )
+
+
+class ResidualDiscriminator(Discriminator):
+    """Two residual blocks that halve the height and width, two that do not, ReLU, the sum over pixels, a dense layer.
+
+    Miyato et al. 2018 (arXiv:1802.05957), table 4 of the appendix; the paper's width is 128.
+    """
+
+    @nn.compact
+    def __call__(self, images: jax.Array, labels: jax.Array | None = None, *, train: bool) -> jax.Array:
+        """Images [batch, *image_shape] in [-1, 1], labels [batch] -> float32 logits [batch]."""
+        check_images(images, self.image_shape)
+        self.check_labels(labels, len(images))
+        x = images.astype(self.dtype)
+        for index in range(4):
+            x = self.block(x, index, train=train)
+            if index < 2:  # once at each height, though the last two blocks keep it
+                x = self.attend(x, GLOROT, train=train)
+        x = self.drop(nn.relu(x), train=train)
+        features = self.with_spread(x)
+        return self.logits(jnp.sum(features, axis=(1, 2), dtype=jnp.float32), x, labels, GLOROT, train=train)
+
+    def block(self, x: jax.Array, index: int, *, train: bool) -> jax.Array:
+        """(ReLU, 3x3) twice; the first two halve the height and width, with 1x1 beside them."""
+        options = {"dtype": self.dtype, "kernel_init": GLOROT_BRANCH}
+        # The first one sees the image itself, whose negative half is worth as much, and is not normalised.
+        branch = x if index == 0 else nn.relu(self.normalize(x, train=train))
+        branch = self.layer(convolution(self.width, 3, **options), branch, train=train)
+        branch = nn.relu(branch if index == 0 else self.normalize(branch, train=train))
+        branch = self.layer(convolution(self.width, 3, **options), branch, train=train)
+        if index > 1:
+            return branch + x
+        # Pooling and a 1x1 convolution may be exchanged: after it, the convolution has a quarter of the work.
+        shortcut = convolution(self.width, 1, dtype=self.dtype, kernel_init=GLOROT)
+        return downsample(branch) + self.layer(shortcut, downsample(x), train=train)
+
+
+GENERATORS: dict[str, type[Generator]] = {"dcgan": DCGANGenerator, "residual": ResidualGenerator}
+DISCRIMINATORS: dict[str, type[Discriminator]] = {"dcgan": DCGANDiscriminator, "residual": ResidualDiscriminator}
+
+
+def build(
+    model: Model, image_shape: tuple[int, int, int], num_classes: int, axis_name: str | None = None
+) -> tuple[Generator, Discriminator]:
+    """The linen modules (generator, discriminator) of a config.
+
+    Args:
+      model: the config.
+      image_shape: (height, width, channels).
+      num_classes: of the labels; an unconditional model has no use for it.
+      axis_name: of the devices that batch statistics are averaged over; None for one device or `jit` over a mesh.
+
+    Raises:
+      ValueError: a field of the config is out of its range, or the generator cannot make such images; the message
+        names it.
+    """
+    check(model, image_shape, num_classes)
+    dtype = model.compute_dtype
+    if dtype == "auto":
+        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    shared: dict[str, Any] = {
+        "image_shape": tuple(image_shape),
+        "width": model.width,
+        "num_classes": num_classes if model.conditional else 0,
+        "attention": model.attention,
+        "dtype": jnp.dtype(dtype),
+        "axis_name": axis_name,
+    }
+    generator = GENERATORS[model.architecture](spectral=model.spectral_normalization == "both", **shared)
+    discriminator = DISCRIMINATORS[model.architecture](
+        spectral=model.spectral_normalization != "none",
+        minibatch_std=model.minibatch_std,
+        dropout=model.dropout,
+        normalization=model.discriminator_normalization,
+        **shared,
+    )
+    return generator, discriminator
+
+
+def check(model: Model, image_shape: tuple[int, int, int], num_classes: int) -> None:
+    """Raises ValueError, of one line, where `build` could not build these networks."""
+    choices = {
+        "architecture": Architecture,
+        "spectral_normalization": SpectralNormalization,
+        "discriminator_normalization": DiscriminatorNormalization,
+        "compute_dtype": ComputeDtype,
+    }
+    for field, kind in choices.items():
+        if getattr(model, field) not in get_args(kind):
+            raise ValueError(f"model.{field} is {getattr(model, field)!r}, expected one of {', '.join(get_args(kind))}")
+    for field, least in {"latent_size": 1, "width": 1, "attention": 0, "minibatch_std": 0}.items():
+        if getattr(model, field) < least:
+            raise ValueError(f"model.{field} is {getattr(model, field)}, expected at least {least}")
+    if not 0 <= model.dropout < 1:
+        raise ValueError(f"model.dropout is {model.dropout}, expected a share in [0, 1)")
+    if model.conditional and num_classes < 2:
+        raise ValueError(f"model.conditional needs labels of at least 2 classes, the data has {num_classes}")
+    divisor = DIVISOR[model.architecture]
+    if len(image_shape) != 3 or min(image_shape) < 1 or any(side % divisor for side in image_shape[:2]):
+        size = "x".join(map(str, image_shape))
+        raise ValueError(
+            f"images are {size}, but the {model.architecture} generator makes height x width x channels whose sides "
+            f"are multiples of {divisor}: crop or resize them, or take another model.architecture"
+        )
+    heights = (image_shape[0] // 4, image_shape[0] // 2)
+    if model.attention and model.attention not in heights:
+        raise ValueError(
+            f"model.attention is {model.attention}, but the feature maps of both networks are "
+            f"{heights[0]} or {heights[1]} pixels high: choose one of them, or 0 for no attention"
+        )

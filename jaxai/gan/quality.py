@@ -1,0 +1,128 @@
+"""How good a generator's images are: features of real and generated ones, and every measure with its floor."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxai.core import Key
+from jaxai.gan import fidelity
+from jaxai.gan.extractor import Extractor, extract
+
+CONFIDENT = 0.9
+"""A sample whose label has a higher probability is one that the classifier is sure of."""
+LEAST_SHARE = 0.01
+"""A label with a smaller share of the samples counts as one that the generator has lost."""
+SUBSET = 1_000
+"""Images in a subset of the kernel distance, as usual."""
+
+
+class Quality:
+    """Measures images against a reference of real ones, in the features of one extractor.
+
+    The reference and the floor come from two disjoint halves of the real images, each as large as the sample of
+    generated ones: the floor is what a perfect generator would get.
+
+    Args:
+      extractor: what the features come from.
+      real: uint8 [examples, height, width, channels].
+      samples: how many images to measure; 0: 10,000, or half of the real ones where that is fewer.
+      key: of the halves and of the subsets.
+
+    Raises:
+      ValueError: so few images that the Fréchet distance has no meaning; says how many are needed.
+    """
+
+    def __init__(self, extractor: Extractor, real: np.ndarray, samples: int, key: Key):
+        self.extractor = extractor
+        self.samples = samples or min(10_000, len(real) // 2)
+        least = fidelity.least_samples(extractor.features)
+        if self.samples < least or len(real) < 2 * self.samples:
+            raise ValueError(
+                f"fidelity_samples is {self.samples} of {len(real)} real images; a Fréchet distance in the"
+                f" {extractor.features} features of {extractor.name} needs at least {least}, and twice as many real"
+                " images as samples, half of them for the floor"
+            )
+        order_key, self._key = jax.random.split(key)
+        order = np.asarray(jax.random.permutation(order_key, len(real)))
+        halves = real[order[: self.samples]], real[order[self.samples : 2 * self.samples]]
+        self.reference, self._held_out = (extract(extractor, half)[0] for half in halves)
+        self.statistics = fidelity.statistics(self.reference, extractor.name)
+        self._floor = float(fidelity.frechet_distance(self.reference, self._held_out))
+
+    def during_training(self, features: jax.Array, logits: jax.Array, labels: np.ndarray | None) -> dict[str, Any]:
+        """What is cheap enough to be told again and again: Fréchet distance and floor, and what the classifier says.
+
+        Args:
+          features: [samples, features] of generated images.
+          logits: [samples, classes] of them; without classes where the extractor is no classifier.
+          labels: [samples], what a conditional model was asked for; None without.
+        """
+        distance = fidelity.frechet_distance(self.reference, features[: self.samples])
+        values: dict[str, Any] = {
+            "frechet_distance": float(distance),
+            "frechet_floor": self._floor,
+            "extractor": self.extractor.name,
+        }
+        return values | (classified(logits, labels) if self.extractor.classes else {})
+
+    def at_the_end(self, features: jax.Array) -> dict[str, float]:
+        """The measures that take longer, each with its floor as `NAME_floor`."""
+        values = self._slow(features[: self.samples])
+        return values | {f"{name}_floor": value for name, value in self._slow(self._held_out).items()}
+
+    def _slow(self, features: jax.Array) -> dict[str, float]:
+        size = min(SUBSET, self.samples)
+        kernel = fidelity.kernel_distance(self.reference, features, self._key, subset_size=size)
+        precision, recall = fidelity.precision_recall(self.reference, features)
+        density, coverage = fidelity.density_coverage(self.reference, features)
+        return {
+            "kernel_distance": float(kernel.mean),
+            "kernel_distance_error": float(kernel.standard_error),
+            "precision": float(precision),
+            "recall": float(recall),
+            "density": float(density),
+            "coverage": float(coverage),
+        }
+
+    def stored(self) -> dict[str, np.ndarray]:
+        """The reference as it is kept in the run folder."""
+        return {
+            "mean": np.asarray(self.statistics.mean),
+            "covariance": np.asarray(self.statistics.covariance),
+            "count": np.asarray(self.statistics.count),
+            "extractor": np.asarray(self.extractor.name),
+        }
+
+    def check_stored(self, stored: Mapping[str, np.ndarray], where: str) -> None:
+        """Raises ValueError where stored statistics are of other features than this extractor's."""
+        name, features = str(stored["extractor"]), len(stored["mean"])
+        if name != self.extractor.name:
+            raise ValueError(
+                f"extractor {self.extractor.name} with {self.extractor.features} features, but {where} holds statistics"
+                f" of {name} with {features}: distances of two extractors do not compare; use the one that the run has"
+            )
+
+
+def classified(logits: jax.Array, labels: np.ndarray | None = None) -> dict[str, Any]:
+    """What a classifier says of samples.
+
+    Returns:
+      `inception_score` (of this classifier), `confident` (share of samples with a label of probability above 0.9),
+      `modes_covered` (labels with a share above 0.01), `least_mode` (smallest share), `label_shares` (a list), and
+      `label_accuracy` where the model was asked for labels.
+    """
+    said = logits.argmax(-1)
+    shares = np.asarray(fidelity.mode_coverage(said, logits.shape[-1]))
+    values: dict[str, Any] = {
+        "inception_score": float(fidelity.inception_score(logits).mean),
+        "confident": float(jnp.mean(jax.nn.softmax(logits).max(-1) > CONFIDENT)),
+        "modes_covered": fidelity.covered(jnp.asarray(shares), LEAST_SHARE),
+        "least_mode": float(shares.min()),
+        "label_shares": shares.tolist(),
+    }
+    if labels is not None:
+        values["label_accuracy"] = float(np.mean(np.asarray(said) == labels))
+    return values
