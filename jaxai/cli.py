@@ -1,4 +1,4 @@
-"""The command line: train a preset, or sweep around it, and evaluate, play, report on or replay what it leaves."""
+"""The command line: train a preset, or sweep around it; evaluate, sample, play, report on or replay what it leaves."""
 
 import dataclasses
 import os
@@ -17,7 +17,8 @@ USAGE = """usage: jaxai COMMAND ...
   train PRESET [options]     train a preset, as configs/mnist_cnn.py, or go on with its run; --help after the preset
                              explains every option
   sweep PRESET [options]     train every combination of values in one program, as --grid.discount 0.9 0.99
-  evaluate RUN               measure a run's checkpoint, on the test set or over greedy episodes
+  evaluate RUN               measure a run's checkpoint: on the test set, over greedy episodes, against real images
+  sample RUN                 draw images from a trained generator, as PNG and npz
   play RUN                   render an episode of a trained agent to a GIF
   report RUN...              one page with the curves, pictures and figures of a run, or of several side by side
   replay RUN                 run a step again that left something non-finite behind, with checks on every operation
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "train": train,
         "sweep": sweep,
         "evaluate": evaluate,
+        "sample": sample,
         "play": play,
         "report": report,
         "replay": replay,
@@ -118,16 +120,24 @@ def evaluate(arguments: Sequence[str]) -> None:
         checkpoint: Literal["latest", "best"] = "latest",
         data_dir: str | None = None,
         devices: int | None = None,
+        extractor: str | None = None,
     ) -> None:
-        """Measure a run's checkpoint, on the test set or over greedy episodes; the figures go to evaluation.json.
+        """Measure a run's checkpoint: on the test set, over greedy episodes, or a generator's images against real ones.
+
+        The figures go to evaluation.json in the run's folder.
 
         Args:
           run: folder of the run
           checkpoint: the last, or the best by its evaluation
           data_dir: where the data is, if no longer where the run found it
           devices: how many devices; None: all
+          extractor: of a generator's run: features to measure in, if not those of the run
         """
         experiment = _experiment(run, devices)
+        if extractor is not None:
+            if not hasattr(experiment, "extractor"):
+                _fail("--extractor says what generated images are measured with, and this run makes none")
+            experiment = dataclasses.replace(experiment, extractor=extractor)
         if data_dir is not None:
             if not hasattr(experiment, "data"):
                 _fail("--data-dir says where data is, and this run makes its own")
@@ -135,6 +145,40 @@ def evaluate(arguments: Sequence[str]) -> None:
         RunFolder(run).write_json("evaluation.json", experiment.evaluate(Console(), checkpoint))
 
     tyro.cli(parse, args=arguments, prog="jaxai evaluate")
+
+
+def sample(arguments: Sequence[str]) -> None:
+    """`jaxai sample RUN`."""
+
+    def parse(
+        run: Annotated[Path, tyro.conf.Positional],
+        count: int = 64,
+        seed: int = 0,
+        label: int | None = None,
+        grid: bool = False,
+        checkpoint: Literal["latest", "best"] = "best",
+        output: Path | None = None,
+    ) -> None:
+        """Draw images from a trained generator; samples.npz also holds their latents and labels.
+
+        Args:
+          run: folder of the run
+          count: how many images
+          seed: of the latents
+          label: what a conditional model shall make; None: all labels in turn
+          grid: one PNG of all images instead of one for each
+          checkpoint: the last, or the best by its evaluation
+          output: folder; default: samples/seed-SEED in the run's folder
+        """
+        experiment = _experiment(run)
+        if not hasattr(experiment, "sample"):
+            _fail(f"{run} has no generator; sample takes a run of adversarial training")
+        from jaxai.runtime import mosaic
+
+        drawn = experiment.sample(count, seed, label, checkpoint)
+        print(f"wrote {mosaic.write_samples(drawn._asdict(), output or run / 'samples' / f'seed-{seed}', grid)}")
+
+    tyro.cli(parse, args=arguments, prog="jaxai sample")
 
 
 def play(arguments: Sequence[str]) -> None:

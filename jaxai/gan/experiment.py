@@ -3,8 +3,6 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax
@@ -198,7 +196,9 @@ class Experiment:
         if count < 1:
             raise ValueError(f"count is {count}; it must be at least 1")
         if label is not None and not config.conditional:
-            raise ValueError(f"label is {label}, but this model makes images of no given label; leave it out, or train one with --conditional")
+            raise ValueError(
+                f"label is {label}, but this model takes none; leave it out, or train one with --conditional"
+            )
         if label is not None and not 0 <= label < config.num_classes:
             raise ValueError(f"label is {label}; this model has the labels 0 to {config.num_classes - 1}")
         return _Generator(config, parallel.make_mesh(1))(self.restore(which), count, jax.random.key(seed), label)
@@ -212,7 +212,9 @@ class Experiment:
         frames = sorted((folder.pictures / "progress").glob("*.png"))
         if frames:
             steps = [f"step {int(frame.stem):,}" for frame in frames]
-            mosaic.write_gif([mosaic.read_png(frame) for frame in frames], folder.pictures / "progress.gif", captions=steps)
+            mosaic.write_gif(
+                [mosaic.read_png(frame) for frame in frames], folder.pictures / "progress.gif", captions=steps
+            )
             captions["progress.gif"] = "The same latents as training went on"
         ends = generator.latents(jax.random.fold_in(key, MEASURED + 1), 2 * ROWS).reshape(2, ROWS, 1, -1)
         ways = spherical_interpolation(ends[0], ends[1], np.linspace(0, 1, COLUMNS + 2))
@@ -220,11 +222,13 @@ class Experiment:
         between = generator.images(state, np.asarray(ways).reshape(-1, ways.shape[-1]), labels)
         mosaic.write_png(mosaic.tile(between, COLUMNS + 2), folder.pictures / "interpolation.png")
         captions["interpolation.png"] = "From one latent to another along the sphere, a row each"
-        nearest, ratio = _nearest(generator(state, ROWS * COLUMNS, jax.random.fold_in(key, MEASURED + 2)).images, images)
+        nearest, ratio = _nearest(
+            generator(state, ROWS * COLUMNS, jax.random.fold_in(key, MEASURED + 2)).images, images
+        )
         mosaic.write_png(nearest, folder.pictures / "neighbours.png")
         captions["neighbours.png"] = (
-            f"Is it copying? Left: samples; right: their {NEIGHBOURS} nearest training images, by pixels. The nearest is"
-            f" {ratio:.2f} times as far from a sample as from a test image (medians); far below 1 would be copies"
+            f"Is it copying? Left: samples; right: their {NEIGHBOURS} nearest training images, by pixels. The nearest"
+            f" is {ratio:.2f} times as far from a sample as from a test image (medians); far below 1 would be copies"
         )
         folder.write_json("pictures/captions.json", captions)
 
@@ -292,10 +296,9 @@ class _Evaluator:
         self._generators: dict[Mesh, _Generator] = {}
         # A mistake in the extractor or the number of samples is told before anything is trained.
         self._extractor = load_extractor(experiment.extractor, images.shape)
-        self._quality
+        self._quality = self._reference()
 
-    @cached_property
-    def _quality(self) -> Quality:
+    def _reference(self) -> Quality:
         seen = self._images.train["image"]
         # Of data and extractor alone, and so the same for every seed.
         quality = Quality(self._extractor, seen, self._experiment.fidelity_samples, jax.random.key(0))
@@ -319,7 +322,9 @@ class _Evaluator:
     def in_full(self, state: State) -> dict[str, float]:
         """The measures that take longer."""
         state = jax.device_put(state, jax.devices()[0])
-        return self._quality.at_the_end(self._measured(_Generator(self._experiment.workload, parallel.make_mesh(1)), state)[0])
+        return self._quality.at_the_end(
+            self._measured(_Generator(self._experiment.workload, parallel.make_mesh(1)), state)[0]
+        )
 
     def _measured(self, generator: _Generator, state: State) -> tuple[jax.Array, jax.Array, np.ndarray | None]:
         """Features, logits and labels of the samples that every evaluation draws anew from the same latents."""
@@ -332,10 +337,14 @@ class _Evaluator:
 def _nearest(samples: np.ndarray, images: Images) -> tuple[np.ndarray, float]:
     """A picture of samples beside their nearest training images, and how far they are, as a multiple of test images."""
     trained, tested = images.train["image"], images.test["image"]
-    flat = [jnp.asarray(each.reshape(len(each), -1), jnp.float32) for each in (samples, tested[: len(samples)], trained)]
+    flat = [
+        jnp.asarray(each.reshape(len(each), -1), jnp.float32) for each in (samples, tested[: len(samples)], trained)
+    ]
     distances, indices = fidelity.neighbours(flat[0], flat[2], NEIGHBOURS)
     usual, _ = fidelity.neighbours(flat[1], flat[2], 1)
-    shown = [np.stack([sample, *trained[row]]) for sample, row in zip(samples[:ROWS], np.asarray(indices), strict=False)]
+    shown = [
+        np.stack([sample, *trained[row]]) for sample, row in zip(samples[:ROWS], np.asarray(indices), strict=False)
+    ]
     ratio = float(np.median(distances[:, 0]) / max(np.median(usual), 1e-9))
     return mosaic.tile(np.concatenate(shown), NEIGHBOURS + 1), ratio
 

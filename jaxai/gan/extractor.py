@@ -7,7 +7,7 @@ The name therefore ends in a digest of the weights.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from jaxai.core import State
 from jaxai.runtime import config as configs
 
 BUNDLED = Path(__file__).parent / "extractors"
-FOR_SHAPE = {(28, 28, 1): "mnist", (32, 32, 3): "cifar10"}
+FOR_SHAPE: Mapping[tuple[int, ...], str] = {(28, 28, 1): "mnist", (32, 32, 3): "cifar10"}
 """The bundled extractor for images of a height, width and number of channels."""
 RECIPES = {"mnist": "configs/mnist_full.py", "cifar10": "configs/cifar10_augmented.py"}
 """What each bundled extractor was trained with."""
@@ -110,7 +110,9 @@ def _read(path: Path, name: str) -> Extractor:
         stored = dict(arrays)
     config = configs.from_dict(json.loads(str(stored.pop("config"))))
     tree: Any = traverse_util.unflatten_dict({key: leaf.astype(np.float32) for key, leaf in stored.items()}, sep="/")
-    return _from(config, State(jnp.int32(0), tree["params"], None, jax.random.key(0), extra=tree.get("extra", {})), name)
+    return _from(
+        config, State(jnp.int32(0), tree["params"], None, jax.random.key(0), extra=tree.get("extra", {})), name
+    )
 
 
 def _trained(run: Path) -> tuple[cnn.Config, State]:
@@ -130,7 +132,9 @@ def _trained(run: Path) -> tuple[cnn.Config, State]:
         raise ValueError(f"{run} has no checkpoint; train it first with jaxai train")
     extra = {key: value for key, value in state.extra.items() if key != "ema"}
     kept = state.replace(params=state.extra.get("ema", state.params), opt_state=None, extra=extra)
-    network = cnn.Config(**{field.name: getattr(experiment.workload, field.name) for field in dataclasses.fields(cnn.Config)})
+    network = cnn.Config(
+        **{field.name: getattr(experiment.workload, field.name) for field in dataclasses.fields(cnn.Config)}
+    )
     return network, kept
 
 

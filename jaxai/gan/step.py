@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import jax
 import jax.numpy as jnp
@@ -135,7 +135,7 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
             real_logits, variables = judge(params, variables, real, labels, dropout_key)
             fake_logits, variables = judge(params, variables, fake, fake_labels, dropout_key)
         else:
-            both = None if labels is None else jnp.concatenate([labels, fake_labels])
+            both = None if labels is None or fake_labels is None else jnp.concatenate([labels, fake_labels])
             logits, variables = judge(params, variables, jnp.concatenate([real, fake]), both, dropout_key)
             real_logits, fake_logits = jnp.split(logits, [len(real)])
         loss = adversarial.discriminator(
@@ -170,7 +170,13 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
         fake, fake_labels, _ = generate(players.generator, variables.generator, noise_key, len(images))
         differentiate = jax.grad(discriminator_loss, has_aux=True)
         grads, (updated, metrics) = differentiate(
-            players.discriminator, variables.discriminator, images, labels, lax.stop_gradient(fake), fake_labels, loss_key
+            players.discriminator,
+            variables.discriminator,
+            images,
+            labels,
+            lax.stop_gradient(fake),
+            fake_labels,
+            loss_key,
         )
         grads, metrics = pmean((grads, metrics), axis_name)
         updates, opt_state = transforms.discriminator.update(grads, opt_state, players.discriminator)
@@ -249,7 +255,7 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
         assert batch is not None
         labels = batch["label"] if config.conditional else None
         variables = {"params": state.params.discriminator, **state.extra["variables"].discriminator}
-        logits = discriminator.apply(variables, normalize(batch["image"]), labels, train=False)
+        logits: Any = discriminator.apply(variables, normalize(batch["image"]), labels, train=False)
         mask = batch.get("mask", jnp.ones(len(logits)))
         return psum({"d_real": jnp.sum(mask * _verdict(config, logits)), "count": mask.sum()}, axis_name)
 
@@ -266,8 +272,7 @@ def make_generate(config: Config) -> Callable[..., jax.Array]:
 
     def generate(state: State, latents: jax.Array, labels: jax.Array | None = None) -> jax.Array:
         variables = {"params": state.params.generator, **state.extra["variables"].generator}
-        images: jax.Array = generator.apply(state.extra.get("ema", variables), latents, labels, train=False)
-        return images
+        return cast(jax.Array, generator.apply(state.extra.get("ema", variables), latents, labels, train=False))
 
     return generate
 
@@ -307,8 +312,8 @@ def _scores(config: Config, real_logits: jax.Array, fake_logits: jax.Array) -> M
 def _check_batch(config: Config, size: int) -> None:
     if size % config.discriminator_steps:
         raise ValueError(
-            f"a batch of {size} images on a device does not divide into discriminator_steps {config.discriminator_steps}"
-            " shares; choose a multiple"
+            f"a batch of {size} images on a device does not divide into {config.discriminator_steps} shares, one for each"
+            " of discriminator_steps; choose a multiple"
         )
 
 

@@ -1,6 +1,9 @@
-"""Transposed convolution: `lax.conv_transpose`, as one convolution to `stride * stride` times the channels.
+"""Transposed convolution: `lax.conv_transpose`; on CPU one matmul, whose products are added where they fall.
 
-Shi et al., "Is the deconvolution layer the same as a convolutional layer?" (2016).
+Each pixel times the whole kernel is one matmul to `kernel height * kernel width * features` numbers, which overlap in
+the output: they are added across, then down. XLA's own convolution for CPU has a very slow gradient here.
+
+Source of the polyphase form: Shi et al., "Is the deconvolution layer the same as a convolutional layer?" (2016).
 """
 
 from collections.abc import Sequence
@@ -11,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
-from jaxai.ops.conv import NHWC_HWIO_NHWC, patches_matmul
+from jaxai.ops.conv import NHWC_HWIO_NHWC
 
 
 def conv_transpose(
@@ -32,11 +35,11 @@ def conv_transpose(
     Args:
       x: [batch, height, width, channels].
       kernel: [kernel height, kernel width, channels, features]; not flipped, as in linen and unlike in Keras.
-      strides: of the output pixels between two neighbours of the input, (vertical, horizontal).
-      padding: "SAME" (output `stride` times as large), "VALID", or the (before, after) zeros around the dilated image
-        for each of the two axes.
-      polyphase: on an accelerator too, one plain convolution with `stride * stride` times the features and
-        depth-to-space.
+      strides: output pixels from one input pixel to the next, (vertical, horizontal).
+      padding: "SAME" (an output `stride` times as large), "VALID", or the zeros (before, after) the dilated image on
+        each of the two axes.
+      polyphase: on an accelerator, one plain convolution to `stride * stride` times the features, whose pixels are
+        then spread out; for backends that run dilated convolutions slowly.
       precision: of the products.
       preferred_element_type: dtype of the accumulator and the result.
 
@@ -50,18 +53,17 @@ def conv_transpose(
         )
 
     output = jax.eval_shape(lax_transposed, x, kernel)  # raises what lax raises
-    if x.ndim != 4 or not jnp.issubdtype(x.dtype, jnp.floating) or output.size == 0 or kernel.size == 0:
+    if x.ndim != 4 or not jnp.issubdtype(x.dtype, jnp.floating) or 0 in (output.size, x.size, kernel.size):
         return lax_transposed(x, kernel)
-    axes = phases_of_axes(x.shape, kernel.shape, strides, padding)
 
     def matmul_transposed(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        pads = [axis.pads for axis in axes]
-        phases = patches_matmul(x, phase_kernel(kernel, axes), (1, 1), pads, precision, preferred_element_type)
-        return depth_to_space(phases, axes)
+        return products_overlapped(x, kernel, strides, padding, precision, output.dtype)
 
     def convolution_transposed(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return polyphase_convolution(x, kernel, strides, padding, precision, preferred_element_type)
 
+    # Rematerialised, so that a program for an accelerator carries no matrix of the kernel for the way back. Nothing is
+    # computed twice: the gradient of a matmul needs only what went in.
     return lax.platform_dependent(
         x,
         kernel,
@@ -70,81 +72,110 @@ def conv_transpose(
     )
 
 
-class Phases(NamedTuple):
-    """How one axis of a transposed convolution falls apart into `stride` plain convolutions, in pixels."""
+class Axis(NamedTuple):
+    """One axis of a transposed convolution, which falls apart into `stride` plain ones: its phases.
+
+    Output pixel `stride * position + phase` is the sum over `shift` of
+    `image[position + shift] * kernel[before - phase + stride * shift]`.
+    """
 
     stride: int
-    taps: int  # of the longest phase, the width of the window on the input
-    pads: tuple[int, int]  # zeros around the input; negative ones crop
-    kernel_pads: tuple[int, int]  # zeros around the kernel that make it `taps * stride` long; negative ones crop
-    size: int  # of the output
+    before: int  # zeros ahead of the dilated image; negative ones crop
+    image: int  # pixels of the input
+    kernel: int  # taps
+    output: int  # pixels
+
+    @property
+    def positions(self) -> int:
+        """Pixels of the longest phase."""
+        return -(-self.output // self.stride)
+
+    @property
+    def shifts(self) -> range:
+        """The shifts at which some phase meets a tap; at least one."""
+        first = -(self.before // self.stride)
+        last = (self.kernel + self.stride - 2 - self.before) // self.stride
+        return range(first, max(last, first) + 1)
 
 
-def phases_of_axes(
+def axes_of(
     image_shape: Sequence[int],
     kernel_shape: Sequence[int],
     strides: Sequence[int],
     padding: str | Sequence[tuple[int, int]],
-) -> list[Phases]:
-    """The phases of the two spatial axes.
+) -> tuple[Axis, Axis]:
+    """The vertical and the horizontal axis; shapes are [batch, height, width, ...] and [height, width, ...]."""
 
-    Output pixel `stride * q + r` is the sum over `d` of `image[q + d] * kernel[before - r + stride * d]`, where
-    `before` counts the zeros ahead of the dilated image.
-    """
-    axes = []
-    for axis, stride in enumerate(strides):
-        size, width = image_shape[1 + axis], kernel_shape[axis]
-        before, after = (
-            transposed_pads(width, stride, padding) if isinstance(padding, str) else (int(p) for p in padding[axis])
-        )
-        output_size = (size - 1) * stride + 1 + before + after - width + 1
-        first = -(before // stride)
-        last = (width + stride - 2 - before) // stride
-        quotients = -(-output_size // stride)
-        taps = max(last - first + 1, 1)
-        start = before - stride + 1 + stride * first
-        axes.append(
-            Phases(
-                stride=stride,
-                taps=taps,
-                pads=(-first, quotients - 1 + first + taps - size),
-                kernel_pads=(-start, start + taps * stride - width),
-                size=output_size,
-            )
-        )
-    return axes
+    def axis(i: int) -> Axis:
+        image, kernel, stride = image_shape[1 + i], kernel_shape[i], strides[i]
+        before, after = pads_of(kernel, stride, padding) if isinstance(padding, str) else padding[i]
+        return Axis(stride, before, image, kernel, (image - 1) * stride + 1 + before + after - kernel + 1)
+
+    return axis(0), axis(1)
 
 
-def transposed_pads(width: int, stride: int, padding: str) -> tuple[int, int]:
+def pads_of(kernel: int, stride: int, padding: str) -> tuple[int, int]:
     """Zeros (before, after) the dilated image that "SAME" and "VALID" mean to `lax.conv_transpose`."""
     if padding == "VALID":
-        return width - 1, stride - 1 + max(width - stride, 0)
-    total = width + stride - 2
-    before = width - 1 if stride > width - 1 else -(-total // 2)
+        return kernel - 1, stride - 1 + max(kernel - stride, 0)
+    total = kernel + stride - 2
+    before = kernel - 1 if stride > kernel - 1 else (total + 1) // 2
     return before, total - before
 
 
-def phase_kernel(kernel: jax.Array, axes: Sequence[Phases]) -> jax.Array:
-    """[taps, taps, channels, stride * stride * features]: the kernel of each phase, zero where it has no tap."""
-    channels, features = kernel.shape[2:]
-    zero = jnp.zeros((), kernel.dtype)
-    kernel = lax.pad(kernel, zero, [*((*axis.kernel_pads, 0) for axis in axes), (0, 0, 0), (0, 0, 0)])
-    vertical, horizontal = axes
-    kernel = kernel.reshape(vertical.taps, vertical.stride, horizontal.taps, horizontal.stride, channels, features)
-    kernel = lax.rev(kernel, (1, 3))  # a later output pixel meets an earlier tap
-    kernel = kernel.transpose(0, 2, 4, 1, 3, 5)
-    return kernel.reshape(vertical.taps, horizontal.taps, channels, -1)
+def products_overlapped(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    precision: lax.PrecisionLike,
+    dtype: DTypeLike,
+) -> jax.Array:
+    """`conv_transpose` as one matmul and `overlap_add` on both axes; shapes as there, the result of `dtype`."""
+    vertical, horizontal = axes_of(x.shape, kernel.shape, strides, padding)
+    height, width, channels, features = kernel.shape
+    accumulator = jnp.promote_types(dtype, jnp.float32)  # bfloat16 would round every tap
+    products = jnp.dot(
+        x.reshape(-1, channels),
+        kernel.transpose(2, 0, 1, 3).reshape(channels, -1),
+        precision=precision,
+        preferred_element_type=accumulator,
+    ).reshape(*x.shape[:3], height, width, features)
+    return overlap_add(overlap_add(products, 2, horizontal), 1, vertical).astype(dtype)
 
 
-def depth_to_space(phases: jax.Array, axes: Sequence[Phases]) -> jax.Array:
-    """[batch, rows, columns, stride * stride * features] to [batch, size, size, features]."""
-    vertical, horizontal = axes
-    batch, rows, columns, depth = phases.shape
-    features = depth // (vertical.stride * horizontal.stride)
-    images = phases.reshape(batch, rows, columns, vertical.stride, horizontal.stride, features)
-    images = images.transpose(0, 1, 3, 2, 4, 5)
-    images = images.reshape(batch, rows * vertical.stride, columns * horizontal.stride, features)
-    return images[:, : vertical.size, : horizontal.size]
+def overlap_add(products: jax.Array, dimension: int, axis: Axis) -> jax.Array:
+    """Adds what each pixel contributes through each tap of one axis to the output pixel where it falls.
+
+    Args:
+      products: the pixels of the axis lie along `dimension`, the taps along `dimension + 2`.
+      dimension: of the pixels.
+      axis: its geometry.
+
+    Returns:
+      `products` with the output pixels along `dimension` and without the taps.
+    """
+    # Split and not sliced: the gradient is then one concatenation, not a sum of as many padded arrays.
+    taps = [lax.squeeze(tap, (dimension + 2,)) for tap in lax.split(products, (1,) * axis.kernel, axis=dimension + 2)]
+    zero = jnp.zeros((), products.dtype)
+    phases = []
+    for phase in range(axis.stride):
+        total = None
+        for i, tap in enumerate(taps):
+            shift, remainder = divmod(i - axis.before + phase, axis.stride)
+            if remainder or not -axis.positions < shift < axis.image:
+                continue
+            pads = [(0, 0, 0)] * tap.ndim
+            pads[dimension] = (-shift, axis.positions + shift - axis.image, 0)
+            moved = lax.pad(tap, zero, pads)
+            total = moved if total is None else total + moved
+        if total is None:  # fewer taps than the stride
+            shape = (*taps[0].shape[:dimension], axis.positions, *taps[0].shape[dimension + 1 :])
+            total = jnp.zeros(shape, products.dtype)
+        phases.append(total)
+    joined = jnp.stack(phases, dimension + 1)
+    joined = joined.reshape(*joined.shape[:dimension], axis.positions * axis.stride, *joined.shape[dimension + 2 :])
+    return lax.slice_in_dim(joined, 0, axis.output, axis=dimension)
 
 
 def polyphase_convolution(
@@ -155,17 +186,39 @@ def polyphase_convolution(
     precision: lax.PrecisionLike = None,
     preferred_element_type: DTypeLike | None = None,
 ) -> jax.Array:
-    """`conv_transpose` as one plain `lax.conv_general_dilated` and depth-to-space; shapes as there."""
-    axes = phases_of_axes(x.shape, kernel.shape, strides, padding)
-    # Cropped first: XLA's CPU convolution reads outside of the image when a padding is negative.
-    crops = [(min(axis.pads[0], 0), min(axis.pads[1], 0), 0) for axis in axes]
+    """`conv_transpose` as one `lax.conv_general_dilated` without dilation and depth-to-space; shapes as there."""
+    axes = axes_of(x.shape, kernel.shape, strides, padding)
+    pads = [(-axis.shifts[0], axis.positions + axis.shifts[-1] - axis.image) for axis in axes]
+    # Cropped first: XLA's convolution for CPU reads outside of the image where a padding is negative.
+    crops = [(min(before, 0), min(after, 0), 0) for before, after in pads]
     phases = lax.conv_general_dilated(
         lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *crops, (0, 0, 0)]),
         phase_kernel(kernel, axes),
         (1, 1),
-        [(max(axis.pads[0], 0), max(axis.pads[1], 0)) for axis in axes],
+        [(max(before, 0), max(after, 0)) for before, after in pads],
         dimension_numbers=NHWC_HWIO_NHWC,
         precision=precision,
         preferred_element_type=preferred_element_type,
     )
-    return depth_to_space(phases, axes)
+    vertical, horizontal = axes
+    grid = phases.reshape(*phases.shape[:3], vertical.stride, horizontal.stride, kernel.shape[3])
+    images = grid.transpose(0, 1, 3, 2, 4, 5).reshape(
+        len(x), vertical.positions * vertical.stride, horizontal.positions * horizontal.stride, kernel.shape[3]
+    )
+    return images[:, : vertical.output, : horizontal.output]
+
+
+def phase_kernel(kernel: jax.Array, axes: tuple[Axis, Axis]) -> jax.Array:
+    """[shifts, shifts, channels, stride * stride * features]: the kernel of each phase, zero where it has no tap."""
+    vertical, horizontal = axes
+    channels, features = kernel.shape[2:]
+    pads = []
+    for axis in axes:
+        start = axis.before - axis.stride + 1 + axis.stride * axis.shifts[0]
+        pads.append((-start, start + len(axis.shifts) * axis.stride - axis.kernel, 0))
+    kernel = lax.pad(kernel, jnp.zeros((), kernel.dtype), [*pads, (0, 0, 0), (0, 0, 0)])
+    kernel = kernel.reshape(
+        len(vertical.shifts), vertical.stride, len(horizontal.shifts), horizontal.stride, channels, features
+    )
+    kernel = lax.rev(kernel, (1, 3))  # a later output pixel meets an earlier tap
+    return kernel.transpose(0, 2, 4, 1, 3, 5).reshape(len(vertical.shifts), len(horizontal.shifts), channels, -1)

@@ -26,7 +26,7 @@ GROUPS = {
     },
 }
 """Figures that one run has in one chart: title -> key -> name of the line. One alone has its own name."""
-OPTIMISATION = ("learning_rate", "grad_norm", *GROUPS["Learning rates"], *GROUPS["Gradient norms"])
+OPTIMISATION = ("learning_rate", *GROUPS["Learning rates"], *GROUPS["Gradient norms"])
 VIEW = "Discriminator's view"
 SPEED = ("env_steps_per_second_per_chip", "examples_per_second_per_chip", "data_wait", "mfu")
 CLOCKS = ("step", "epoch", "seconds", "time", "env_steps")
@@ -74,9 +74,8 @@ def _grouped(keys: Iterable[str], alone: Container[str]) -> dict[str, list[str]]
     for key in keys:
         together = next((title for title, names in GROUPS.items() if key in names), key.removeprefix(split_of(key)))
         groups.setdefault(key if key in alone else together, []).append(key)
-    for title, group in groups.items():
-        order = list(GROUPS.get(title, ()))
-        group.sort(key=lambda key: order.index(key) if key in order else 0)  # noqa: B023, for it is called at once
+    for title in groups.keys() & GROUPS.keys():
+        groups[title].sort(key=list(GROUPS[title]).index)
     return {title if len(group) > 1 else group[0]: group for title, group in groups.items()}
 
 
@@ -105,7 +104,7 @@ def _chart(title: str, keys: Sequence[str], runs: Sequence[Run], source: str) ->
         percent=all(map(is_share, keys)),
         log=log,
         # A score, as some losses have it, is no probability and goes where it likes.
-        limits=(0, 1) if set(keys) <= set(GROUPS[VIEW]) and 0 <= low and high <= 1 else None,
+        limits=(0, 1) if set(keys) <= set(GROUPS[VIEW]) and low >= 0 and high <= 1 else None,
     )
     named = GROUPS.get(title, {})
     names = [swatch(_series(title, key), named.get(key) or split_of(key)[:-1] or "training") for key in keys]

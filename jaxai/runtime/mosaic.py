@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -77,10 +77,25 @@ def write_png(image: np.ndarray, path: Path | str, scale: int = 0) -> Path:
     return path
 
 
-def read_png(path: Path | str) -> np.ndarray:
-    """What `write_png` wrote, at the scale that it was written: [height, width, 1 or 3] uint8."""
-    pixels = np.asarray(_pillow().open(path))
-    return pixels[..., None] if pixels.ndim == 2 else pixels
+def write_samples(arrays: Mapping[str, np.ndarray | None], folder: Path, grid: bool) -> str:
+    """Writes `samples.npz`, and `grid.png` or `0000.png`, `0001.png`, ...; returns what it wrote, for a person.
+
+    Args:
+      arrays: `images` [n, height, width, 1 or 3] uint8, and what else belongs to them; None is left out.
+      folder: made where it is missing.
+      grid: one picture of all.
+    """
+    images = arrays["images"]
+    assert images is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = {name: array for name, array in arrays.items() if array is not None}
+    np.savez_compressed(folder / "samples.npz", **kept)  # type: ignore[arg-type]  # its allow_pickle is no array
+    if grid:
+        return f"{folder / 'samples.npz'} and {write_png(tile(images), folder / 'grid.png')}"
+    digits = max(4, len(str(len(images) - 1)))
+    for index, image in enumerate(images):
+        write_png(image, folder / f"{index:0{digits}}.png", scale=1)
+    return f"{folder / 'samples.npz'} and {len(images)} PNGs"
 
 
 def read_png(path: Path | str) -> np.ndarray:

@@ -11,6 +11,8 @@ import numpy as np
 
 SPLITS = ("test_", "validation_", "evaluation_")
 """What the name of an evaluation's figure begins with."""
+FIDELITY = ("frechet", "kernel", "inception", "precision", "recall", "density", "coverage", "confident", "label_acc")
+"""What the figures of generated images begin with, which an evaluation measures with no split in their names."""
 
 PER_SEED = "_per_seed"
 """What the name of a list ends with that has a value for each seed of one run."""
@@ -140,9 +142,11 @@ def _spread(results: Sequence[Record]) -> Record:
         if all(is_number(value) for value in values):
             numbers = [float(value) for value in values if value is not None]
             spread[key] = float(np.mean(numbers))
-            if key.startswith(SPLITS):
+            if key.startswith((*SPLITS, *FIDELITY)):
                 spread[key + "_std"] = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else 0.0
                 spread[key + "_per_seed"] = numbers
+        elif isinstance(values[0], str) and len({*map(str, values)}) == 1:
+            spread[key] = values[0]
     return spread
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxai.runtime.run_record import PER_SEED, SPLITS, Record, is_number
+from jaxai.runtime.run_record import FIDELITY, PER_SEED, SPLITS, Record, is_number
 
 NAMES = {
     "mfu": "MFU",
@@ -38,18 +38,6 @@ NAMES = {
     "label_accuracy": "samples labelled as asked",
     "confident": "samples that the classifier is sure of",
 }
-FIDELITY = (
-    "frechet",
-    "kernel",
-    "inception",
-    "precision",
-    "recall",
-    "density",
-    "coverage",
-    "confident",
-    "label_accuracy",
-)
-"""What the figures of generated images begin with; an evaluation measures them, and no split is in their names."""
 SPREAD = ("_std", PER_SEED, "_low", "_high")
 LISTED = 12  # seeds; of more only the lowest and the highest are told
 
