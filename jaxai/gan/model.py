@@ -47,6 +47,7 @@ class Model:
     architecture: Architecture = "dcgan"  # both networks: the textbook's, or the residual pair of SNGAN
     latent_size: int = 100  # numbers in the noise that an image is made from (SNGAN: 128)
     width: int = 64  # channels of dcgan's last hidden layer; of each residual block (SNGAN: 256 and 128)
+    discriminator_width: int = 0  # channels of the discriminator's first layer; 0: width
     conditional: bool = False  # make and judge images of a given class: conditional BatchNorm, projection
     spectral_normalization: SpectralNormalization = "none"  # networks whose matrices get a largest singular value of 1
     attention: int = 0  # height in pixels of the feature maps with self-attention, in both networks; 0: none
@@ -311,7 +312,7 @@ def build(
         minibatch_std=model.minibatch_std,
         dropout=model.dropout,
         normalization=model.discriminator_normalization,
-        **shared,
+        **shared | {"width": model.discriminator_width or model.width},
     )
     return generator, discriminator
 
@@ -327,7 +328,13 @@ def check(model: Model, image_shape: tuple[int, int, int], num_classes: int) -> 
     for field, kind in choices.items():
         if getattr(model, field) not in get_args(kind):
             raise ValueError(f"model.{field} is {getattr(model, field)!r}, expected one of {', '.join(get_args(kind))}")
-    for field, least in {"latent_size": 1, "width": 1, "attention": 0, "minibatch_std": 0}.items():
+    for field, least in {
+        "latent_size": 1,
+        "width": 1,
+        "discriminator_width": 0,
+        "attention": 0,
+        "minibatch_std": 0,
+    }.items():
         if getattr(model, field) < least:
             raise ValueError(f"model.{field} is {getattr(model, field)}, expected at least {least}")
     if not 0 <= model.dropout < 1:

@@ -312,7 +312,7 @@ def _scores(config: Config, real_logits: jax.Array, fake_logits: jax.Array) -> M
 def _check_batch(config: Config, size: int) -> None:
     if size % config.discriminator_steps:
         raise ValueError(
-            f"a batch of {size} images on a device does not divide into {config.discriminator_steps} shares, one for each"
+            f"a batch of {size} images on a device does not divide into {config.discriminator_steps} shares, one each"
             " of discriminator_steps; choose a multiple"
         )
 

@@ -111,7 +111,7 @@ def _tiles(run: Run) -> str:
         below = f'<p class="muted">{escape(spread)}</p>' if spread else ""
         tiles.append(
             f'<div class="tile"><p class="muted">{escape(words(key))}</p>'
-            f'<p class="big">{escape(value_of(key, run.result[key]))}</p>{below}</div>'
+            f'<p class="big{" name" * (key in extractor)}">{escape(value_of(key, run.result[key]))}</p>{below}</div>'
         )
     return f'<div class="tiles">{"".join(tiles)}</div>' if tiles else ""
 

@@ -293,6 +293,98 @@ def test_animation_is_embedded_as_what_it_is(tmp_path):
     assert "One episode" in page.text
 
 
+def write_gan(folder, *, seed=0, steps=300):
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"loss": "hinge", "batch_size": 64}))
+    rng = np.random.default_rng(seed)
+    lines, distance, floor = [], 80.0, 0.4
+    for step in range(0, steps + 1, 10):
+        if step:
+            rates = {"generator_learning_rate": 2e-4, "discriminator_learning_rate": 4e-4}
+            norms = {"grad_norm": 1.5, "generator_grad_norm": 1.2, "discriminator_grad_norm": 0.9}
+            generator, discriminator, real = (
+                1.0 + 0.3 * rng.normal(),
+                1.1 + 0.1 * rng.normal(),
+                0.6 + 0.1 * rng.random(),
+            )
+            line = {"step": step, "generator_loss": generator, "discriminator_loss": discriminator, "r1": 0.01}
+            line |= {"d_real": real, "d_fake": 1 - real, "discriminator_accuracy": 0.8}
+            lines.append(line | norms | rates)
+        if step % 50 == 0:
+            distance = 80 * np.exp(-step / 60) + 1 + 0.1 * seed
+            line = {"step": step, "test_d_real": 0.55, "frechet_distance": distance, "frechet_floor": floor}
+            line |= {"extractor": "mnist-1a2b3c4d", "inception_score": 9.1, "confident": 0.93, "label_accuracy": 0.97}
+            lines.append(line | {"modes_covered": 10, "least_mode": 0.07, "label_shares": [0.1] * 10})
+            lines[-1] |= {"precision": 0.7, "recall": 0.5, "density": 1.1, "coverage": 0.8}
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "timing.jsonl").write_text('{"step": 10, "examples_per_second_per_chip": 210.0}\n')
+    result = lines[-1] | {"frechet_untrained": 81.0, "steps": steps, "examples_per_second_per_chip": 210.0}
+    (folder / "result.json").write_text(json.dumps(result))
+    return folder
+
+
+def chart_of(page, title):
+    return next(chart for chart in page.split('<figure class="card">')[1:] if f'aria-label="{title}"' in chart)
+
+
+def test_two_networks_and_a_figure_with_its_floor_share_a_chart(tmp_path):
+    html_page = report.write_report([write_gan(tmp_path / "run")], tmp_path / "report.html").read_text()
+    charts = Page(html_page).charts()
+    assert charts[:2] == ["Fréchet distance", "Losses"]
+    assert {"Discriminator&#x27;s view", "Precision and recall", "Density and coverage"} <= {*map(html.escape, charts)}
+    assert {"Learning rates", "Gradient norms", "R1 penalty", "Samples labelled as asked"} <= set(charts)
+    assert not {"Generator loss", "D(x)", "Recall", "Gradient norm", "Epoch"} & set(charts)
+    losses, distance = chart_of(html_page, "Losses"), chart_of(html_page, "Fréchet distance")
+    assert re.findall(r"series-(\d)\)\"></i>(\w+)", losses) == [("0", "generator"), ("1", "discriminator")]
+    assert "log scale" in distance
+    assert "floor: real images" in distance
+    view = chart_of(html_page, "Discriminator&#x27;s view")
+    assert "D(G(z))" in view
+    assert set(re.findall(r">([01]\.\d)</text>", view)) >= {"0.0", "1.0"}
+
+
+def test_scores_of_a_critic_are_no_probabilities(tmp_path):
+    run = write_gan(tmp_path / "run")
+    with (run / "metrics.jsonl").open("a") as lines:
+        lines.write('{"step": 310, "d_real": 30.0, "d_fake": -20.0}\n')
+    view = chart_of(report.write_report([run], tmp_path / "report.html").read_text(), "Discriminator&#x27;s view")
+    assert {"20", "\u221220"} <= set(re.findall(r">([\u2212\d]+)</text>", view))
+
+
+def test_fidelity_is_told_first_with_its_floor_and_its_extractor(tmp_path):
+    text = page_of([write_gan(tmp_path / "run")], tmp_path).text
+    tiles = text[: text.index("Learning")]
+    places = [tiles.index(told) for told in ("Fréchet distance 1.5", "(floor) 0.4", "Extractor mnist-1a2b3c4d")]
+    assert places == sorted(places)
+    assert "D(x), test" not in tiles
+
+
+def test_runs_side_by_side_have_each_figure_alone_and_name_their_extractors(tmp_path):
+    runs = [write_gan(tmp_path / name, seed=seed) for seed, name in enumerate(("one", "two"))]
+    page = page_of(runs, tmp_path)
+    assert {"Fréchet distance", "Generator loss", "Discriminator loss", "D(x)", "D(G(z))"} <= set(page.charts())
+    assert "Losses" not in page.charts()
+    assert page.text[: page.text.index("What differs")].count("mnist-1a2b3c4d") == 2
+
+
+def test_seeds_that_generate_images_have_a_spread(tmp_path):
+    for seed in range(3):
+        write_gan(tmp_path / "run" / f"seed-{seed}", seed=seed)
+    page = page_of([tmp_path / "run"], tmp_path)
+    assert "± 0.1, 3 seeds" in page.text[: page.text.index("Learning")]
+    assert "Losses" in page.charts()
+
+
+def test_warnings_of_a_run_are_told_once_with_the_step_that_they_were_last_said_at(tmp_path):
+    run = write_gan(tmp_path / "run")
+    said = [(400, "mode collapse"), (500, "other"), (1600, "mode collapse"), *((step, f"w{step}") for step in range(4))]
+    lines = [json.dumps({"step": step, "warning": text}) + "\n" for step, text in said]
+    (run / "warnings.jsonl").write_text("".join(lines))
+    notes = run_record.read_run(run).notes
+    assert notes == ["step 1,600: mode collapse", *(f"step {step}: w{step}" for step in range(4))]
+    assert "step 1,600: mode collapse" in page_of([run], tmp_path).text
+
+
 def test_long_line_is_smoothed_and_a_constant_stays_what_it_is():
     x = np.arange(1000)
     behind, strong = curves.seed_curves([(x, np.full(1000, 0.5))], 0, markers=False)
