@@ -1,14 +1,27 @@
-"""DCGAN."""
+"""A small DCGAN on digits: the non-saturating loss with R1, two learning rates, an averaged generator.
+
+Command:  jaxai train configs/mnist_dcgan.py
+          jaxai train configs/mnist_dcgan.py --data.source tfds:mnist --data.dir DIR --epochs 5 --seeds 3
+Hardware: 2 CPU cores, float32.
+Result:   not measured yet.
+"""
 
 from jaxai.data import Data
-from jaxai.gan import Config
+from jaxai.gan import Config, Optimizer
 from jaxai.gan.experiment import Experiment
 from jaxai.runtime.config import Run
 
 config = Experiment(
-    workload=Config(ema_decay=0.999),
+    workload=Config(
+        width=16,
+        discriminator_width=32,
+        r1=0.2,
+        ema_decay=0.998,
+        generator_optimizer=Optimizer("adam", 2e-3, schedule="cosine", final_fraction=0.05, b1=0.5, b2=0.99),
+        discriminator_optimizer=Optimizer("adam", 4e-3, schedule="cosine", final_fraction=0.05, b1=0.5, b2=0.99),
+    ),
     data=Data("mnist5k"),
-    epochs=40,
-    batch_size=64,
+    epochs=75,
+    batch_size=32,
     run=Run(workdir="runs/mnist_dcgan"),
 )

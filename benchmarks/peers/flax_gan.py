@@ -49,7 +49,7 @@ def build(batch_size: int, steps: int) -> serving.Trainer:
         fake, statistics = generate(g_params, statistics, first)
 
         def d_loss(params: Any) -> jax.Array:
-            logits = discriminator.apply(params, jnp.concatenate([real, fake]))
+            logits: Any = discriminator.apply(params, jnp.concatenate([real, fake]))
             return nn.softplus(-logits[: len(real)]).mean() + nn.softplus(logits[len(real) :]).mean()
 
         d_value, grads = jax.value_and_grad(d_loss)(d_params)
@@ -58,7 +58,8 @@ def build(batch_size: int, steps: int) -> serving.Trainer:
 
         def g_loss(params: Any) -> Any:
             fake, updated = generate(params, statistics, second)
-            return nn.softplus(-discriminator.apply(d_params, fake)).mean(), updated
+            logits: Any = discriminator.apply(d_params, fake)
+            return nn.softplus(-logits).mean(), updated
 
         (g_value, statistics), grads = jax.value_and_grad(g_loss, has_aux=True)(g_params)
         updates, g_opt = adam.update(grads, g_opt)
@@ -72,7 +73,6 @@ def build(batch_size: int, steps: int) -> serving.Trainer:
     statistics = {"batch_stats": variables["batch_stats"]}
     state: tuple[Any, ...] = (g_params, statistics, adam.init(g_params), d_params, adam.init(d_params))
     keys = (jax.random.fold_in(jax.random.key(2), step) for step in itertools.count())
-    train_step = train_step.lower(state, next(batches), jax.random.key(2)).compile()
 
     def run(steps: int) -> None:
         nonlocal state

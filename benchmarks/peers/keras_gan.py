@@ -61,8 +61,7 @@ def build(batch_size: int, steps: int) -> serving.Trainer:
     dataset = tf.data.Dataset.from_tensor_slices(images.reshape(-1, batch_size, 28, 28, 1))
     batches = iter(dataset.cache().repeat().prefetch(2))
 
-    # Measured: XLA (jit_compile) takes a third of the rate on CPU; one pass over real and generated images together is
-    # a tenth faster than two.
+    # Tried on a busy machine: with XLA (jit_compile) about 0.6 of the rate.
     @tf.function(jit_compile=False)
     def train(steps: Any) -> Any:
         loss = 0.0

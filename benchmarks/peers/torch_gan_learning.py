@@ -99,8 +99,7 @@ class Game:
         self._g_adam.step()
         if self.settings.ema_decay:
             with torch.no_grad():
-                pairs = zip(self.average.parameters(), self.generator.parameters(), strict=True)
-                for average, own in pairs:
+                for average, own in zip(self.average.parameters(), self.generator.parameters(), strict=True):
                     average.lerp_(own, 1 - self.settings.ema_decay)
         return d_loss.detach(), g_loss.detach()
 
@@ -139,7 +138,8 @@ def load(file: Path) -> Tensor:
         images = arrays["image"] if "image" in arrays else np.empty(0)
     if images.dtype != np.uint8 or images.shape[1:] != (28, 28, 1) or not len(images):
         raise ValueError(
-            f"images is {file}, whose `image` is {images.dtype} {list(images.shape)}, expected uint8 [examples, 28, 28, 1]"
+            f"images is {file}, whose `image` is {images.dtype} {list(images.shape)}, "
+            "expected uint8 [examples, 28, 28, 1]"
         )
     return torch.from_numpy(images.astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
 
@@ -188,6 +188,7 @@ def main() -> None:
     settings = Settings(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Settings)})
     game = Game(settings)
     seconds = train(game, images, options.steps, options.batch_size, options.log_every)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(options.out, image=game.sample(options.samples))
     print(
         json.dumps(

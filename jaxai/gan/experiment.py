@@ -313,11 +313,18 @@ class _Evaluator:
         generator = self._generators.setdefault(mesh, _Generator(self._experiment.workload, mesh))
         features, logits, labels = self._measured(generator, state)
         if draw:
-            np.savez(self._folder.path / "reference.npz", **self._quality.stored())  # type: ignore[arg-type]  # its allow_pickle is no array
+            self._store_reference()
             if mosaic.available():
                 frame = self._experiment._grid(generator, state)
                 mosaic.write_png(frame, self._folder.pictures / "progress" / f"{int(state.step):08}.png", scale=1)
         return self._quality.during_training(features, logits, labels)
+
+    def _store_reference(self) -> None:
+        path = self._folder.path / "reference.npz"
+        # Whole or not at all: a run that was killed here goes on.
+        unfinished = path.with_name(".reference.npz")
+        np.savez(unfinished, **self._quality.stored())  # type: ignore[arg-type]  # its allow_pickle is no array
+        unfinished.replace(path)
 
     def in_full(self, state: State) -> dict[str, float]:
         """The measures that take longer."""

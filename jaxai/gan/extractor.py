@@ -108,6 +108,8 @@ def export(run: Path, path: Path) -> Extractor:
 def _read(path: Path, name: str) -> Extractor:
     with np.load(path) as arrays:
         stored = dict(arrays)
+    if "config" not in stored:
+        raise ValueError(f"{path} is no extractor; give a file that jaxai.gan.extractor.export has written")
     config = configs.from_dict(json.loads(str(stored.pop("config"))))
     tree: Any = traverse_util.unflatten_dict({key: leaf.astype(np.float32) for key, leaf in stored.items()}, sep="/")
     return _from(

@@ -308,20 +308,8 @@ def _mean(features: Array) -> Array:
 def _moments(features: Array) -> tuple[Array, Array]:
     """Mean and a factor F of the covariance `F^T F`, without forming that, which would square the condition."""
     mean = _mean(features)
-    return mean, _triangle(features - mean) / np.sqrt(features.shape[0] - 1)
-
-
-def _triangle(rows: Array) -> Array:
-    """R of the QR decomposition, of blocks of rows and then of their triangles (Demmel et al. 2012, arXiv:0808.2664).
-
-    LAPACK's threads wait for each other at every column of a tall matrix: 50 times slower than this on two busy cores.
-    """
-    width = rows.shape[1]
-    while rows.shape[0] > 2 * width:
-        blocks = -(-rows.shape[0] // (2 * width))
-        padded = jnp.pad(rows, ((0, blocks * 2 * width - rows.shape[0]), (0, 0)))
-        rows = jnp.linalg.qr(padded.reshape(blocks, 2 * width, width), mode="r").reshape(blocks * width, width)
-    return jnp.linalg.qr(rows, mode="r")
+    factor = jnp.linalg.qr(features - mean, mode="r") / np.sqrt(features.shape[0] - 1)
+    return mean, factor
 
 
 @jax.jit

@@ -53,9 +53,7 @@ class Model:
     attention: int = 0  # height in pixels of the feature maps with self-attention, in both networks; 0: none
     minibatch_std: int = 0  # images in a group whose spread the discriminator is shown; 0: not shown
     dropout: float = 0.0  # share of units dropped in the discriminator
-    discriminator_normalization: DiscriminatorNormalization = (
-        "none"  # of its hidden layers, but for the first one (residual: block)
-    )
+    discriminator_normalization: DiscriminatorNormalization = "none"  # of its hidden layers but for the first
     compute_dtype: ComputeDtype = "auto"  # of activations; auto: float32 on CPU, bfloat16 on accelerators
 
 
@@ -328,13 +326,8 @@ def check(model: Model, image_shape: tuple[int, int, int], num_classes: int) -> 
     for field, kind in choices.items():
         if getattr(model, field) not in get_args(kind):
             raise ValueError(f"model.{field} is {getattr(model, field)!r}, expected one of {', '.join(get_args(kind))}")
-    for field, least in {
-        "latent_size": 1,
-        "width": 1,
-        "discriminator_width": 0,
-        "attention": 0,
-        "minibatch_std": 0,
-    }.items():
+    least_values = {"latent_size": 1, "width": 1, "discriminator_width": 0, "attention": 0, "minibatch_std": 0}
+    for field, least in least_values.items():
         if getattr(model, field) < least:
             raise ValueError(f"model.{field} is {getattr(model, field)}, expected at least {least}")
     if not 0 <= model.dropout < 1:

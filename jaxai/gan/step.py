@@ -324,6 +324,11 @@ def _check(config: Config) -> None:
     for name in ("smooth_real", "smooth_fake"):
         if not 0 <= getattr(config, name) < 0.5:
             raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 0 and below 0.5")
+        if getattr(config, name) and config.loss in ("wasserstein", "hinge"):
+            raise ValueError(
+                f"{name} is {getattr(config, name)}, expected 0: the {config.loss} loss has no labels to smooth, take"
+                " minimax, non_saturating or least_squares"
+            )
     for name in ("gradient_penalty", "r1"):
         weight = getattr(config, name)
         if weight is not None and not (weight >= 0 and math.isfinite(weight)):

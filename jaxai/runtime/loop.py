@@ -167,6 +167,8 @@ class _Trainer:
         call = call.compile(state, self.feed.batches(first_step), self.feed.dataset)
         recorder.compiled(f"{self.mesh.size} x {self.mesh.devices.flat[0].device_kind}")
         if training.evaluates_untrained and first_step == 0 and not recorder.evaluations:
+            # Nothing may ever be better; and before it is measured, as a run that is resumed measures it no more.
+            self._save(state, "best")
             self._evaluate(evaluate, state)
         try:
             for start, steps in schedule.calls(first_step):

@@ -59,8 +59,10 @@ class Recorder:
         self.flops_per_example, self._peak_flops = flops_per_example, peak_flops
         self._sign = -1 if lower_is_better else 1
         self._warnings, self._said = warnings, set[str]()
-        self._timing = folder.lines("timing.jsonl")
-        self._evaluations = [line for line in folder.lines("metrics.jsonl") if score in line]
+        self._timing, written = folder.lines("timing.jsonl"), folder.lines("metrics.jsonl")
+        self._evaluations = [line for line in written if score in line]
+        for line in written:
+            self._news(line)  # what went on when a run was stopped has been said
         self._started = started - (self._timing[-1]["elapsed"] if self._timing else 0.0)
         self._pending: tuple[int, int, Metrics, float] | None = None
         self._mark = self._compile_seconds = 0.0
@@ -122,11 +124,16 @@ class Recorder:
 
     def _warn(self, values: Mapping[str, Any]) -> None:
         """Says what has become worth knowing, and writes it down for the report."""
-        for kind, text in self._warnings(values).items():
-            if text and kind not in self._said:
-                self.display.say(f"step {values['step']}: {text}")
-                self.folder.append("warnings.jsonl", {"step": values["step"], "warning": text})
-            (self._said.add if text else self._said.discard)(kind)
+        for text in self._news(values):
+            self.display.say(f"step {values['step']}: {text}")
+            self.folder.append("warnings.jsonl", {"step": values["step"], "warning": text})
+
+    def _news(self, values: Mapping[str, Any]) -> list[str]:
+        """The warnings that have not been there right before."""
+        found = self._warnings(values)
+        news = [text for kind, text in found.items() if text and kind not in self._said]
+        self._said = (self._said - found.keys()) | {kind for kind, text in found.items() if text}
+        return news
 
     @property
     def evaluations(self) -> int:
