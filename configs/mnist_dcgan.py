@@ -15,10 +15,11 @@ config = Experiment(
     workload=Config(
         width=16,
         discriminator_width=32,
+        minibatch_std=4,
         r1=0.2,
         ema_decay=0.998,
         generator_optimizer=Optimizer("adam", 2e-3, schedule="cosine", final_fraction=0.05, b1=0.5, b2=0.99),
-        discriminator_optimizer=Optimizer("adam", 4e-3, schedule="cosine", final_fraction=0.05, b1=0.5, b2=0.99),
+        discriminator_optimizer=Optimizer("adam", 3e-3, schedule="cosine", final_fraction=0.05, b1=0.5, b2=0.99),
     ),
     data=Data("mnist5k"),
     epochs=75,

@@ -134,26 +134,25 @@ class Discriminator(Network):
         return with_minibatch_std(x, 1 if self.is_initializing() else self.minibatch_std)
 
     def logits(
-        self, features: jax.Array, x: jax.Array, labels: jax.Array | None, kernel_init: Initializer, *, train: bool
+        self, features: jax.Array, labels: jax.Array | None, kernel_init: Initializer, *, train: bool
     ) -> jax.Array:
         """The last layer, in float32: a dense layer, and for a conditional network the projection.
 
         Miyato and Koyama 2018 (arXiv:1802.05637): `psi(f) + <embed(y), f>`.
 
         Args:
-          features: [batch, inputs] of the dense layer.
-          x: [batch, height, width, channels], whose sum over the pixels is what the label's embedding is held against.
+          features: [batch, inputs] of the dense layer, which the label's embedding is held against too.
           labels: [batch] int32 or None.
           kernel_init: of both.
           train: whether the spectral normalisation's vectors move.
         """
         dense = nn.Dense(1, kernel_init=kernel_init, name="logit")
-        logits = self.layer(dense, features.astype(jnp.float32), train=train)[:, 0]
+        features = features.astype(jnp.float32)
+        logits = self.layer(dense, features, train=train)[:, 0]
         if labels is None or not self.num_classes:
             return logits
-        pooled = jnp.sum(x, axis=(1, 2), dtype=jnp.float32)
-        embedding = nn.Embed(self.num_classes, pooled.shape[-1], embedding_init=kernel_init, name="embedding")
-        return logits + jnp.sum(self.layer(embedding, labels, train=train) * pooled, axis=-1)
+        embedding = nn.Embed(self.num_classes, features.shape[-1], embedding_init=kernel_init, name="embedding")
+        return logits + jnp.sum(self.layer(embedding, labels, train=train) * features, axis=-1)
 
 
 class DCGANGenerator(Generator):
@@ -200,8 +199,7 @@ class DCGANDiscriminator(Discriminator):
         second = convolution(2 * self.width, 5, 2, use_bias=self.normalization != "batch", **options)
         x = self.normalize(self.layer(second, x, train=train), train=train)
         x = self.drop(self.attend(leaky_relu(x), DCGAN_KERNEL, train=train), train=train)
-        features = self.with_spread(x)
-        return self.logits(features.reshape(len(x), -1), x, labels, DCGAN_KERNEL, train=train)
+        return self.logits(self.with_spread(x).reshape(len(x), -1), labels, DCGAN_KERNEL, train=train)
 
 
 class ResidualGenerator(Generator):
@@ -256,7 +254,7 @@ class ResidualDiscriminator(Discriminator):
                 x = self.attend(x, GLOROT, train=train)
         x = self.drop(nn.relu(x), train=train)
         features = self.with_spread(x)
-        return self.logits(jnp.sum(features, axis=(1, 2), dtype=jnp.float32), x, labels, GLOROT, train=train)
+        return self.logits(jnp.sum(features, axis=(1, 2), dtype=jnp.float32), labels, GLOROT, train=train)
 
     def block(self, x: jax.Array, index: int, *, train: bool) -> jax.Array:
         """(ReLU, 3x3) twice; the first two halve the height and width, with 1x1 beside them."""

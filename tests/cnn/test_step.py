@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +29,7 @@ def numpy_log_softmax(logits: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
+@functools.cache
 def started(config: cnn.Config) -> tuple:
     workload = cnn.make(config)
     return workload, jax.jit(workload.init)(jax.random.key(0))

@@ -57,23 +57,6 @@ def presets(tmp_path_factory):
     return str(folder / "toy_dqn.py"), str(folder / "toy_mlp.py")
 
 
-@pytest.fixture
-def jaxai(capsys):
-    """Runs the command line in this process; returns exit code, standard output and standard error."""
-
-    def run(*arguments):
-        code = 0
-        try:
-            cli.main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            code = end.code or 0
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.out + captured.err
-        return code, captured.out, captured.err
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def two(presets, tmp_path_factory):
     """Two seeds, shorter episodes and sticky actions."""
@@ -154,6 +137,7 @@ def test_report_of_an_agent_and_of_one_beside_a_classifier(jaxai, two, images, t
         output.unlink()
 
 
+@pytest.mark.slow  # test_sweep.py trains the same grid, and test_options_reach_the_sweep reads the same options
 def test_sweep_trains_the_grid_in_one_program(jaxai, presets, tmp_path):
     workdir = tmp_path / "run"
     options = ("--grid.learning-rate", "1e-2", "1e30", "--grid.discount", "0.5", "0.9", "--seeds", "2")

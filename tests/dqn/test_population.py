@@ -56,6 +56,7 @@ class Circle:
         return observation, jnp.where(truncated, fresh, after), reward, jnp.bool_(False), truncated, info
 
 
+@functools.cache
 def workload_of(config: dqn.Config = CONFIG) -> Workload:
     return dqn.make(config, Circle())
 
@@ -128,8 +129,16 @@ def test_vmap_over_keys_trains_each_as_it_would_alone() -> None:
 def test_members_with_hyperparameters_of_their_own_train_as_with_that_configuration() -> None:
     adam = CONFIG.optimizer
     configs = [
-        dataclasses.replace(CONFIG, optimizer=dataclasses.replace(adam, learning_rate=1e-2), epsilon_end=0.3),
-        dataclasses.replace(CONFIG, discount=0.5, target_rate=0.1, epsilon_start=1.0, epsilon_steps=60),
+        CONFIG,
+        dataclasses.replace(
+            CONFIG,
+            optimizer=dataclasses.replace(adam, learning_rate=1e-2),
+            discount=0.5,
+            target_rate=0.1,
+            epsilon_start=1.0,
+            epsilon_end=0.3,
+            epsilon_steps=60,
+        ),
         CONFIG,
     ]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(dqn.Hyperparameters.of, configs))

@@ -103,10 +103,15 @@ def replay_of(shape=(2, 2), dtype=np.uint8, binary=False, capacity=12, **options
         ({}, 60),
         ({"n_step": 3, "frame_stack": 4}, 60),
         ({"frame_stack": 4, "shape": (3, 3, 2), "dtype": np.float32, "binary": True, "prioritized": True}, 60),
-        ({"n_step": 3, "shape": (3,), "dtype": np.float32, "prioritized": True}, 60),
-        ({"n_step": 3, "frame_stack": 2, "shape": (3,), "capacity": 30, "truncation_spacing": 1}, 60),
+        (
+            {
+                **{"n_step": 3, "frame_stack": 2, "shape": (3,), "dtype": np.float32},
+                **{"capacity": 30, "truncation_spacing": 1, "prioritized": True},
+            },
+            60,
+        ),
     ],
-    ids=["plain", "n-step-stack", "bits-stack-prioritized", "n-step-prioritized", "spacing-1"],
+    ids=["plain", "n-step-stack", "bits-stack-prioritized", "n-step-prioritized-spacing-1"],
 )
 def test_every_draw_is_the_transition_that_the_definition_gives(options, steps):
     replay = replay_of(**options)

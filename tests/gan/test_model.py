@@ -186,7 +186,7 @@ def test_dcgan_discriminator_is_the_one_written_in_numpy(conditional):
         features = np.concatenate([x, channel], axis=-1)
     expected = features.reshape(4, -1) @ params["logit"]["kernel"][:, 0] + params["logit"]["bias"]
     if conditional:
-        expected += (params["embedding"]["embedding"][LABELS] * x.sum((1, 2))).sum(1)
+        expected += (params["embedding"]["embedding"][LABELS] * features).sum(1)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -223,7 +223,7 @@ def test_residual_discriminator_is_the_one_written_in_numpy():
     pooled = x.sum((1, 2))
     features = np.concatenate([pooled, 8 * spread(x, 4)[:, None]], axis=1)
     expected = features @ params["logit"]["kernel"][:, 0] + params["logit"]["bias"]
-    expected += (params["embedding"]["embedding"][LABELS] * pooled).sum(1)
+    expected += (params["embedding"]["embedding"][LABELS] * features).sum(1)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
 
 

@@ -101,7 +101,7 @@ def test_run_stops_within_the_call_that_went_wrong(nan_run):
 
 
 def test_last_good_checkpoint_restores_and_is_finite(nan_run):
-    workdir, _, one, images, _ = nan_run
+    workdir, _, one, _, _ = nan_run
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         state = restored_state(one.make(), one.run, parallel.make_mesh(1), checkpoints)
     assert int(state.step) <= 2

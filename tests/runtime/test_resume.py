@@ -16,7 +16,6 @@ import pytest
 from rich.console import Console
 
 from jaxai.core import State, Workload
-from jaxai.data import load
 from jaxai.runtime import parallel
 from jaxai.runtime.checkpoint import Checkpoints
 from jaxai.runtime.config import Run
@@ -103,7 +102,6 @@ def last_checkpoint(workdir):
 def leaves(workdir, which="latest"):
     """Every leaf of the last checkpoint, as bits, with its step."""
     experiment = RunFolder(workdir).load_config()
-    images = load(experiment.data)
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         state = restored_state(experiment.make(), experiment.run, parallel.make_mesh(1), checkpoints, which)
     state = state.replace(key=jax.random.key_data(state.key))
