@@ -85,20 +85,18 @@ class Experiment:
             raise ValueError(f"epochs is {self.epochs}; it must be above 0")
         if self.samples < 1:
             raise ValueError(f"samples is {self.samples}; it must be at least 1")
-        workload = dataclasses.replace(self.workload, image_shape=images.shape, num_classes=len(images.classes))
-        gan.make(workload)  # raises what does not fit these images before anything is counted from it
-        experiment = dataclasses.replace(self, workload=workload)
-        steps = experiment._steps(examples)
-        decays = {
-            "generator_optimizer": steps,
-            "discriminator_optimizer": steps * workload.discriminator_steps,
-        }
+        workload = self.workload
+        steps = self._steps(examples)
+        decays = {"generator_optimizer": steps, "discriminator_optimizer": steps * max(1, share)}
         optimizers = {
             name: dataclasses.replace(getattr(workload, name), decay_steps=length)
             for name, length in decays.items()
             if not getattr(workload, name).decay_steps
         }
-        return dataclasses.replace(experiment, workload=dataclasses.replace(workload, **optimizers))
+        shape = {"image_shape": images.shape, "num_classes": len(images.classes)}
+        workload = dataclasses.replace(workload, **shape, **optimizers)
+        gan.make(workload)  # raises what cannot be trained, or does not fit these images
+        return dataclasses.replace(self, workload=workload)
 
     def training(self, images: Images) -> Training:
         """What the loop needs; of a resolved experiment."""
@@ -234,7 +232,7 @@ class Experiment:
 
     @property
     def _images_a_step(self) -> int:
-        return self.batch_size * self.workload.discriminator_steps
+        return self.batch_size * max(1, self.workload.discriminator_steps)
 
     @property
     def _by_column(self) -> str:

@@ -184,7 +184,8 @@ def test_dcgan_discriminator_is_the_one_written_in_numpy(conditional):
     if conditional:
         channel = np.broadcast_to(spread(x, 2)[:, None, None, None], (*x.shape[:3], 1))
         features = np.concatenate([x, channel], axis=-1)
-    expected = features.reshape(4, -1) @ params["logit"]["kernel"][:, 0] + params["logit"]["bias"]
+    features = features.reshape(4, -1)
+    expected = features @ params["logit"]["kernel"][:, 0] + params["logit"]["bias"]
     if conditional:
         expected += (params["embedding"]["embedding"][LABELS] * features).sum(1)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
