@@ -28,7 +28,8 @@ class Settings:
     """The networks and their training."""
 
     latent_size: int = 100  # numbers in the noise that an image is made from
-    width: int = 64  # channels of the generator's last hidden layer and the discriminator's first
+    width: int = 64  # channels of the generator's last hidden layer
+    discriminator_width: int = 0  # channels of the discriminator's first layer; 0: width
     generator_learning_rate: float = 2e-4  # of Adam
     discriminator_learning_rate: float = 2e-4  # of Adam
     b1: float = 0.5  # decay rate of Adam's mean of gradients, in both networks
@@ -57,6 +58,7 @@ class Game:
             nn.BatchNorm2d(width), nn.LeakyReLU(0.2),
             nn.ConvTranspose2d(width, 1, 5, 2, padding=2, output_padding=1), nn.Tanh(),
         ).to(memory_format=torch.channels_last)  # fmt: skip
+        width = settings.discriminator_width or width
         self.discriminator = nn.Sequential(
             nn.Conv2d(1, width, 5, 2, padding=2), nn.LeakyReLU(0.2),
             nn.Conv2d(width, 2 * width, 5, 2, padding=2), nn.LeakyReLU(0.2),

@@ -88,13 +88,14 @@ class Experiment:
         workload = self.workload
         steps = self._steps(examples)
         decays = {"generator_optimizer": steps, "discriminator_optimizer": steps * max(1, share)}
-        optimizers = {
+        optimizers: dict[str, Any] = {
             name: dataclasses.replace(getattr(workload, name), decay_steps=length)
             for name, length in decays.items()
             if not getattr(workload, name).decay_steps
         }
-        shape = {"image_shape": images.shape, "num_classes": len(images.classes)}
-        workload = dataclasses.replace(workload, **shape, **optimizers)
+        workload = dataclasses.replace(
+            workload, image_shape=images.shape, num_classes=len(images.classes), **optimizers
+        )
         gan.make(workload)  # raises what cannot be trained, or does not fit these images
         return dataclasses.replace(self, workload=workload)
 

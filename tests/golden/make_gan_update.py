@@ -16,6 +16,7 @@ from torch.nn import functional
 
 BATCH, SIDE, WIDTH, LATENT, STEPS = 4, 8, 2, 4, 2
 LEARNING_RATE, B1, EMA_DECAY = 1e-2, 0.5, 0.15
+EPS = 1e-4  # Adam would make a whole step of what is 0 but for rounding
 CASES: dict[str, dict[str, Any]] = {
     "alternating": {},
     "simultaneous": {"simultaneous": True},
@@ -142,7 +143,7 @@ def trained(case: dict[str, Any], start: dict[str, Arrays], batches: np.ndarray)
     for params in (made, judged):
         for tensor in params.values():
             tensor.requires_grad_()
-    optimizers = [torch.optim.Adam(params.values(), LEARNING_RATE, (B1, 0.999)) for params in (made, judged)]
+    optimizers = [torch.optim.Adam(params.values(), LEARNING_RATE, (B1, 0.999), EPS) for params in (made, judged)]
     average = {name: value.detach().clone() for name, value in (made | statistics).items()}
     updates, results, metrics = case.get("discriminator_steps", 1), {}, []
     for step, batch in enumerate(batches):
