@@ -79,9 +79,7 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
     transforms = Players(*map(optimizers.make, (config.generator_optimizer, config.discriminator_optimizer)))
     rates = Players(*map(optimizers.schedule, (config.generator_optimizer, config.discriminator_optimizer)))
     adversarial = LOSSES[config.loss]
-    penalty_weight = config.gradient_penalty
-    if penalty_weight is None:
-        penalty_weight = WASSERSTEIN_PENALTY if config.loss == "wasserstein" else 0.0
+    penalty_weight = _penalty_weight(config)
     # What an image in the batch does to the logits of another must not cross from real to generated ones.
     apart = config.discriminator_normalization == "batch" or config.minibatch_std > 0
 
@@ -288,6 +286,12 @@ def as_uint8(images: jax.Array) -> jax.Array:
     return jnp.round(jnp.clip((images + 1) * 127.5, 0, 255)).astype(jnp.uint8)
 
 
+def _penalty_weight(config: Config) -> float:
+    if config.gradient_penalty is None:
+        return WASSERSTEIN_PENALTY if config.loss == "wasserstein" else 0.0
+    return config.gradient_penalty
+
+
 def _augment(config: Config, key: Key, images: jax.Array) -> jax.Array:
     return diffaugment(config.diffaugment, key, images) if config.diffaugment else images
 
@@ -333,9 +337,8 @@ def _check(config: Config) -> None:
         weight = getattr(config, name)
         if weight is not None and not (weight >= 0 and math.isfinite(weight)):
             raise ValueError(f"{name} is {weight}; it must be a number of at least 0")
-    if (config.gradient_penalty or config.r1 or config.loss == "wasserstein") and (
-        config.discriminator_normalization == "batch"
-    ):
+    penalized = config.r1 or _penalty_weight(config)
+    if penalized and config.discriminator_normalization == "batch":
         raise ValueError(
             "discriminator_normalization is 'batch', under which a gradient penalty, of one image alone, has no meaning"
             " (arXiv:1704.00028, section 4); choose layer or none"

@@ -506,4 +506,5 @@ def test_what_cannot_be_trained_with_is_told_in_a_line_before_anything_compiles(
 ) -> None:
     with jax.log_compiles(), pytest.raises(ValueError, match=message) as told:
         gan.make(changed(**changes))
+    assert "\n" not in str(told.value)
     assert not [record for record in caplog.records if "Compiling" in record.getMessage()]
