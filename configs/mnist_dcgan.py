@@ -1,7 +1,7 @@
 """A small DCGAN on digits: the non-saturating loss with R1, two learning rates, an averaged generator.
 
 Command:  jaxai train configs/mnist_dcgan.py
-          jaxai train configs/mnist_dcgan.py --data.source tfds:mnist --data.dir DIR --epochs 5 --seeds 3
+          jaxai train configs/mnist_dcgan.py --data.source tfds:mnist --data.dir DIR --epochs 4 --seeds 3
 Hardware: 2 CPU cores, float32.
 Result:   not measured yet.
 """
@@ -15,14 +15,15 @@ config = Experiment(
     workload=Config(
         width=16,
         discriminator_width=32,
+        discriminator_hidden=128,
         minibatch_std=4,
-        r1=0.2,
+        r1=0.3,
         ema_decay=0.998,
         generator_optimizer=Optimizer("adam", 2e-3, schedule="cosine", final_fraction=0.05, b1=0.5, b2=0.99),
-        discriminator_optimizer=Optimizer("adam", 3e-3, schedule="cosine", final_fraction=0.05, b1=0.5, b2=0.99),
+        discriminator_optimizer=Optimizer("adam", 2e-3, schedule="cosine", final_fraction=0.05, b1=0.5, b2=0.99),
     ),
     data=Data("mnist5k"),
-    epochs=75,
+    epochs=60,
     batch_size=32,
     run=Run(workdir="runs/mnist_dcgan"),
 )

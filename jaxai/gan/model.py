@@ -48,6 +48,7 @@ class Model:
     latent_size: int = 100  # numbers in the noise that an image is made from (SNGAN: 128)
     width: int = 64  # channels of dcgan's last hidden layer; of each residual block (SNGAN: 256 and 128)
     discriminator_width: int = 0  # channels of the discriminator's first layer; 0: width
+    discriminator_hidden: int = 0  # units of a dense layer before the logit of dcgan (InfoGAN: 1024); 0: none
     conditional: bool = False  # make and judge images of a given class: conditional BatchNorm, projection
     spectral_normalization: SpectralNormalization = "none"  # networks whose matrices get a largest singular value of 1
     attention: int = 0  # height in pixels of the feature maps with self-attention, in both networks; 0: none
@@ -111,11 +112,13 @@ class Discriminator(Network):
       minibatch_std: images in a group, as in `with_minibatch_std`; 0: none.
       dropout: share of units.
       normalization: "none", "batch" or "layer".
+      hidden: units of a dense layer before the logit, of dcgan alone; 0: none.
     """
 
     minibatch_std: int = 0
     dropout: float = 0.0
     normalization: str = "none"
+    hidden: int = 0
 
     def normalize(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Normalises over the batch or over each pixel's channels, or not at all."""
@@ -199,7 +202,10 @@ class DCGANDiscriminator(Discriminator):
         second = convolution(2 * self.width, 5, 2, use_bias=self.normalization != "batch", **options)
         x = self.normalize(self.layer(second, x, train=train), train=train)
         x = self.drop(self.attend(leaky_relu(x), DCGAN_KERNEL, train=train), train=train)
-        return self.logits(self.with_spread(x).reshape(len(x), -1), labels, DCGAN_KERNEL, train=train)
+        features = self.with_spread(x).reshape(len(x), -1)
+        if self.hidden:
+            features = leaky_relu(self.layer(nn.Dense(self.hidden, **options), features, train=train))
+        return self.logits(features, labels, DCGAN_KERNEL, train=train)
 
 
 class ResidualGenerator(Generator):
@@ -308,6 +314,7 @@ def build(
         minibatch_std=model.minibatch_std,
         dropout=model.dropout,
         normalization=model.discriminator_normalization,
+        hidden=model.discriminator_hidden,
         **shared | {"width": model.discriminator_width or model.width},
     )
     return generator, discriminator
@@ -324,10 +331,15 @@ def check(model: Model, image_shape: tuple[int, int, int], num_classes: int) -> 
     for field, kind in choices.items():
         if getattr(model, field) not in get_args(kind):
             raise ValueError(f"model.{field} is {getattr(model, field)!r}, expected one of {', '.join(get_args(kind))}")
-    least_values = {"latent_size": 1, "width": 1, "discriminator_width": 0, "attention": 0, "minibatch_std": 0}
-    for field, least in least_values.items():
+    others = ("discriminator_width", "discriminator_hidden", "attention", "minibatch_std")
+    for field, least in {"latent_size": 1, "width": 1, **dict.fromkeys(others, 0)}.items():
         if getattr(model, field) < least:
             raise ValueError(f"model.{field} is {getattr(model, field)}, expected at least {least}")
+    if model.discriminator_hidden and model.architecture != "dcgan":
+        raise ValueError(
+            f"model.discriminator_hidden is {model.discriminator_hidden}, which only dcgan has; set 0, or take"
+            " model.architecture dcgan"
+        )
     if not 0 <= model.dropout < 1:
         raise ValueError(f"model.dropout is {model.dropout}, expected a share in [0, 1)")
     if model.conditional and num_classes < 2:
