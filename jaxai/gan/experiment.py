@@ -40,11 +40,14 @@ NEIGHBOURS, ROWS, COLUMNS = 5, 8, 8
 
 
 class Samples(NamedTuple):
-    """Images [n, height, width, channels] uint8, and what they were made from: latents, labels [n] or None."""
+    """Images [n, height, width, channels] uint8, and what they were made from: latents, labels [n] int32 or None.
 
-    images: np.ndarray
-    latents: np.ndarray
-    labels: np.ndarray | None
+    The names are those of a batch of data.
+    """
+
+    image: np.ndarray
+    latent: np.ndarray
+    label: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -221,9 +224,7 @@ class Experiment:
         between = generator.images(state, np.asarray(ways).reshape(-1, ways.shape[-1]), labels)
         mosaic.write_png(mosaic.tile(between, COLUMNS + 2), folder.pictures / "interpolation.png")
         captions["interpolation.png"] = "From one latent to another along the sphere, a row each"
-        nearest, ratio = _nearest(
-            generator(state, ROWS * COLUMNS, jax.random.fold_in(key, MEASURED + 2)).images, images
-        )
+        nearest, ratio = _nearest(generator(state, ROWS * COLUMNS, jax.random.fold_in(key, MEASURED + 2)).image, images)
         mosaic.write_png(nearest, folder.pictures / "neighbours.png")
         captions["neighbours.png"] = (
             f"Is it copying? Left: samples; right: their {NEIGHBOURS} nearest training images, by pixels. The nearest"
@@ -337,7 +338,7 @@ class _Evaluator:
         key = jax.random.fold_in(jax.random.key(self._experiment.run.seed), MEASURED)
         samples = generator(state, max(self._experiment.samples, self._quality.samples), key)
         same_labels = self._extractor.classes == self._experiment.workload.num_classes
-        return *extract(self._extractor, samples.images), samples.labels if same_labels else None
+        return *extract(self._extractor, samples.image), samples.label if same_labels else None
 
 
 def _nearest(samples: np.ndarray, images: Images) -> tuple[np.ndarray, float]:

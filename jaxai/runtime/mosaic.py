@@ -81,11 +81,11 @@ def write_samples(arrays: Mapping[str, np.ndarray | None], folder: Path, grid: b
     """Writes `samples.npz`, and `grid.png` or `0000.png`, `0001.png`, ...; returns what it wrote, for a person.
 
     Args:
-      arrays: `images` [n, height, width, 1 or 3] uint8, and what else belongs to them; None is left out.
+      arrays: `image` [n, height, width, 1 or 3] uint8, and what else belongs to them; None is left out.
       folder: made where it is missing.
       grid: one picture of all.
     """
-    images = arrays["images"]
+    images = arrays["image"]
     assert images is not None
     folder.mkdir(parents=True, exist_ok=True)
     kept = {name: array for name, array in arrays.items() if array is not None}

@@ -106,7 +106,7 @@ def test_samples_are_written_with_their_latents_as_a_grid_or_one_by_one(jaxai, r
     assert out.replace("\n", "") == f"wrote {folder / 'samples.npz'} and {folder / 'grid.png'}"
     assert {path.name for path in folder.iterdir()} == {"samples.npz", "grid.png"}
     with np.load(folder / "samples.npz") as arrays:
-        images, latents, labels = (arrays[name] for name in ("images", "latents", "labels"))
+        images, latents, labels = (arrays[name] for name in ("image", "latent", "label"))
     assert (images.shape, images.dtype, latents.shape) == ((8, 8, 8, 1), np.uint8, (8, 8))
     assert labels.tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
     with Image.open(folder / "grid.png") as grid:

@@ -219,16 +219,16 @@ def test_finished_training_started_again_changes_nothing_and_measures_nothing(tr
 
 def test_samples_follow_from_the_seed_and_few_are_the_first_of_many(trained):
     many = resolved(trained[0]).sample(20, seed=3)
-    assert many.images.shape == (20, 8, 8, 1)
-    assert many.images.dtype == np.uint8
-    assert many.labels.tolist() == [index % CLASSES for index in range(20)]
-    assert many.labels.dtype == np.int32
-    np.testing.assert_allclose(many.latents, latents_of(jax.random.key(3), 20), rtol=1e-6)
+    assert many.image.shape == (20, 8, 8, 1)
+    assert many.image.dtype == np.uint8
+    assert many.label.tolist() == [index % CLASSES for index in range(20)]
+    assert many.label.dtype == np.int32
+    np.testing.assert_allclose(many.latent, latents_of(jax.random.key(3), 20), rtol=1e-6)
     for one, other in zip(resolved(trained[0]).sample(5, seed=3), many, strict=True):
         np.testing.assert_array_equal(one, other[:5])
     other = resolved(trained[0]).sample(5, seed=4)
-    assert (other.images != many.images[:5]).any()
-    assert (other.latents != many.latents[:5]).all()
+    assert (other.image != many.image[:5]).any()
+    assert (other.latent != many.latent[:5]).all()
 
 
 def test_samples_are_those_of_the_averaged_generator_and_of_the_label_that_was_asked(trained):
@@ -237,10 +237,10 @@ def test_samples_are_those_of_the_averaged_generator_and_of_the_label_that_was_a
         for label in (None, CLASSES - 1):
             found = resolved(workdir).sample(6, 3, label, which)
             labels = np.arange(6) % CLASSES if label is None else np.full(6, label)
-            assert found.labels.tolist() == labels.tolist()
+            assert found.label.tolist() == labels.tolist()
             expected = drawn_by_hand(saved(workdir, which), jax.random.key(3), labels)
             # XLA may fuse what NumPy rounds in between.
-            np.testing.assert_allclose(found.images.astype(int), expected.astype(int), atol=1)
+            np.testing.assert_allclose(found.image.astype(int), expected.astype(int), atol=1)
 
 
 @pytest.mark.parametrize(
