@@ -14,18 +14,18 @@ import jax
 import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxai import cnn
+from jaxai import cnn, gan
 from jaxai.runtime import parallel
 
 mode = {mode!r}
 topology = topologies.get_topology_desc(platform="tpu", topology_name={topology!r})
 mesh = Mesh(np.array(topology.devices), (parallel.AXIS,))
-config = cnn.Config(compute_dtype="bfloat16", gradient_blocks=1)
-workload = cnn.make(config, parallel.axis_name(mode))
+config = {config}
+workload = (gan if isinstance(config, gan.Config) else cnn).make(config, parallel.axis_name(mode))
 everywhere = NamedSharding(mesh, PartitionSpec())
 place = lambda tree, sharding: jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 state = place(jax.eval_shape(workload.init, jax.random.key(0)), everywhere)
-dataset = place({{"image": jax.ShapeDtypeStruct((1024, 32, 32, 3), np.uint8),
+dataset = place({{"image": jax.ShapeDtypeStruct((1024, *config.image_shape), np.uint8),
                  "label": jax.ShapeDtypeStruct((1024,), np.int32)}}, everywhere)
 index = jax.ShapeDtypeStruct((4, 32 * mesh.size), np.int32, sharding=NamedSharding(mesh, PartitionSpec(None, "data")))
 lowered = parallel.compile_step(workload.train_step, mesh, mode, 4).lower(state, index, dataset)
@@ -36,15 +36,23 @@ print(json.dumps({{"devices": mesh.size, "alias": memory.alias_size_in_bytes, "c
                   "state": sum(x.size * x.dtype.itemsize for x in jax.tree.leaves((state.params, state.opt_state)))}}))
 """
 
+CNN = 'cnn.Config(compute_dtype="bfloat16", gradient_blocks=1)'
+DCGAN = 'gan.Config(compute_dtype="bfloat16")'
+SNGAN = (
+    'gan.Config(architecture="residual", image_shape=(32, 32, 3), width=128, compute_dtype="bfloat16", loss="hinge",'
+    ' spectral_normalization="discriminator", discriminator_steps=2)'
+)
+
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install libtpu")
+@pytest.mark.parametrize("config", [CNN, DCGAN, SNGAN])
 @pytest.mark.parametrize(
     ("topology", "accelerator", "mode"),
     [("v5e:2x2", "v5litepod-4", "jit"), ("v5e:2x2", "v5litepod-4", "shard_map"), ("v6e:2x2", "v6e-4", "jit")],
 )
 def test_step_compiles_for_a_tpu_with_its_convolutions_and_its_donation(
-    topology: str, accelerator: str, mode: str
+    topology: str, accelerator: str, mode: str, config: str
 ) -> None:
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
@@ -54,7 +62,7 @@ def test_step_compiles_for_a_tpu_with_its_convolutions_and_its_donation(
         "TPU_WORKER_HOSTNAMES": "localhost",
     }
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(topology=topology, mode=mode)],
+        [sys.executable, "-c", PROGRAM.format(topology=topology, mode=mode, config=config)],
         env=environment,
         capture_output=True,
         text=True,

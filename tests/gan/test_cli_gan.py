@@ -128,7 +128,7 @@ def test_samples_are_written_with_their_latents_as_a_grid_or_one_by_one(jaxai, r
         (["--label", "4"], "label is 4; this model has the labels 0 to 3"),
         (["--label", "-1"], "label is -1; this model has the labels 0 to 3"),
     ],
-    ids=" ".join,
+    ids=["none", "beyond", "negative"],
 )
 def test_a_mistake_in_sampling_ends_with_2_and_one_line(jaxai, runs, tmp_path, options, message):
     code, _, err = jaxai("sample", runs[2], "--output", tmp_path / "none", *options)
@@ -168,7 +168,7 @@ def test_label_for_an_unconditional_model_is_refused(jaxai, runs, tmp_path):
         (["--epochs", "0"], "epochs is 0.0; it must be above 0"),
         (["--extractor", "mnits"], "no extractor 'mnits'"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    ids=["size", "batch", "epochs", "extractor"],
 )
 def test_what_cannot_run_ends_with_2_and_one_line_before_a_folder_is_made(jaxai, runs, tmp_path, options, words):
     code, _, err = jaxai("train", runs[0], "--workdir", tmp_path / "run", *options)

@@ -240,6 +240,8 @@ def test_an_equal_score_after_a_resume_is_no_better(tmp_path):
         made = Recorder(
             RunFolder(tmp_path),
             "test_accuracy",
+            False,
+            lambda values: {},
             8,
             "examples",
             lambda step: {},
