@@ -60,13 +60,14 @@ def tree(prefix: str) -> Any:
 def filled(shapes: Any, who: str, seed: int | None = None) -> Any:
     """The golden file's numbers, drawn ones with a seed; else the zeros and ones that a layer begins with."""
     rng, arrays = np.random.default_rng(seed), {}
-    for name, leaf in flatten_dict(shapes, sep="/").items():
+    for path, leaf in flatten_dict(shapes).items():  # spectral normalisation has names with a slash in them
+        name = "/".join(path)
         value = np.full(leaf.shape, float(name.endswith(("scale", "var", "sigma"))), leaf.dtype)
         if seed is not None:
             value += (rng.normal(size=leaf.shape) / math.sqrt(math.prod(leaf.shape[:-1]) + 1)).astype(leaf.dtype)
             value = np.abs(value) if name.endswith(("var", "sigma")) else value
-        arrays[name] = GOLDEN.get(f"start/{who}/{name}", value) if seed is None else value
-    return unflatten_dict(arrays, sep="/")
+        arrays[path] = GOLDEN.get(f"start/{who}/{name}", value) if seed is None else value
+    return unflatten_dict(arrays)
 
 
 @functools.cache
@@ -443,6 +444,7 @@ def test_bfloat16_compute_trains_float32_parameters() -> None:
     assert_trains(changed(compute_dtype="bfloat16"))
 
 
+@pytest.mark.slow  # a minute of compiling; the layers' own tests have each of them
 def test_all_switches_train_together() -> None:
     config = changed(
         architecture="residual",
