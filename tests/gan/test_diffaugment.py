@@ -3,8 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxai.gan import diffaugment as augmentation
-from jaxai.gan.diffaugment import diffaugment
+from jaxai.gan.diffaugment import check, diffaugment
 
 FULL = "color", "translation", "cutout"
 SHAPE = 64, 16, 24, 3
@@ -174,7 +173,7 @@ def test_second_derivatives_pass_as_a_gradient_penalty_needs_them(images):
 def test_unknown_name_is_refused_in_one_line(images):
     message = r"^diffaugment has 'colour', expected names among color, translation, cutout$"
     with pytest.raises(ValueError, match=message):
-        augmentation.check(("cutout", "colour"))
+        check(("cutout", "colour"))
     with pytest.raises(ValueError, match=message):
         diffaugment(("colour",), jax.random.key(0), images)
-    augmentation.check(FULL)
+    check(FULL)
