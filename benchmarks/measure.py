@@ -12,10 +12,10 @@ import jax
 
 from benchmarks.machine import MOST_FOREIGN, ForeignCpu, load_average
 from jaxai.core import PyTree
-from jaxai.runtime import chips, flops, parallel
+from jaxai.runtime import chips, parallel
 from jaxai.runtime.config import Run
-from jaxai.runtime.feed import Feed, StreamFeed, example_batch, make_feed
-from jaxai.runtime.loop import Training
+from jaxai.runtime.feed import Feed, StreamFeed, make_feed
+from jaxai.runtime.loop import Training, flops_per_step
 from jaxai.runtime.schedule import STEPS_PER_CALL, Schedule
 
 ROTATION = 8
@@ -45,11 +45,10 @@ def measure(training: Training, run: Run, effort: Effort) -> tuple[dict[str, Any
     mesh, steps_per_call = parallel.make_mesh(run.devices), run.steps_per_call or STEPS_PER_CALL
     schedule = Schedule(FOREVER, steps_per_call, FOREVER, FOREVER)
     state = training.prepare(jax.jit(training.make(None).init)(jax.random.key(run.seed)))
-    shapes = jax.eval_shape(lambda: state)
     state = parallel.place_state(state, mesh, run.mode)
     device = mesh.devices.flat[0]
     load_before, peak_before = load_average(), _device_peak(device)
-    with make_feed(training.data, training.batch_size, run, mesh, schedule, first_step=0) as feed:
+    with make_feed(training.data, training.batches(run.seed), run, mesh, schedule, first_step=0) as feed:
         call = parallel.compile_step(
             training.make(parallel.axis_name(run.mode)).train_step, mesh, run.mode, steps_per_call
         )
@@ -65,11 +64,9 @@ def measure(training: Training, run: Run, effort: Effort) -> tuple[dict[str, Any
         for _ in range(effort.blocks):
             with ForeignCpu() as others:
                 done, seconds = trainer.run(steps)
-            rates.append(done * training.batch_size / seconds / chips.count(mesh))
+            rates.append(done * training.units / seconds / chips.count(mesh))
             foreign.append(others.share)
-    per_example = flops.count(
-        training.make(None).train_step, shapes, example_batch(training.data, training.batch_size)
-    ) / training.batch_size  # fmt: skip
+    per_example = flops_per_step(training) / training.units
     rate, peak = statistics.median(rates), chips.peak_flops(device)
     memory, memory_source = _peak_memory(device, peak_before, call.function)
     figures = {

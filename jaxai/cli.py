@@ -1,9 +1,10 @@
-"""The command line: train a preset, or sweep around it; evaluate, sample, play, report on or replay what it leaves."""
+"""The command line: train a preset, or sweep around it; evaluate, sample, translate, play, report on or replay it."""
 
+import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -19,6 +20,7 @@ USAGE = """usage: jaxai COMMAND ...
   sweep PRESET [options]     train every combination of values in one program, as --grid.discount 0.9 0.99
   evaluate RUN               measure a run's checkpoint: on the test set, over greedy episodes, against real images
   sample RUN                 draw images from a trained generator, as PNG and npz
+  translate RUN...           translate lines, from a file or as they are typed; several runs translate together
   play RUN                   render an episode of a trained agent to a GIF
   report RUN...              one page with the curves, pictures and figures of a run, or of several side by side
   replay RUN                 run a step again that left something non-finite behind, with checks on every operation
@@ -37,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "sweep": sweep,
         "evaluate": evaluate,
         "sample": sample,
+        "translate": translate,
         "play": play,
         "report": report,
         "replay": replay,
@@ -121,6 +124,9 @@ def evaluate(arguments: Sequence[str]) -> None:
         data_dir: str | None = None,
         devices: int | None = None,
         extractor: str | None = None,
+        source: Path | None = None,
+        reference: Path | None = None,
+        ensemble: tuple[Path, ...] = (),
     ) -> None:
         """Measure a run's checkpoint: on the test set, over greedy episodes, or a generator's images against real ones.
 
@@ -132,8 +138,16 @@ def evaluate(arguments: Sequence[str]) -> None:
           data_dir: where the data is, if no longer where the run found it
           devices: how many devices; None: all
           extractor: of a generator's run: features to measure in, if not those of the run
+          source: of a translator's run: a file to translate, a sentence a line, instead of the test set
+          reference: of a translator's run: the right translations of source, line by line
+          ensemble: of a translator's run: further runs, whose models translate together with it
         """
         experiment = _experiment(run, devices)
+        if source is not None or reference is not None or ensemble:
+            if not hasattr(experiment, "translator"):
+                _fail("--source, --reference and --ensemble are for translation, and this run translates nothing")
+            if (source is None) != (reference is None):
+                _fail("--source and --reference go together: a file of sentences and one of their translations")
         if extractor is not None:
             if not hasattr(experiment, "extractor"):
                 _fail("--extractor says what generated images are measured with, and this run makes none")
@@ -142,7 +156,11 @@ def evaluate(arguments: Sequence[str]) -> None:
             if not hasattr(experiment, "data"):
                 _fail("--data-dir says where data is, and this run makes its own")
             experiment = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, dir=data_dir))
-        RunFolder(run).write_json("evaluation.json", experiment.evaluate(Console(), checkpoint))
+        further: dict[str, Any] = {}
+        if hasattr(experiment, "translator"):
+            files = None if source is None else (source, reference)
+            further = {"files": files, "others": [_experiment(other) for other in ensemble]}
+        RunFolder(run).write_json("evaluation.json", experiment.evaluate(Console(), checkpoint, **further))
 
     tyro.cli(parse, args=arguments, prog="jaxai evaluate")
 
@@ -179,6 +197,79 @@ def sample(arguments: Sequence[str]) -> None:
         print(f"wrote {mosaic.write_samples(drawn._asdict(), output or run / 'samples' / f'seed-{seed}', grid)}")
 
     tyro.cli(parse, args=arguments, prog="jaxai sample")
+
+
+def translate(arguments: Sequence[str]) -> None:
+    """`jaxai translate RUN...`."""
+
+    def parse(
+        runs: Annotated[tuple[Path, ...], tyro.conf.Positional],
+        input: Path | None = None,
+        output: Path | None = None,
+        beam: int | None = None,
+        length_penalty: float | None = None,
+        coverage_penalty: float | None = None,
+        n_best: int = 1,
+        scores: bool = False,
+        method: Literal["beam", "greedy", "sample"] | None = None,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        batch_size: int = 64,
+        checkpoint: Literal["latest", "best"] = "best",
+    ) -> None:
+        """Translate lines, and write each translation as it comes.
+
+        Args:
+          runs: folder of the run; of several runs the probabilities are averaged
+          input: file of sentences, one a line; default: standard input
+          output: file of the translations; default: standard output
+          beam: hypotheses that the beam search goes on with; None: as the run says
+          length_penalty: exponent of the length that scores are divided by; None: as the run says
+          coverage_penalty: weight of source tokens that nothing attended to; None: as the run says
+          n_best: so many translations of each line, a line each, the best first
+          scores: writes score, a tab, log probability and a tab before each translation
+          method: beam, greedy, or sample; None: as the run says
+          temperature: of sampling
+          top_k: sampling takes one of so many of the likeliest tokens; 0: of all
+          top_p: sampling takes one of the likeliest tokens that have this probability together; 1: of all
+          seed: of sampling
+          batch_size: lines in a batch; a terminal's lines are translated one by one
+          checkpoint: the last, or the best by its evaluation
+        """
+        if not runs:
+            _fail("give the folder of a run, as in: jaxai translate runs/dates < sentences.txt")
+        for name, value in (("n_best", n_best), ("batch_size", batch_size)):
+            if value < 1:
+                _fail(f"{name} is {value}; it must be at least 1")
+        experiments = [_experiment(run) for run in runs]
+        for run, experiment in zip(runs, experiments, strict=True):
+            if not hasattr(experiment, "translator"):
+                _fail(f"{run} has no translator; translate takes runs of sequence to sequence")
+        asked = {"beam": beam, "length_penalty": length_penalty, "coverage_penalty": coverage_penalty, "method": method}
+        given = {name: value for name, value in asked.items() if value is not None}
+        decoding = dataclasses.replace(
+            experiments[0].decoding, temperature=temperature, top_k=top_k, top_p=top_p, **given
+        )
+        if n_best > decoding.beam and beam is None:
+            decoding = dataclasses.replace(decoding, beam=n_best)
+        translator = experiments[0].translator(checkpoint, experiments[1:], decoding, seed)
+        from jaxai.data.line_files import lines
+
+        texts = lines(input) if input is not None else _standard_input()
+        typed = input is None and sys.stdin.isatty()
+        with contextlib.ExitStack() as files:
+            target = sys.stdout if output is None else files.enter_context(output.open("w", encoding="utf-8"))
+            found = translator.translate(texts, 1 if typed else batch_size, n_best)
+            for number, translations in enumerate(found, start=1):
+                for each in translations:
+                    before = f"{each.score:.4f}\t{each.log_probability:.4f}\t" if scores else ""
+                    print(f"{before}{each.text}", file=target, flush=True)
+                if translations[0].note:
+                    print(f"jaxai: line {number}: {translations[0].note}", file=sys.stderr)
+
+    tyro.cli(parse, args=arguments, prog="jaxai translate")
 
 
 def play(arguments: Sequence[str]) -> None:
@@ -245,6 +336,21 @@ def replay(arguments: Sequence[str]) -> None:
         print(nonfinite.replay(folder, folder.load_config().make()))
 
     tyro.cli(parse, args=arguments, prog="jaxai replay")
+
+
+def _standard_input() -> Iterator[str]:
+    """Lines as they come.
+
+    Raises:
+      ValueError: one is not UTF-8.
+    """
+    for number, line in enumerate(sys.stdin.buffer, start=1):
+        try:
+            yield line.decode().rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"standard input, line {number}: not UTF-8 ({error.reason}); convert it with iconv"
+            ) from None
 
 
 def _experiment(run: Path, devices: int | None = None) -> Any:

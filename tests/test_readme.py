@@ -1,10 +1,12 @@
 """What the README says can be typed is typed here."""
 
+import functools
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,32 +26,43 @@ def commands() -> list[str]:
 
 def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     """In a process that has the devices of a user, not those of the tests."""
-    environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "NPROC", "MAKEFLAGS", "MAKELEVEL")}
+    environment = {k: v for k, v in os.environ.items() if k not in ("NPROC", "MAKEFLAGS", "MAKELEVEL")}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    environment["XLA_FLAGS"] = re.sub(r"\S+device_count=\d+", "", environment.get("XLA_FLAGS", ""))
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=500, check=False
     )
 
 
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """What an example of Python code prints; it runs once for all tests."""
+
+    @functools.cache
+    def of(code: str) -> str:
+        done = run([sys.executable, "-W", "error", "-c", code], tmp_path_factory.mktemp("example"))
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return of
+
+
 @pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.splitlines()[2])
-def test_python_example_runs(code: str, tmp_path: Path) -> None:
-    done = run([sys.executable, "-W", "error", "-c", code], tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_python_example_runs(code: str, printed: Callable[[str], str]) -> None:
+    printed(code)
 
 
-def test_example_of_an_own_loop_is_ten_lines_and_learns(tmp_path: Path) -> None:
+def test_example_of_an_own_loop_is_ten_lines_and_learns(printed: Callable[[str], str]) -> None:
     code = next(code for code in blocks("python") if "train_step(state, batch)" in code)
     assert len([line for line in code.splitlines() if line and not line.startswith(("import", "from"))]) <= 10
-    printed = run([sys.executable, "-c", code], tmp_path).stdout
-    assert float(re.findall(r"loss ([\d.]+)", printed)[0]) < 2.3, printed
+    assert float(re.findall(r"loss ([\d.]+)", printed(code))[0]) < 2.3, printed(code)
 
 
-def test_example_of_sixteen_seeds_is_ten_lines_and_learns(tmp_path: Path) -> None:
+def test_example_of_sixteen_seeds_is_ten_lines_and_learns(printed: Callable[[str], str]) -> None:
     code = next(code for code in blocks("python") if "jax.vmap(train)" in code)
     assert len([line for line in code.splitlines() if line and not line.startswith(("import", "from"))]) <= 10
-    printed = run([sys.executable, "-c", code], tmp_path).stdout
     # A random policy keeps the pole up for 22 steps.
-    assert float(re.findall(r"seeds: (\d+)", printed)[0]) > 44, printed
+    assert float(re.findall(r"seeds: (\d+)", printed(code))[0]) > 44, printed(code)
 
 
 def test_commands_of_the_command_line_run(tmp_path: Path) -> None:

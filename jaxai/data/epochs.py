@@ -6,6 +6,7 @@ descent, a batch of one stochastic gradient descent.
 """
 
 import functools
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +47,21 @@ def batches_per_epoch(examples: int, batch_size: int) -> int:
             f"(all of them at once is plain gradient descent)"
         )
     return examples // batch_size
+
+
+class Order(Protocol):
+    """Which examples each step learns from.
+
+    Attributes:
+      examples: number of training examples.
+      batch_size: indices a step, over all devices.
+    """
+
+    examples: int
+    batch_size: int
+
+    def host_indices(self, step: int, steps: int) -> np.ndarray:
+        """For the steps [step, step + steps): [steps, batch_size] int32 on the host."""
 
 
 class Epochs:

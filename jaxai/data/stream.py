@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from jaxai.data.epochs import Epochs
+from jaxai.data.epochs import Order
 
 HostBatches = dict[str, np.ndarray]
 """Per key [steps, batch, ...]: what one call of `steps` steps takes."""
@@ -34,7 +34,7 @@ class Stream:
     def __init__(
         self,
         arrays: Mapping[str, np.ndarray],
-        epochs: Epochs,
+        epochs: Order,
         calls: Iterable[tuple[int, int]],
         *,
         place: Callable[[HostBatches], Any] | None = None,

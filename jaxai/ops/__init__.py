@@ -4,6 +4,9 @@ XLA's CPU backend loses its threaded convolution inside a loop body and differen
 functions here have the signature of the ones that they stand in for: on an accelerator they *are* those, in an
 ahead-of-time compilation too. The plain path, for a comparison, is `lax.conv_general_dilated`,
 `lax.conv_transpose` and `max_pool_lax`.
+
+`jaxai.ops.lstm` and `jaxai.ops.gru` hold the recurrent layers, each with its weights and its single step; the forms of
+the LSTM are proved equal too.
 """
 
 from jaxai.ops.conv import conv_general_dilated as conv_general_dilated

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxai.core import PyTree
-from jaxai.data.epochs import Epochs
+from jaxai.data.epochs import Order
 from jaxai.data.stream import Stream
 from jaxai.runtime import parallel
 from jaxai.runtime.config import Run
@@ -46,19 +46,20 @@ class Feed(Protocol):
     def __exit__(self, *_: object) -> None: ...
 
 
-def make_feed(data: Arrays | None, batch_size: int, run: Run, mesh: Mesh, schedule: Schedule, first_step: int) -> Feed:
+def make_feed(
+    data: Arrays | None, order: Order | None, run: Run, mesh: Mesh, schedule: Schedule, first_step: int
+) -> Feed:
     """The feed of a run: none, resident or streamed, by what there is and whether it fits.
 
     Raises:
-      ValueError: the batch is larger than the data, or does not divide over the devices.
+      ValueError: the batch does not divide over the devices.
     """
-    if data is None:
+    if data is None or order is None:
         return NoFeed()
-    epochs = Epochs(data_key(run.seed), len(next(iter(data.values()))), batch_size)
     kind = (
         StreamFeed if run.placement == "host" or (run.placement == "auto" and not _fits(data, mesh)) else ResidentFeed
     )
-    return kind(data, epochs, mesh, run.mode, schedule, first_step)
+    return kind(data, order, mesh, run.mode, schedule, first_step)
 
 
 def data_key(seed: int) -> jax.Array:
@@ -98,14 +99,14 @@ class ResidentFeed(NoFeed):
     """Data that lives on every device whole; a batch is its indices."""
 
     def __init__(
-        self, data: Arrays, epochs: Epochs, mesh: Mesh, mode: parallel.Mode, schedule: Schedule, first_step: int
+        self, data: Arrays, order: Order, mesh: Mesh, mode: parallel.Mode, schedule: Schedule, first_step: int
     ):
         self.dataset = parallel.place_dataset(dict(data), mesh)
-        self._epochs, self._mesh, self._mode, self._steps = epochs, mesh, mode, schedule.steps_per_call
+        self._order, self._mesh, self._mode, self._steps = order, mesh, mode, schedule.steps_per_call
 
     def batches(self, step: int) -> PyTree:
         """Indices [steps_per_call, batch], or [batch] at one step a call."""
-        indices = self._epochs.host_indices(step, self._steps)
+        indices = self._order.host_indices(step, self._steps)
         indices = indices[0] if self._steps == 1 else indices
         return parallel.place_batches(indices, self._mesh, self._mode, self._steps)
 
@@ -121,17 +122,17 @@ class StreamFeed:
     dataset = None
 
     def __init__(
-        self, data: Arrays, epochs: Epochs, mesh: Mesh, mode: parallel.Mode, schedule: Schedule, first_step: int
+        self, data: Arrays, order: Order, mesh: Mesh, mode: parallel.Mode, schedule: Schedule, first_step: int
     ):
-        self._data = dict(data) | {"index": np.arange(epochs.examples, dtype=np.int32)}
-        self._epochs, self._mesh, self._mode, self._steps = epochs, mesh, mode, schedule.steps_per_call
+        self._data = dict(data) | {"index": np.arange(len(next(iter(data.values()))), dtype=np.int32)}
+        self._order, self._mesh, self._mode, self._steps = order, mesh, mode, schedule.steps_per_call
         # Always whole calls: a shorter one runs fewer steps of the same program.
         calls = ((start, self._steps) for start, _ in schedule.calls(first_step))
-        self._stream = Stream(self._data, epochs, calls, place=self._place)
+        self._stream = Stream(self._data, order, calls, place=self._place)
 
     def batches(self, step: int) -> PyTree:
         """Arrays [steps_per_call, batch, ...], or [batch, ...] at one step a call."""
-        indices = self._epochs.host_indices(step, self._steps)
+        indices = self._order.host_indices(step, self._steps)
         return self._place({name: array[indices] for name, array in self._data.items()})
 
     def next(self, step: int) -> tuple[PyTree, float]:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,8 +11,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rich.console import Console
 
-from jaxai.core import PyTree, State, Workload
-from jaxai.data.epochs import Epochs
+from jaxai.core import Key, PyTree, State, Workload
+from jaxai.data.epochs import Epochs, Order
 from jaxai.runtime import chips, flops, nonfinite, parallel, progress
 from jaxai.runtime.checkpoint import Checkpoints, Which
 from jaxai.runtime.config import Run
@@ -32,8 +33,12 @@ class Training:
       make: axis name -> workload.
       steps: train steps in all.
       batch_size: examples in a step, over all devices; or what else `unit` counts.
+      units_per_step: as many of `unit` are in a step, where that is not `batch_size`.
       steps_per_epoch: train steps that see the data once; after as many it evaluates, unless the run says otherwise.
       data: arrays [examples, ...] to train on; None for a workload that makes its own.
+      order: key -> which examples each step learns from; default: all of them, permuted anew in each epoch.
+      keep: writes into the run folder what belongs to the configuration, as vocabularies.
+      flops_per_step: of a train step, where steps differ and counting the dearest would say too much.
       splits: name -> arrays to evaluate on, as `test` or `validation`; None for a workload that makes its own.
       score: the evaluation metric that the best checkpoint and early stopping go by.
       prepare: what the data sets in a fresh state, as whitening does.
@@ -70,8 +75,29 @@ class Training:
     parameters: Callable[[State], PyTree] = lambda state: state.params
     lower_is_better: bool = False
     measure: Callable[[Mesh, State], dict[str, Any]] = lambda mesh, state: {}
+    units_per_step: float | None = None
+    order: Callable[[Key], Order] | None = None
+    flops_per_step: float | None = None
+    keep: Callable[[Path], None] = lambda folder: None
     evaluates_untrained: bool = False
     warnings: Callable[[Mapping[str, Any]], Mapping[str, str]] = lambda values: {}
+
+    @property
+    def units(self) -> float:
+        """How many of what `unit` counts a step has."""
+        return self.batch_size if self.units_per_step is None else self.units_per_step
+
+    def batches(self, seed: int) -> Order | None:
+        """Which examples each step of a run with this seed learns from; None for a workload that makes its own.
+
+        Raises:
+          ValueError: the batch is larger than the data.
+        """
+        if self.data is None:
+            return None
+        if self.order is not None:
+            return self.order(data_key(seed))
+        return Epochs(data_key(seed), len(next(iter(self.data.values()))), self.batch_size)
 
     def beside(self, step: int) -> dict[str, float]:
         """What stands beside a step in every line of metrics."""
@@ -108,21 +134,22 @@ def fit(training: Training, config: Any, console: Console | None = None) -> Outc
         parallel.check_divides("a batch of", training.batch_size, mesh)
     for name, number in training.shares.items():
         parallel.check_divides(name, number, mesh)
-    flops_per_example = _flops_per_example(training)
+    flops_per_unit = flops_per_step(training) / training.units
     folder = RunFolder(run.workdir, run.tensorboard)
     folder.open(config, run.resume_with_changes)
+    training.keep(folder.path)
     with stop_on_signal() as stop, Checkpoints(folder.checkpoints) as checkpoints:
         state = _first_state(training, run, mesh, checkpoints)
         first_step = int(state.step)
         folder.rewind(first_step)
         checkpoints.rewind(first_step)
-        recorder = _recorder(training, folder, mesh, flops_per_example, started)
+        recorder = _recorder(training, folder, mesh, flops_per_unit, started)
         if first_step:
             console.print(f"going on at step {first_step} of {training.steps}", highlight=False)
         else:
             parameters = training.parameters(parallel.gather_state(state, run.mode))
-            console.print(progress.summary(parameters, flops_per_example, training.unit))
-        feed = make_feed(training.data, training.batch_size, run, mesh, schedule, first_step)
+            console.print(progress.summary(parameters, flops_per_unit, training.unit))
+        feed = make_feed(training.data, training.batches(run.seed), run, mesh, schedule, first_step)
         with feed, progress.Display(console, first_step, training.steps) as display:
             recorder.display = display
             state = _Trainer(training, run, mesh, schedule, feed, recorder, checkpoints).train(state, stop)
@@ -214,12 +241,10 @@ class _Trainer:
 
     def _batch(self, step: int) -> dict[str, np.ndarray] | None:
         """The batch of a step, on the host."""
-        data = self.training.data
-        if data is None:
+        data, order = self.training.data, self.training.batches(self.run.seed)
+        if data is None or order is None:
             return None
-        examples = len(next(iter(data.values())))
-        epochs = Epochs(data_key(self.run.seed), examples, self.training.batch_size)
-        index = epochs.host_indices(step, 1)[0]
+        index = order.host_indices(step, 1)[0]
         return {name: array[index] for name, array in data.items()} | {"index": index}
 
 
@@ -252,25 +277,28 @@ def _first_state(training: Training, run: Run, mesh: Mesh, checkpoints: Checkpoi
     return state
 
 
-def _flops_per_example(training: Training) -> float:
+def flops_per_step(training: Training) -> float:
+    """FLOPs of a train step over all devices: what the training says, or counted."""
+    if training.flops_per_step is not None:
+        return training.flops_per_step
     workload = training.make(None)
     state = jax.eval_shape(workload.init, jax.random.key(0))
     batch = example_batch(training.data, training.batch_size)
-    return flops.count(workload.train_step, state, batch) / training.batch_size
+    return flops.count(workload.train_step, state, batch)
 
 
-def _recorder(training: Training, folder: RunFolder, mesh: Mesh, flops_per_example: float, started: float) -> Recorder:
+def _recorder(training: Training, folder: RunFolder, mesh: Mesh, flops_per_unit: float, started: float) -> Recorder:
     return Recorder(
         folder,
         score=training.score,
         lower_is_better=training.lower_is_better,
         warnings=training.warnings,
-        batch_size=training.batch_size,
+        batch_size=training.units,
         unit=training.unit,
         beside=training.beside,
         describe=training.describe,
         chips=chips.count(mesh),
-        flops_per_example=flops_per_example,
+        flops_per_example=flops_per_unit,
         peak_flops=chips.peak_flops(mesh.devices.flat[0]),
         started=started,
     )

@@ -45,7 +45,7 @@ class Recorder:
         score: str,
         lower_is_better: bool,
         warnings: Callable[[Mapping[str, Any]], Mapping[str, str]],
-        batch_size: int,
+        batch_size: float,
         unit: str,
         beside: Callable[[int], dict[str, float]],
         describe: Callable[[Mapping[str, np.ndarray], int], dict[str, Any]],

@@ -4,6 +4,7 @@ The page loads nothing: styles are inline, charts are SVG that takes its colours
 """
 
 import base64
+import json
 import string
 from collections.abc import Sequence
 from html import escape
@@ -14,10 +15,14 @@ from jaxai.runtime.charts import charts, grid, section, swatch
 from jaxai.runtime.run_record import PICTURES, SPLITS, Record, Run, is_number, read_run
 from jaxai.runtime.wording import mean_of, shown_keys, split_of, spread_of, value_of, words
 
-SCORES = ("return_mean", "return_iqm", "frechet_distance", "frechet_floor", "label_accuracy", "confident")
+SCORES = (
+    *("return_mean", "return_iqm", "frechet_distance", "frechet_floor", "label_accuracy", "confident"),
+    *("bleu", "word_error_rate", "exact_match", "chrf", "phoneme_error_rate", "character_error_rate"),
+)
 COSTS = ("env_steps_per_second_per_chip", "examples_per_second_per_chip", "mfu", "seconds", "compile_seconds")
 TEMPLATE = Path(__file__).with_name("report.html")
 PICTURE_BYTES = 1_200_000  # in all, so that the page stays below 2 MB
+TABLE_ROWS, TABLE_BYTES = 200, 300_000  # of one table; of all that the page shows
 
 
 def write_report(runs: Sequence[Path], output: Path) -> Path:
@@ -39,7 +44,7 @@ def write_report(runs: Sequence[Path], output: Path) -> Path:
     loaded = [read_run(folder, label) for folder, label in zip(folders, _labels(folders), strict=True)]
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(_page(loaded), encoding="utf-8")
+    output.write_text(_page(loaded, folders), encoding="utf-8")
     return output
 
 
@@ -53,7 +58,7 @@ def _labels(folders: Sequence[Path]) -> list[str]:
     return [f"{label} ({index + 1})" for index, label in enumerate(labels)]  # the same folder twice
 
 
-def _page(runs: Sequence[Run]) -> str:
+def _page(runs: Sequence[Run], folders: Sequence[Path]) -> str:
     several = len(runs) > 1
     first = runs[0]
     title = f"{len(runs)} runs side by side" if several else first.label
@@ -82,6 +87,7 @@ def _page(runs: Sequence[Run]) -> str:
         body += [_tiles(first), section("Seeds", _results(first.seeds) if first.seeds else "")]
     body += charts(runs)
     body.append(section("Pictures", _figures(runs)))
+    body += _tables(runs, folders)
     if several:
         shared = {key: value for key, value in configs[0].items() if all(key in c and c[key] == value for c in configs)}
         body.append(section("Configuration that all share", _fields(shared)))
@@ -143,6 +149,51 @@ def _figures(runs: Sequence[Run]) -> str:
             heading = f"<h3>{escape(run.label)}</h3>" if len(runs) > 1 else ""
             parts.append(heading + origin + grid(cards, "pictures"))
     return "".join(parts)
+
+
+def _tables(runs: Sequence[Run], folders: Sequence[Path]) -> list[str]:
+    """A section for each `tables/NAME.json` that a run folder holds, in the order of their names.
+
+    A table is an object with `title`, `columns` (names), `rows` (a list of text and numbers each) and maybe `note`.
+    """
+    left, parts = TABLE_BYTES, []
+    for run, folder in zip(runs, folders, strict=True):
+        inside = sorted(folder.glob("tables/*.json")) or sorted(folder.glob("seed-*/tables/*.json"))
+        inside = [
+            path for path in inside if path.parent == inside[0].parent
+        ]  # of the first seed alone, as pictures are
+        for path in inside:
+            title, content = _table_file(path, left)
+            left -= len(content.encode())
+            name = f"{title}: {run.label}" if len(runs) > 1 else title
+            origin = f'<p class="muted">of {escape(path.parents[1].name)}</p>' if run.seeds else ""
+            parts.append(section(name, origin + content))
+    return parts
+
+
+def _table_file(path: Path, bytes_left: int) -> tuple[str, str]:
+    """Title and HTML of one table; a line that says so where it cannot be read or is too long."""
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        title, columns, note = str(table["title"]), [str(name) for name in table["columns"]], str(table.get("note", ""))
+        rows = [list(row) for row in table["rows"]]
+        if any(len(row) != len(columns) for row in rows):
+            raise ValueError("a row of another length than the columns")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return path.stem.replace("_", " ").capitalize(), f'<p class="muted">{escape(path.name)} could not be read.</p>'
+    cells: list[list[str]] = []
+    for row in rows[:TABLE_ROWS]:
+        # bdi: text may run from right to left, and then does so by itself.
+        cells.append([f"<bdi>{escape(value_of(*cell))}</bdi>" for cell in zip(columns, row, strict=True)])
+        bytes_left -= sum(len(cell.encode()) for cell in cells[-1]) + 20 * len(row) + 20
+        if bytes_left < 0:
+            cells.pop()
+            break
+    lines = [note] if note else []
+    if len(cells) < len(rows):
+        lines.append(f"{len(cells):,} of {len(rows):,} rows; all are in tables/{path.name}.")
+    told = "".join(f'<p class="muted">{escape(line)}</p>' for line in lines)
+    return title, told + (_table([words(name) for name in columns], cells) if cells else "")
 
 
 def _results(runs: Sequence[Run]) -> str:

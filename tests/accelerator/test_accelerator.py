@@ -9,10 +9,10 @@ from jax import lax
 from jaxai import cnn, ops
 from jaxai.cnn.model import build
 from jaxai.core import State
-from jaxai.data import Data, Images, load
+from jaxai.data import Data, Epochs, Images, load
 from jaxai.runtime import parallel
 from jaxai.runtime.config import Run
-from jaxai.runtime.feed import make_feed
+from jaxai.runtime.feed import data_key, make_feed
 from jaxai.runtime.schedule import Schedule
 
 pytestmark = pytest.mark.accelerator
@@ -43,7 +43,8 @@ def train(
     state = parallel.place_state(jax.jit(workload.init)(jax.random.key(0)), mesh)
     call = parallel.compile_step(workload.train_step, mesh, steps_per_call=steps_per_call)
     losses = []
-    with make_feed(images.train, BATCH, run, mesh, schedule, 0) as feed:
+    order = Epochs(data_key(run.seed), len(images.train["label"]), BATCH)
+    with make_feed(images.train, order, run, mesh, schedule, 0) as feed:
         for start, count in schedule.calls(0):
             state, metrics = call(state, feed.next(start)[0], feed.dataset, count)
             losses.append(float(metrics["loss"]))

@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -51,8 +52,9 @@ class Commands:
     def __init__(self, folder, cache):
         self._preset, self._folder = folder / "preset.py", folder
         self._preset.write_text(PRESET)
-        self._environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-        self._environment |= {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(cache)}
+        flags = re.sub(r"\S+device_count=\d+", "", os.environ.get("XLA_FLAGS", ""))
+        self._environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(cache)}
+        self._environment |= {"XLA_FLAGS": flags}
 
     def start(self, workdir):
         """Returns the process once its training has begun."""

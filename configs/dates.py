@@ -1,0 +1,27 @@
+"""Dates as people write them to ISO 8601: a small LSTM with attention that needs no data.
+
+Command:  jaxai train configs/dates.py
+Hardware: 2 CPU cores, float32.
+"""
+
+from jaxai.data.text import TextData
+from jaxai.runtime.config import Run
+from jaxai.seq2seq import Config, Decoding, Optimizer
+from jaxai.seq2seq.corpus import Tokens
+from jaxai.seq2seq.experiment import Experiment
+
+config = Experiment(
+    workload=Config(
+        layers=1,
+        hidden=128,
+        embed=64,
+        bidirectional=True,
+        attention="general",
+        optimizer=Optimizer("adam", 2e-3, schedule="cosine", final_fraction=0.05, clip_norm=1.0),
+    ),
+    data=TextData("dates"),
+    tokens=Tokens("character", batch=4_096, buckets=4),
+    decoding=Decoding(beam=2),
+    epochs=6,
+    run=Run(workdir="runs/dates", mode="shard_map"),
+)

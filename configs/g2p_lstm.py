@@ -1,0 +1,27 @@
+"""Pronunciation from spelling on the CMU dictionary: a bidirectional LSTM with attention, 1.2 M parameters.
+
+Command:  jaxai train configs/g2p_lstm.py
+Hardware: 2 CPU cores, float32.
+"""
+
+from jaxai.data.text import TextData
+from jaxai.runtime.config import Run
+from jaxai.seq2seq import Config, Optimizer
+from jaxai.seq2seq.corpus import Tokens
+from jaxai.seq2seq.experiment import Experiment
+
+config = Experiment(
+    workload=Config(
+        layers=1,
+        hidden=256,
+        embed=128,
+        bidirectional=True,
+        attention="general",
+        dropout=0.1,
+        optimizer=Optimizer("adam", 2e-3, schedule="cosine", final_fraction=0.05, warmup_steps=200, clip_norm=1.0),
+    ),
+    data=TextData("cmudict"),
+    tokens=Tokens("character", target_kind="word", batch=1_024, buckets=8),
+    epochs=5,
+    run=Run(workdir="runs/g2p_lstm", mode="shard_map"),
+)

@@ -1,0 +1,32 @@
+"""English to German on Multi30k image captions: a bidirectional LSTM with attention over joint subwords.
+
+Command:  jaxai train configs/multi30k_en_de.py --data.dir DIR
+          where DIR has train.en, train.de, val.en, val.de, test_2016_flickr.en and test_2016_flickr.de
+Hardware: 2 CPU cores, float32.
+"""
+
+from jaxai.data.text import TextData
+from jaxai.runtime.config import Run
+from jaxai.seq2seq import Config, Decoding, Optimizer
+from jaxai.seq2seq.corpus import Tokens
+from jaxai.seq2seq.experiment import Experiment
+
+config = Experiment(
+    workload=Config(
+        layers=1,
+        hidden=256,
+        embed=256,
+        bidirectional=True,
+        attention="general",
+        dropout=0.3,
+        label_smoothing=0.1,
+        tie_embeddings=True,
+        ema_decay=0.999,
+        optimizer=Optimizer("adam", 1.5e-3, schedule="cosine", final_fraction=0.05, warmup_steps=400, clip_norm=1.0),
+    ),
+    data=TextData("files", test="test_2016_flickr"),
+    tokens=Tokens("subword", size=4_000, joint=True, longest_source=60, longest_target=60, batch=1_024, buckets=8),
+    decoding=Decoding(beam=5, length_penalty=1.0),
+    epochs=18,
+    run=Run(workdir="runs/multi30k_en_de", mode="shard_map"),
+)

@@ -1,0 +1,158 @@
+"""Pairs of sequences in length buckets: a fixed set of shapes, batches of about as many tokens each.
+
+Padding every pair to the longest wastes most of the work; a batch of its own shape for each length compiles as many
+programs. A few shapes that fit the lengths get within some percent of no padding at all.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxai.core import Key
+from jaxai.data.epochs import permutation
+
+ROWS_MULTIPLE = 8
+"""Rows of a batch are a multiple of this where they can be, so that it divides over as many devices."""
+
+
+class Bucket(NamedTuple):
+    """The shape of a batch: `rows` pairs, of which no source and no target has more tokens than these."""
+
+    source: int
+    target: int
+    rows: int
+
+
+class Buckets(NamedTuple):
+    """Buckets, and the bucket of each pair, [pairs] int32."""
+
+    shapes: tuple[Bucket, ...]
+    of: np.ndarray
+
+
+def choose_buckets(sources: np.ndarray, targets: np.ndarray, number: int, tokens: int) -> Buckets:
+    """Splits pairs by length into at most `number` buckets with little padding.
+
+    Begins with one bucket for all and splits, again and again, the one whose best cut, along the source's or the
+    target's length, saves the most padding.
+
+    Args:
+      sources: [pairs] int, tokens of each source.
+      targets: [pairs] int, tokens of each target.
+      number: of buckets.
+      tokens: of a batch, padding included, on its longer side; a bucket's rows follow.
+
+    Raises:
+      ValueError: no pairs, fewer than one bucket, or so few tokens that not even one pair fits.
+    """
+    if number < 1:
+        raise ValueError(f"buckets is {number}; it must be at least 1")
+    if not len(sources):
+        raise ValueError("there are no pairs to train on; expected at least one")
+    longest = int(max(sources.max(), targets.max()))
+    if tokens < longest:
+        raise ValueError(f"tokens is {tokens}, too few for the longest sequence of {longest}; give at least {longest}")
+    groups = [np.arange(len(sources))]
+    cuts = [_best_cut(groups[0], sources, targets)]
+    while len(groups) < number:
+        widest = int(np.argmax([saved for saved, _ in cuts]))
+        saved, parts = cuts[widest]
+        if not saved:
+            break
+        del groups[widest], cuts[widest]
+        groups += parts
+        cuts += [_best_cut(part, sources, targets) for part in parts]
+    groups.sort(key=lambda group: (int(targets[group].max()), int(sources[group].max())))
+    of = np.empty(len(sources), np.int32)
+    shapes = []
+    for index, group in enumerate(groups):
+        of[group] = index
+        source, target = int(sources[group].max()), int(targets[group].max())
+        rows = min(tokens // max(source, target), len(group))
+        shapes.append(Bucket(source, target, rows - rows % ROWS_MULTIPLE or rows))
+    return Buckets(tuple(shapes), of)
+
+
+def _best_cut(group: np.ndarray, sources: np.ndarray, targets: np.ndarray) -> tuple[int, list[np.ndarray]]:
+    """The padding that the best cut of a bucket saves, and its two parts; 0 where none can be cut."""
+    source, target = sources[group], targets[group]
+    whole = len(group) * int(source.max() + target.max())
+    best: tuple[int, list[np.ndarray]] = (0, [])
+    for along in (source, target):
+        order = np.argsort(along, kind="stable")
+        cuts = np.flatnonzero(np.diff(along[order])) + 1
+        # A part that could not fill a batch would never be learnt from.
+        cuts = cuts[(cuts >= ROWS_MULTIPLE) & (len(group) - cuts >= ROWS_MULTIPLE)]
+        if not len(cuts):
+            continue
+        below = [np.maximum.accumulate(side[order])[cuts - 1] for side in (source, target)]
+        above = [np.maximum.accumulate(side[order][::-1])[::-1][cuts] for side in (source, target)]
+        costs = cuts * (below[0] + below[1]) + (len(group) - cuts) * (above[0] + above[1])
+        if whole - (cost := int(costs.min())) > best[0]:
+            cut = cuts[costs.argmin()]
+            best = whole - cost, [group[order[:cut]], group[order[cut:]]]
+    return best
+
+
+def padding(buckets: Buckets, sources: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
+    """Padded tokens over real ones, of the sources and of the targets: 1 is no padding."""
+    shapes = np.array([shape[:2] for shape in buckets.shapes])
+    padded = shapes[buckets.of].sum(0)
+    return float(padded[0] / sources.sum()), float(padded[1] / targets.sum())
+
+
+class BucketedEpochs:
+    """`data.Epochs` for buckets: every batch has pairs of one bucket, batches of all buckets in an order of its own.
+
+    A batch is always `batch_size` rows of indices. Where its bucket has fewer rows, they stand at `row_positions`,
+    so that each of several devices that share the rows evenly has its share of them; what stands elsewhere repeats
+    the batch's first pair and is not to be read.
+
+    Attributes:
+      examples: number of pairs.
+      batch_size: rows of the bucket with the most.
+      batches: number of steps in an epoch; the pairs that fill no batch are left out of that epoch.
+    """
+
+    def __init__(self, key: Key, buckets: Buckets) -> None:
+        members = [np.flatnonzero(buckets.of == index) for index in range(len(buckets.shapes))]
+        counts = [len(member) // shape.rows for member, shape in zip(members, buckets.shapes, strict=True)]
+        self.examples, self.batches = len(buckets.of), sum(counts)
+        self.batch_size = most_rows(buckets.shapes)
+
+        @functools.lru_cache(maxsize=2)
+        def batches_of(epoch: int) -> np.ndarray:
+            order = np.asarray(permutation(key, epoch, self.examples))
+            shuffled = [order[buckets.of[order] == index] for index in range(len(buckets.shapes))]
+            batches = np.empty((self.batches, self.batch_size), np.int32)
+            start = 0
+            for shape, count, pairs in zip(buckets.shapes, counts, shuffled, strict=True):
+                chosen = pairs[: count * shape.rows].reshape(count, shape.rows)
+                batches[start : start + count] = chosen[:, :1]
+                batches[start : start + count, row_positions(shape.rows, self.batch_size)] = chosen
+                start += count
+            return batches[np.asarray(permutation(key, epoch, self.batches))]
+
+        self._batches_of = batches_of
+
+    def host_indices(self, step: int, steps: int) -> np.ndarray:
+        """Which pairs the steps [step, step + steps) learn from, [steps, batch_size] int32 on the host."""
+        if step < 0 or steps < 1:
+            raise ValueError(f"step is {step} and steps {steps}; expected at least 0 and 1")
+        places = [divmod(each, self.batches) for each in range(step, step + steps)]
+        return np.stack([self._batches_of(epoch)[batch] for epoch, batch in places])
+
+
+def most_rows(shapes: Sequence[Bucket]) -> int:
+    """Rows that hold a batch of any of these buckets."""
+    return max(shape.rows for shape in shapes)
+
+
+def row_positions(rows: int, of: int) -> np.ndarray:
+    """Where a batch of `rows` stands among `of` rows, [rows] int: spread evenly.
+
+    So `n` devices with `of / n` consecutive rows each find their `rows / n` at `row_positions(rows / n, of / n)`.
+    """
+    return np.arange(rows) * of // rows

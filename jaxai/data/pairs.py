@@ -1,0 +1,94 @@
+"""What text to learn from is: pairs of a source and a target, in three splits."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+TASKS = ("translation", "pronunciation", "transformation")
+
+
+class PairSplit(NamedTuple):
+    """Aligned texts.
+
+    Attributes:
+      sources: what is read.
+      targets: what is to be written, one a source.
+      references: every right answer of each source, where there are several; else None.
+    """
+
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    references: tuple[tuple[str, ...], ...] | None = None
+
+    def answers(self) -> tuple[tuple[str, ...], ...]:
+        """The right answers of each source: its references, or its one target."""
+        return tuple((target,) for target in self.targets) if self.references is None else self.references
+
+    def take(self, positions: Sequence[int] | np.ndarray) -> "PairSplit":
+        """The pairs at `positions`, in that order."""
+        fields = (None if field is None else tuple(field[index] for index in positions) for field in self)
+        return PairSplit(*fields)  # type: ignore[arg-type]  # mypy takes the three fields for one type
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """One set of pairs.
+
+    Attributes:
+      train: to learn from; vocabularies are built from it.
+      validation: to choose the best step by.
+      test: to measure the result on.
+      name: the source that it was loaded from.
+      task: "translation", "pronunciation" or "transformation": decides which scores are computed.
+      notes: what loading left out or decided, one sentence each, to be shown to the user.
+    """
+
+    train: PairSplit
+    validation: PairSplit
+    test: PairSplit
+    name: str
+    task: str
+    notes: tuple[str, ...] = ()
+
+
+class Found(NamedTuple):
+    """One split as it was read.
+
+    Attributes:
+      split: the pairs, at least one.
+      note: how many pairs were left out because a side was empty; None if none was.
+    """
+
+    split: PairSplit
+    note: str | None
+
+
+def without_empty(pairs: Sequence[tuple[str, str]], place: Callable[[int, int], str], empty: str) -> Found:
+    """The pairs that have text on both sides, white space around it not kept.
+
+    Args:
+      pairs: sources and targets.
+      place: from a pair's index and the empty side (0: source, 1: target), where that text was read, for the message.
+      empty: "error" or "drop".
+
+    Raises:
+      ValueError: an empty text with `empty="error"`, or nothing left.
+    """
+    kept, first = [], ""
+    for index, pair in enumerate(pairs):
+        source, target = pair[0].strip(), pair[1].strip()
+        if source and target:
+            kept.append((source, target))
+        elif empty == "error":
+            where = place(index, 1 if source else 0)
+            raise ValueError(f"{where}: empty; expected text, or drop such pairs with --data.empty drop")
+        else:
+            first = first or place(index, 1 if source else 0)
+    if not kept:
+        raise ValueError(f"{place(max(len(pairs) - 1, 0), 0)}: no pair of texts up to here; expected at least one")
+    dropped = len(pairs) - len(kept)
+    note = f"{dropped} of {len(pairs)} pairs dropped for an empty side, the first at {first}" if dropped else None
+    sources, targets = zip(*kept, strict=True)
+    return Found(PairSplit(sources, targets), note)

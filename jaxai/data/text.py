@@ -1,0 +1,179 @@
+"""Pairs of texts to learn from, whatever they come from: `load(TextData(source="dates"))`."""
+
+import difflib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from jaxai.data import cmudict, line_files, sequence_tasks, tfds_text
+from jaxai.data.pairs import TASKS, Found, Pairs, PairSplit
+
+SOURCES = ("files", "tsv", "cmudict", "tfds:NAME", "dates", "reverse", "addition")
+
+Task = Literal["auto", "translation", "pronunciation", "transformation"]
+KINDS = {
+    "cmudict": "pronunciation",
+    "dates": "transformation",
+    "reverse": "transformation",
+    "addition": "transformation",
+}
+"""What a source is scored as; all others as translation."""
+
+
+@dataclass(frozen=True)
+class TextData:
+    """Which texts to learn from, and where they are."""
+
+    source: str = "dates"  # files, tsv, cmudict, dates, reverse, addition, or tfds:NAME as tfds:wmt16_translate/de-en
+    dir: str | None = None  # folder of files and tsv (or one tsv file), own dictionary file, or the tfds data_dir
+    task: Task = "auto"  # what is scored; auto: what the source is for
+    train: str = "train"  # prefix of the training files: DIR/train.en and DIR/train.de, or DIR/train.tsv
+    validation: str = "val"  # prefix of the validation files; empty: hold out a part of the training pairs
+    test: str = "test"  # prefix of the test files; empty: hold out a part of the training pairs
+    source_language: str = "en"  # suffix of the source files, or the tfds feature
+    target_language: str = "de"  # suffix of the target files, or the tfds feature
+    empty: Literal["drop", "error"] = "drop"  # pairs with an empty side: drop and count them, or stop
+    validation_fraction: float = 0.05  # share of the different sources held out where there is no validation split
+    test_fraction: float = 0.05  # share of the different sources held out where there is no test split
+    pronunciations: Literal["all", "first"] = "all"  # of a training word; all: each its own pair
+    limit: int | None = None  # keep this many training pairs, drawn at random; none: all
+    examples: int = 50_000  # number of training pairs of dates, reverse and addition
+    validation_examples: int = 1_000  # number of their validation pairs
+    test_examples: int = 2_000  # number of their test pairs
+    longest: int = 12  # letters of the longest string to reverse
+    digits: int = 3  # digits of the largest number to add
+    seed: int = 0  # of the pairs that are made, of those held out, and of limit
+
+
+def load(config: TextData) -> Pairs:
+    """Read or make a set of pairs.
+
+    Raises:
+      FileNotFoundError: the data, or the package that reads it, is not there; one line says where it was looked for.
+      ValueError: a field of `config`, or the data, is wrong; one line names the file, the line and the value.
+    """
+    _check(config)
+    if config.source.startswith("tfds:"):
+        pairs = _tfds(config)
+    else:
+        match config.source:
+            case "files" | "tsv":
+                pairs = _files(config)
+            case "cmudict":
+                file = None if config.dir is None else _path(config)
+                splits, notes = cmudict.load(file, config.pronunciations == "all")
+                pairs = _pairs(splits, config, notes)
+            case "dates" | "reverse" | "addition":
+                pairs = _made(config)
+            case name:
+                near = difflib.get_close_matches(name, SOURCES, n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise ValueError(f"no text source {name}; expected one of {', '.join(SOURCES)}{hint}")
+    return _finished(pairs, config)
+
+
+def _check(config: TextData) -> None:
+    choices = {"empty": ("drop", "error"), "pronunciations": ("all", "first"), "task": ("auto", *TASKS)}
+    for field, allowed in choices.items():
+        if (value := getattr(config, field)) not in allowed:
+            raise ValueError(f"{field} is {value}; expected {', '.join(allowed[:-1])} or {allowed[-1]}")
+    for field in ("validation_fraction", "test_fraction"):
+        if not 0 < (value := getattr(config, field)) < 1:
+            raise ValueError(f"{field} is {value}; expected above 0 and below 1")
+    for field in ("examples", "validation_examples", "test_examples", "limit"):
+        if (value := getattr(config, field)) is not None and value < 1:
+            raise ValueError(f"{field} is {value}; expected at least 1")
+
+
+def _path(config: TextData) -> Path:
+    if config.dir is None:
+        raise ValueError(f"text source {config.source} needs --data.dir: where its files are")
+    return Path(config.dir).expanduser().resolve()
+
+
+def _made(config: TextData) -> Pairs:
+    counts = {"train": config.examples, "validation": config.validation_examples, "test": config.test_examples}
+    match config.source:
+        case "dates":
+            splits = sequence_tasks.dates(counts, config.seed)
+        case "reverse":
+            splits = sequence_tasks.reverse(counts, config.seed, config.longest)
+        case _:
+            splits = sequence_tasks.addition(counts, config.seed, config.digits)
+    return _pairs(splits, config, ())
+
+
+def _files(config: TextData) -> Pairs:
+    path, found = _path(config), {}
+    prefixes = {"train": config.train, "validation": config.validation, "test": config.test}
+    if config.source == "tsv" and not path.is_dir():
+        found["train"] = line_files.columns(path, config.empty)
+    else:
+        if not path.is_dir():
+            raise FileNotFoundError(f"no folder {path}; expected the folder of the text files; check --data.dir")
+        if not config.train:
+            raise ValueError("train is empty; expected the prefix of the training files, such as train")
+        for split, prefix in prefixes.items():
+            if prefix:
+                found[split] = _split_files(path, prefix, config)
+    return _translation(found, config)
+
+
+def _split_files(folder: Path, prefix: str, config: TextData) -> Found:
+    if config.source == "tsv":
+        return line_files.columns(folder / f"{prefix}.tsv", config.empty)
+    files = [folder / f"{prefix}.{language}" for language in (config.source_language, config.target_language)]
+    return line_files.aligned(files[0], files[1], config.empty)
+
+
+def _tfds(config: TextData) -> Pairs:
+    languages = (config.source_language, config.target_language)
+    name = config.source.removeprefix("tfds:")
+    return _translation(tfds_text.load(name, config.dir, languages, config.empty), config)
+
+
+def _translation(found: dict[str, Found], config: TextData) -> Pairs:
+    notes = tuple(f"{split}: {part.note}" for split, part in found.items() if part.note)
+    return _held_out({split: part.split for split, part in found.items()}, notes, config)
+
+
+def _held_out(splits: dict[str, PairSplit], notes: tuple[str, ...], config: TextData) -> Pairs:
+    """Takes the splits that are not there out of the training pairs: equal sources go to the same split."""
+    whole = splits["train"]
+    fractions = {"validation": config.validation_fraction, "test": config.test_fraction}
+    missing = [split for split in fractions if split not in splits]
+    if missing:
+        different = list(dict.fromkeys(whole.sources))
+        order = np.random.default_rng(config.seed).permutation(len(different)).tolist()
+        belongs, start = dict.fromkeys(different, "train"), 0
+        for split in missing:
+            stop = start + max(1, round(fractions[split] * len(different)))
+            belongs.update((different[index], split) for index in order[start:stop])
+            start = stop
+        if start >= len(different):
+            raise ValueError(
+                f"{config.source}: {len(different)} different sources are too few to hold out {' and '.join(missing)}; "
+                "give more pairs, or smaller --data.validation-fraction and --data.test-fraction"
+            )
+        for split in ("train", *missing):
+            splits[split] = whole.take([index for index, text in enumerate(whole.sources) if belongs[text] == split])
+        sizes = " and ".join(f"{len(splits[split].sources)} for {split}" for split in missing)
+        notes += (f"held out of {len(whole.sources)} training pairs: {sizes}",)
+    return _pairs(splits, config, notes)
+
+
+def _pairs(splits: dict[str, PairSplit], config: TextData, notes: tuple[str, ...]) -> Pairs:
+    task = KINDS.get(config.source, "translation") if config.task == "auto" else config.task
+    return Pairs(splits["train"], splits["validation"], splits["test"], config.source, task, notes)
+
+
+def _finished(pairs: Pairs, config: TextData) -> Pairs:
+    train, notes = pairs.train, pairs.notes
+    there = len(train.sources)
+    if config.limit is not None and config.limit < there:
+        kept = np.random.default_rng(config.seed).permutation(there)[: config.limit]
+        train = train.take(np.sort(kept))
+        notes += (f"train: {config.limit} of {there} pairs kept, as limit asks",)
+    return replace(pairs, train=train, notes=notes)

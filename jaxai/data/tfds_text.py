@@ -1,0 +1,62 @@
+"""Translation sets of TensorFlow Datasets, prepared as array_record, read without TensorFlow."""
+
+from pathlib import Path
+from typing import Any
+
+from jaxai.data import prepared
+from jaxai.data.pairs import Found, without_empty
+
+READ_AT_ONCE = 1024
+
+
+def load(name: str, data_dir: str | None, languages: tuple[str, str], empty: str) -> dict[str, Found]:
+    """The pairs of each of the splits train, validation and test that the set has.
+
+    Args:
+      name: such as "wmt16_translate/de-en".
+      data_dir: the tfds data_dir; None for $TFDS_DATA_DIR or ~/tensorflow_datasets.
+      languages: the features to take as source and target, such as ("en", "de").
+      empty: of an empty text: "error", or "drop" the pair.
+
+    Raises:
+      FileNotFoundError: the set is not prepared, or tensorflow-datasets is not installed.
+      ValueError: it has no such languages or no train split, a file is damaged, or a text is not UTF-8 or empty.
+    """
+    folder = prepared.folder(name, data_dir)
+    builder = prepared.builder(folder)
+    features = dict(builder.info.features.items())
+    texts = sorted(key for key, feature in features.items() if hasattr(feature, "shape") and _is_text(feature))
+    for language in languages:
+        if language not in texts:
+            raise ValueError(
+                f"{folder} has no texts in {language or 'no language'}; expected two of {', '.join(texts) or 'none'}, "
+                "chosen with --data.source-language and --data.target-language"
+            )
+    splits = builder.info.splits
+    if "train" not in splits:
+        raise ValueError(f"{folder} has the splits {', '.join(splits)}; expected train")
+    names = [split for split in ("train", "validation", "test") if split in splits]
+    return {split: _read(builder, split, folder, languages, empty) for split in names}
+
+
+def _is_text(feature: Any) -> bool:
+    # What tfds calls a string differs with its version and with NumPy's: object, str_ and bytes_.
+    return tuple(feature.shape) == () and feature.np_dtype in (object, str, bytes)
+
+
+def _read(builder: Any, split: str, folder: Path, languages: tuple[str, str], empty: str) -> Found:
+    records = prepared.Records(builder, split, folder)
+    pairs = []
+    for start in range(0, records.examples, READ_AT_ONCE):
+        positions = list(range(start, min(start + READ_AT_ONCE, records.examples)))
+        for index, record in zip(positions, records.read(positions), strict=True):
+            source, target = (_text(record[language], f"{records.where}: example {index}") for language in languages)
+            pairs.append((source, target))
+    return without_empty(pairs, lambda index, side: f"{records.where}, example {index} ({languages[side]})", empty)
+
+
+def _text(value: Any, example: str) -> str:
+    try:
+        return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{example}: not UTF-8 ({error.reason}); prepare the set again") from error

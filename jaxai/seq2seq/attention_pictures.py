@@ -1,0 +1,198 @@
+"""Pictures of a translation: where attention looked, and the score by length.
+
+Drawn as those of `jaxai.runtime.pictures`. Tokens may be of any script: what the standard font lacks is taken from a
+font of this machine that has it, and a character that none has is shown as a box and said to be.
+"""
+
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxai.runtime.pictures import INK, MUTED, PALETTE, RULE, bare, blank_figure, save
+
+LONGEST = 18
+"""Characters of a token that are shown."""
+BOX = "\u25a1"
+NOTE = 0.25
+"""Inches below the panels for a line that explains."""
+SHOWN = str.maketrans({" ": "\u2423", "\n": "\u21b5", "\t": "\u21e5"})
+"""White space as a token is made visible: in a vocabulary of characters it is one of them."""
+
+
+class Alignment(NamedTuple):
+    """Attention over one sentence: weights [target, source], each row summing to one, and the tokens of both sides."""
+
+    weights: np.ndarray
+    source_tokens: Sequence[str]
+    target_tokens: Sequence[str]
+    title: str = ""
+
+
+def heat_map(weights: np.ndarray, source_tokens: Sequence[str], target_tokens: Sequence[str], path: Path) -> Path:
+    """Writes where attention looked for each token of one sentence as PNG: the source along the top, the target down.
+
+    Args:
+      weights: [target, source], 0 to 1, without padding.
+      source_tokens: as text, one a column.
+      target_tokens: as text, one a row.
+      path: of the PNG.
+
+    Raises:
+      ValueError: the weights do not fit the tokens, or matplotlib is missing.
+    """
+    return heat_maps([Alignment(weights, source_tokens, target_tokens)], path)
+
+
+def heat_maps(alignments: Sequence[Alignment], path: Path, *, columns: int = 2) -> Path:
+    """Writes several sentences on one page, `columns` beside each other; see `heat_map`.
+
+    Raises:
+      ValueError: no sentence, weights that do not fit the tokens, or matplotlib is missing.
+    """
+    if not alignments:
+        raise ValueError("a page of attention got no sentence, expected one or more")
+    for each in alignments:
+        shape, expected = np.shape(each.weights), (len(each.target_tokens), len(each.source_tokens))
+        if shape != expected or 0 in expected:
+            raise ValueError(
+                f"attention weights have shape {list(shape)}, expected {list(expected)} for {expected[0]} target and"
+                f" {expected[1]} source tokens: cut the padding off, and leave empty sentences out"
+            )
+    columns = max(1, min(columns, len(alignments)))
+    panels = [_Panel.of(each) for each in alignments]
+    lines = [panels[at : at + columns] for at in range(0, len(panels), columns)]
+    widths = [max(line[at].width for line in lines if at < len(line)) for at in range(columns)]
+    heights = [max(panel.height for panel in line) for line in lines]
+    texts = [text for each in alignments for text in (*each.source_tokens, *each.target_tokens, each.title)]
+    families, missing = _fonts(map(_shown, texts))
+    width, height = sum(widths), sum(heights) + NOTE
+    figure = blank_figure(width, height)
+    figure.set_layout_engine("none")  # every place is reckoned here: cells of one size make pictures comparable
+    for index, (each, panel) in enumerate(zip(alignments, panels, strict=True)):
+        line, column = divmod(index, columns)
+        left = sum(widths[:column]) + panel.left
+        bottom = height - sum(heights[:line]) - panel.top - panel.cell * len(each.target_tokens)
+        cells = panel.cell * len(each.source_tokens), panel.cell * len(each.target_tokens)
+        axes = figure.add_axes((left / width, bottom / height, cells[0] / width, cells[1] / height))
+        bare(axes)
+        axes.set_facecolor(RULE)
+        image = np.ma.masked_invalid(np.asarray(each.weights, float))
+        axes.imshow(image, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        source, target = ([_drawn(token, missing) for token in side] for side in each[1:3])
+        # A token may be any text: dollars are no formula here.
+        style: dict[str, Any] = {"family": families, "parse_math": False, "fontsize": panel.points}
+        axes.xaxis.tick_top()
+        axes.set_xticks(range(len(source)), source, rotation=90 if panel.upright else 0, **style)
+        axes.set_yticks(range(len(target)), target, **style)
+        axes.tick_params(length=0, colors=INK)
+        if each.title:
+            title = " ".join(each.title.split()).translate(dict.fromkeys(missing, BOX))
+            place = (left - panel.left + 0.08) / width, 1 - (sum(heights[:line]) + 0.06) / height
+            figure.text(*place, title, va="top", fontsize=8, color=MUTED, family=families, parse_math=False)
+    note = "darker: more attention" + f"; {BOX}: a character that no font of this machine has" * bool(missing)
+    figure.text(0.08 / width, 0.06 / height, note, fontsize=7, color=MUTED)
+    return save(figure, path)
+
+
+def scores_by_length(rows: Sequence[Mapping[str, Any]], path: Path, *, unit: str = "") -> Path:
+    """Writes a bar for each range of lengths as PNG, with how many sentences it stands for.
+
+    Args:
+      rows: as `scores.by_length` gives them: `length`, `count` and one score.
+      path: of the PNG.
+      unit: what a length counts ("words").
+
+    Raises:
+      ValueError: no row, a row without a score, or matplotlib is missing.
+    """
+    names = [name for name in (rows[0] if rows else ()) if name not in ("length", "count")]
+    if len(names) != 1:
+        raise ValueError(f"bars by length need rows of length, count and one score, got {list(rows[:1])}")
+    name, values = names[0], [float(row[names[0]]) for row in rows]
+    figure = blank_figure(max(3.8, 0.75 * len(rows) + 1.2), 2.9)
+    axes = figure.add_subplot()
+    bare(axes)
+    axes.grid(axis="y", color=RULE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    bars = axes.bar(range(len(rows)), values, color=PALETTE[0], width=0.7)
+    axes.bar_label(
+        bars,
+        [f"{value:.3g}\n{row['count']:,}" for value, row in zip(values, rows, strict=True)],
+        fontsize=7.5,
+        color=INK,
+        padding=2,
+    )
+    axes.margins(y=0.22)
+    axes.set_ylim(bottom=0)
+    axes.set_xticks(range(len(rows)), [str(row["length"]) for row in rows])
+    axes.set_xlabel(f"length of the source{f' in {unit}' if unit else ''}", color=MUTED, fontsize=9)
+    axes.set_title("above each bar its score and how many sentences", fontsize=7.5, color=MUTED, loc="left")
+    axes.set_ylabel(name.replace("_", " ") if name != "bleu" else "BLEU", color=MUTED, fontsize=9)
+    return save(figure, path)
+
+
+class _Panel(NamedTuple):
+    """Where one sentence's cells lie in its part of the page; inches, but for the size of its letters in points."""
+
+    cell: float
+    points: float
+    upright: bool
+    left: float
+    top: float
+    width: float
+    height: float
+
+    @classmethod
+    def of(cls, alignment: Alignment) -> "_Panel":
+        rows, columns = np.shape(alignment.weights)
+        cell = float(np.clip(8.0 / max(rows, columns), 0.13, 0.3))
+        points = float(np.clip(cell * 30, 4.5, 9))
+        letter = points / 72
+        upright = max(map(_letters, alignment.source_tokens)) > 2
+        left = 0.2 + 0.62 * letter * max(map(_letters, alignment.target_tokens))
+        top = 0.15 + letter * (0.62 * max(map(_letters, alignment.source_tokens)) if upright else 1.2)
+        top += 0.22 * bool(alignment.title)
+        title = 0.2 + 0.62 * 8 / 72 * _letters(alignment.title, None)
+        width = max(left + cell * columns + 0.15, title if alignment.title else 0, 1.6)
+        return cls(cell, points, upright, left, top, width, top + cell * rows + 0.1)
+
+
+def _letters(text: str, longest: int | None = LONGEST) -> int:
+    """How many letters' room a text takes, those of East Asian scripts two each."""
+    return sum(1 + (unicodedata.east_asian_width(letter) in "WF") for letter in text[:longest])
+
+
+def _shown(token: str) -> str:
+    token = token if len(token) <= LONGEST else token[: LONGEST - 1] + "\u2026"
+    return token.translate(SHOWN)
+
+
+def _drawn(token: str, missing: Iterable[int]) -> str:
+    return _shown(token).translate(dict.fromkeys(missing, BOX))
+
+
+def _fonts(texts: Iterable[str]) -> tuple[list[str], set[int]]:
+    """Font families that together have the characters of the texts, and the code points that none of them has."""
+    from matplotlib import font_manager
+    from matplotlib.ft2font import FT2Font
+
+    wanted = {ord(character) for text in texts for character in text}
+    families = ["DejaVu Sans"]  # comes with matplotlib
+    wanted -= FT2Font(font_manager.findfont(families[0])).get_charmap().keys()
+    if not wanted:
+        return families, wanted
+    for entry in sorted(font_manager.fontManager.ttflist, key=lambda entry: (entry.name, entry.fname)):
+        plain = entry.style == "normal" and entry.weight in (400, "normal", "regular")
+        # "Last Resort" comes with matplotlib and has a box, not a letter, for everything.
+        if not plain or entry.name in families or entry.name.startswith("Last Resort"):
+            continue
+        path = font_manager.findfont(font_manager.FontProperties(family=[entry.name]))  # what the name will stand for
+        if found := wanted & FT2Font(path).get_charmap().keys():
+            families.append(entry.name)
+            wanted -= found
+        if not wanted:
+            break
+    return families, wanted

@@ -1,0 +1,144 @@
+"""Pairs of texts as the arrays that training takes: vocabularies, lengths, buckets, and what was left out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from jaxai.data.buckets import Buckets, choose_buckets, padding
+from jaxai.data.pairs import Pairs, PairSplit
+from jaxai.seq2seq import vocabulary
+from jaxai.seq2seq.translator import cut
+from jaxai.seq2seq.vocabulary import END, UNKNOWN, Vocabulary
+
+Kind = Literal["character", "word", "subword"]
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """How text becomes tokens, and how they are batched."""
+
+    kind: Kind = "subword"  # character, word or subword
+    target_kind: Kind | None = None  # of the target; None: as of the source
+    size: int = 8_000  # most tokens in a vocabulary
+    joint: bool = False  # one vocabulary for both sides
+    lowercase: bool = False  # lower-case all text; BLEU then is no longer case-sensitive
+    min_frequency: int = 1  # characters and words that are rarer are unknown
+    algorithm: Literal["bpe", "unigram"] = "bpe"  # of subwords
+    longest_source: int = 0  # tokens, END among them, that a source may have; 0: as many as it has
+    longest_target: int = 0  # tokens, END among them, that a target may have; 0: as many as it has
+    overlong: Literal["drop", "cut"] = "drop"  # what is done with training pairs that are longer
+    buckets: int = 8  # shapes of batches, by length
+    batch: int = 4_096  # tokens of a batch on its longer side, padding included, over all devices
+    digests: tuple[str, ...] = ()  # of the vocabularies of a run; filled in
+
+
+class Corpus(NamedTuple):
+    """What a run trains on and is measured with.
+
+    Attributes:
+      source: vocabulary of the sources.
+      target: vocabulary of the targets.
+      train: source [pairs, S], target [pairs, T], their lengths and bucket [pairs], all int32.
+      buckets: shapes of training batches.
+      validation: the same arrays of the held-out pairs, without bucket.
+      notes: what was left out, cut or unknown, and how much is padding; a sentence each.
+    """
+
+    source: Vocabulary
+    target: Vocabulary
+    train: dict[str, Array]
+    buckets: Buckets
+    validation: dict[str, Array]
+    notes: tuple[str, ...]
+
+
+def vocabularies(config: Tokens, pairs: Pairs) -> tuple[Vocabulary, Vocabulary]:
+    """The vocabularies of the training text.
+
+    Raises:
+      ValueError: the text or the size do not allow them; see `vocabulary.build`.
+    """
+    kinds = config.kind, config.target_kind or config.kind
+    texts = pairs.train.sources, pairs.train.targets
+    if config.joint:
+        if kinds[0] != kinds[1]:
+            raise ValueError(f"tokens.joint is on, but the kinds are {kinds[0]} and {kinds[1]}; give one kind")
+        both = _build(config, kinds[0], (*texts[0], *texts[1]))
+        return both, both
+    source, target = (_build(config, kind, side) for kind, side in zip(kinds, texts, strict=True))
+    return source, target
+
+
+def _build(config: Tokens, kind: Kind, texts: Sequence[str]) -> Vocabulary:
+    return vocabulary.build(
+        kind,
+        texts,
+        config.size,
+        min_frequency=config.min_frequency,
+        lowercase=config.lowercase,
+        algorithm=config.algorithm,
+    )
+
+
+def make_corpus(config: Tokens, pairs: Pairs) -> Corpus:
+    """Encodes and buckets the pairs.
+
+    Raises:
+      ValueError: nothing is left to train on, or a field of `config` is out of its range.
+    """
+    for name in ("longest_source", "longest_target"):
+        if getattr(config, name) < 0 or getattr(config, name) == 1:
+            raise ValueError(f"tokens.{name} is {getattr(config, name)}; it must be at least 2, or 0 for no limit")
+    source, target = vocabularies(config, pairs)
+    notes = list(pairs.notes)
+    train = _encoded(config, "training", pairs.train, source, target, notes)
+    validation = _encoded(config, "validation", pairs.validation, source, target, notes)
+    buckets = choose_buckets(train["source_length"], train["target_length"], config.buckets, config.batch)
+    wasted = padding(buckets, train["source_length"], train["target_length"])
+    shapes = ", ".join(f"{shape.source}x{shape.target} ({shape.rows} rows)" for shape in buckets.shapes)
+    notes.append(f"{len(buckets.shapes)} shapes of batches, compiled in one program: {shapes}")
+    notes.append(f"padded tokens over real ones: source {wasted[0]:.2f}, target {wasted[1]:.2f}")
+    return Corpus(source, target, train | {"bucket": buckets.of}, buckets, validation, tuple(notes))
+
+
+def _encoded(
+    config: Tokens, name: str, split: PairSplit, source: Vocabulary, target: Vocabulary, notes: list[str]
+) -> dict[str, Array]:
+    """The arrays of one split; what is done to it is added to `notes`."""
+    sides = [[[*side.encode(text), END] for text in texts] for side, texts in ((source, split[0]), (target, split[1]))]
+    for which, side, known in zip(("sources", "targets"), sides, (source, target), strict=True):
+        unknown = sum(tokens.count(UNKNOWN) for tokens in side)
+        if unknown:
+            share = unknown / sum(map(len, side))
+            what = f"{unknown:,} tokens of the {name} {which} ({share:.2%})"
+            notes.append(f"{what} are not in the vocabulary of {len(known):,}")
+    limits = config.longest_source, config.longest_target
+    if any(limits):
+        most = tuple(limit or 10**9 for limit in limits)
+        long = [len(read) > most[0] or len(written) > most[1] for read, written in zip(*sides, strict=True)]
+        if any(long):
+            done = "dropped" if config.overlong == "drop" else "cut"
+            over = f"{limits[0] or 'any number of'} source or {limits[1] or 'any number of'} target tokens"
+            which = f"{sum(long):,} of {len(long):,} {name} pairs"
+            notes.append(f"{which} are longer than {over}: {done} (tokens.overlong)")
+        if config.overlong == "drop":
+            sides = [[tokens for tokens, over in zip(side, long, strict=True) if not over] for side in sides]
+        else:
+            sides = [[[*cut(tokens, limit)] for tokens in side] for side, limit in zip(sides, most, strict=True)]
+    if not sides[0]:
+        raise ValueError(f"no {name} pairs are left; expected at least one: check the data and tokens.longest_source")
+    return arrays(*sides)
+
+
+def arrays(sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> dict[str, Array]:
+    """Ids, END last, as a train step takes them: int32, padded with 0 to the longest, with their lengths."""
+    found: dict[str, Array] = {}
+    for name, sequences in (("source", sources), ("target", targets)):
+        lengths = np.array([len(sequence) for sequence in sequences], np.int32)
+        padded = np.zeros((len(sequences), int(lengths.max())), np.int32)
+        padded[np.arange(padded.shape[1]) < lengths[:, None]] = np.concatenate(sequences)
+        found |= {name: padded, f"{name}_length": lengths}
+    return found

@@ -1,0 +1,243 @@
+"""Greedy search, sampling and beam search over any step function, jittable and wholly on the device.
+
+A step function takes tokens [batch, beam] and a state with leaves [batch, beam, ...] and gives logits, the next state
+and attention; see `Step`. `ensemble` makes one of several, `average` makes one model of several checkpoints.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxai.seq2seq.beam import (
+    Decoded,
+    State,
+    Step,
+    beam_search,
+    best_continuations,
+    largest,
+    length_penalty_of,
+    starting_limits,
+)
+
+__all__ = ["Decoded", "Step", "average", "beam_search", "ensemble", "greedy", "sample"]
+
+# (logits [batch, 1, vocabulary], step number) -> log probability [batch], token [batch] int32
+Choose = Callable[[Array, Array], tuple[Array, Array]]
+
+
+class _Walk(NamedTuple):
+    """What a step of a walk changes."""
+
+    time: Array
+    tokens: Array  # [batch], the last ones
+    state: State
+    log_probability: Array  # [batch]
+    history: Array  # [max_length, batch]
+    lengths: Array  # [batch], without the end token
+    counted: Array  # [batch], with it
+    done: Array  # [batch] bool
+    attention: Array | None  # [max_length, batch, source]
+
+
+def _walk(
+    choose: Choose,
+    step: Step,
+    state: State,
+    batch: int,
+    max_length: int,
+    begin: int,
+    end: int,
+    limits: Array | None,
+    length_penalty: float,
+    with_attention: bool,
+) -> Decoded:
+    """One token at a time until every sentence has its end token or its limit."""
+    limits = starting_limits(limits, batch, max_length)
+    tokens = jnp.full(batch, begin, jnp.int32)
+    rows = jax.eval_shape(step, tokens[:, None], state)[2] if with_attention else None
+
+    def advance(walk: _Walk) -> _Walk:
+        time, going = walk.time, ~walk.done
+        logits, state, attention = step(walk.tokens[:, None], walk.state)
+        log_probability, tokens = choose(logits, time)
+        word = going & (tokens != end)
+        rows = walk.attention
+        if rows is not None and attention is not None:
+            rows = rows.at[time].set(jnp.where(going[:, None], attention[:, 0], 0.0))
+        return _Walk(
+            time=time + 1,
+            tokens=tokens,
+            state=state,
+            log_probability=walk.log_probability + jnp.where(going, log_probability, 0.0),
+            history=walk.history.at[time].set(jnp.where(word, tokens, 0)),
+            lengths=walk.lengths + word,
+            counted=walk.counted + going,
+            done=~word | (time + 1 >= limits),
+            attention=rows,
+        )
+
+    walk = lax.while_loop(
+        lambda walk: (walk.time < max_length) & ~jnp.all(walk.done),
+        advance,
+        _Walk(
+            time=jnp.int32(0),
+            tokens=tokens,
+            state=state,
+            log_probability=jnp.zeros(batch),
+            history=jnp.zeros((max_length, batch), jnp.int32),
+            lengths=jnp.zeros(batch, jnp.int32),
+            counted=jnp.zeros(batch, jnp.int32),
+            done=limits <= 0,
+            attention=None if rows is None else jnp.zeros((max_length, batch, rows.shape[-1])),
+        ),
+    )
+    log_probability = jnp.where(limits > 0, walk.log_probability, -jnp.inf)
+    return Decoded(
+        tokens=walk.history.T[:, None],
+        lengths=walk.lengths[:, None],
+        scores=(log_probability / length_penalty_of(walk.counted, length_penalty))[:, None],
+        log_probability=log_probability[:, None],
+        attention=None if walk.attention is None else jnp.swapaxes(walk.attention, 0, 1)[:, None],
+    )
+
+
+def greedy(
+    step: Step,
+    state: State,
+    *,
+    batch: int,
+    max_length: int,
+    begin: int,
+    end: int,
+    limits: Array | None = None,
+    length_penalty: float = 0.6,
+    attention: bool = False,
+) -> Decoded:
+    """The most probable token at each step, n_best 1; the arguments are `beam_search`'s, which says more of them."""
+
+    def choose(logits: Array, time: Array) -> tuple[Array, Array]:
+        log_probability, token = best_continuations(logits, jnp.zeros((batch, 1)), 1)
+        return log_probability[:, 0], token[:, 0]
+
+    return _walk(choose, step, state, batch, max_length, begin, end, limits, length_penalty, attention)
+
+
+def sample(
+    step: Step,
+    state: State,
+    keys: Array,
+    *,
+    batch: int,
+    max_length: int,
+    begin: int,
+    end: int,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    limits: Array | None = None,
+    length_penalty: float = 0.6,
+    attention: bool = False,
+) -> Decoded:
+    """One random hypothesis a sentence, n_best 1; the arguments not named here are `beam_search`'s.
+
+    The temperature is applied first, then `top_k`, then `top_p` to what is left of the probability. `scores` and
+    `log_probability` are the model's, without any of them.
+
+    Args:
+        step: one step of the decoder, see `Step`.
+        state: its first state, leaves [batch, 1, ...].
+        keys: [batch] random keys, one a sentence, such as `jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)`. Each
+            step folds its number in. A sentence's hypothesis depends on its own key only, not on its neighbours.
+        batch: number of sentences.
+        max_length: most tokens of any hypothesis, the end token included.
+        begin: token that is fed first.
+        end: token that ends a hypothesis.
+        temperature: above 0; the logits are divided by it. A Python number.
+        top_k: only this many most probable tokens are drawn from (Fan et al. 2018, arXiv:1805.04833); 0 for all.
+        top_p: only the smallest set of most probable tokens that holds this much probability is drawn from (nucleus
+            sampling, Holtzman et al. 2020, arXiv:1904.09751); above 0, 1 for all. A Python number.
+        limits: [batch] int32, most tokens of each sentence, the end token included.
+        length_penalty: for the scores.
+        attention: return the attention too, if `step` gives one.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature}, expected above 0; use greedy for the limit of 0")
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p is {top_p}, expected above 0 and at most 1; 1 switches nucleus sampling off")
+    if top_k < 0:
+        raise ValueError(f"top_k is {top_k}, expected at least 0; 0 draws from the whole vocabulary")
+    if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
+        keys = jax.random.wrap_key_data(keys)
+    if keys.shape != (batch,):
+        raise ValueError(f"keys has shape {keys.shape}, expected ({batch},): one random key a sentence")
+
+    def choose(logits: Array, time: Array) -> tuple[Array, Array]:
+        logits = logits[:, 0].astype(jnp.float32)
+        kept, places = logits / temperature, None
+        if top_k or top_p < 1:
+            vocabulary = logits.shape[1]
+            kept, places = largest(kept, min(top_k or vocabulary, vocabulary))
+        if top_p < 1:
+            probability = jax.nn.softmax(kept)
+            # A token is in the nucleus if those before it hold too little: the first one always is.
+            kept = jnp.where(jnp.cumsum(probability, 1) - probability < top_p, kept, -jnp.inf)
+        at_time = jax.vmap(jax.random.fold_in, (0, None))(keys, time)
+        noise = jax.vmap(lambda key: jax.random.gumbel(key, kept.shape[1:]))(at_time)
+        token = largest(kept + noise, 1)[1]
+        if places is not None:
+            token = jnp.take_along_axis(places, token, 1)
+        log_probability = jnp.take_along_axis(logits, token, 1)[:, 0] - jax.nn.logsumexp(logits, axis=1)
+        return log_probability, token[:, 0]
+
+    return _walk(choose, step, state, batch, max_length, begin, end, limits, length_penalty, attention)
+
+
+def ensemble(steps: Sequence[Step]) -> Step:
+    """A step function whose probabilities are the mean of those of several models with one vocabulary.
+
+    Its state is the tuple of theirs. Its attention is the mean of theirs, or None unless all give one.
+    """
+    steps = tuple(steps)
+    if not steps:
+        raise ValueError("an ensemble of 0 steps was asked for, expected at least 1: give one step function a model")
+
+    def step(tokens: Array, state: State) -> tuple[Array, State, Array | None]:
+        logits, states, attention = zip(*(one(tokens, own) for one, own in zip(steps, state, strict=True)), strict=True)
+        log_probability = jnp.stack([jax.nn.log_softmax(one.astype(jnp.float32)) for one in logits])
+        mean = jax.nn.logsumexp(log_probability, axis=0) - jnp.log(len(steps))
+        rows = None if any(row is None for row in attention) else sum(attention) / len(steps)
+        return mean, states, rows
+
+    return step
+
+
+def average(trees: Sequence[Any]) -> Any:
+    """The mean of several checkpoints' parameters, leaf by leaf: one pytree of their structure, shapes and dtypes.
+
+    Raises:
+        ValueError: there is none, they differ in structure or shape, or a leaf is not floating point.
+    """
+    if not trees:
+        raise ValueError("an average of 0 checkpoints was asked for, expected at least 1: give parameter pytrees")
+    structures: list[Any] = [jax.tree.structure(tree) for tree in trees]
+    for number, structure in enumerate(structures):
+        if structure != structures[0]:
+            raise ValueError(f"checkpoint {number} has other parameters than checkpoint 0: average one model's only")
+
+    def mean(path: tuple[Any, ...], *leaves: Array) -> Array:
+        first, name = jnp.asarray(leaves[0]), jax.tree_util.keystr(path)
+        if not jnp.issubdtype(first.dtype, jnp.floating):
+            raise ValueError(f"parameter {name} is {first.dtype}, expected floating point: leave it out of the average")
+        shapes = {jnp.shape(leaf) for leaf in leaves}
+        if len(shapes) > 1:
+            raise ValueError(f"parameter {name} has shapes {sorted(shapes)}: average one model's checkpoints only")
+        wide = jnp.promote_types(first.dtype, jnp.float32)
+        return jnp.mean(jnp.stack([jnp.asarray(leaf, wide) for leaf in leaves]), 0).astype(first.dtype)
+
+    return jax.tree_util.tree_map_with_path(mean, *trees)

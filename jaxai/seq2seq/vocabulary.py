@@ -1,0 +1,272 @@
+"""Text to numbers and back: character, word and subword vocabularies, kept as one JSON file in the run folder.
+
+Every vocabulary starts with the same four special tokens. Text is brought to one form first (`normalise`): Unicode NFC,
+white space to single spaces, lower case where asked. `decode(encode(text)) == normalise(text)` for text without unknown
+tokens.
+"""
+
+import base64
+import binascii
+import hashlib
+import io
+import json
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+PAD, BEGIN, END, UNKNOWN = 0, 1, 2, 3
+SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
+KINDS = ("character", "word", "subword")
+ALGORITHMS = ("bpe", "unigram")
+FORMAT = 1
+WORD_START = "\u2581"
+"""What sentencepiece writes for a space."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The tokens of one side of a task; make it with `build` or `load`.
+
+    Attributes:
+      kind: "character", "word" (split at white space) or "subword" (sentencepiece).
+      tokens: every token as text, by id; the first four are `SPECIALS`.
+      lowercase: text is lower-cased first.
+      model: the sentencepiece model of a subword vocabulary; empty for the other kinds.
+    """
+
+    kind: str
+    tokens: tuple[str, ...]
+    lowercase: bool = False
+    model: bytes = b""
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def normalise(self, text: str) -> str:
+        """`text` as the vocabulary sees it: NFC, runs of white space as one space, lower case if chosen."""
+        if self.kind == "subword":
+            text = text.replace(WORD_START, " ")
+        return _normalise(text, self.lowercase)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of `text`, without begin and end marks; `UNKNOWN` for what the vocabulary lacks."""
+        text = self.normalise(text)
+        if self.kind == "subword":
+            return list(self._processor.encode(text))
+        return [self._ids.get(token, UNKNOWN) for token in _split(self.kind, text)]
+
+    def decode(self, ids: Iterable[int], unknown: str = "") -> str:
+        """The text of `ids` up to the first `END`, without special tokens; `unknown` stands for `UNKNOWN`.
+
+        Raises:
+          ValueError: an id is not in the vocabulary.
+        """
+        kept: list[str] = []
+        for token in map(int, ids):
+            if token == END:
+                break
+            if token == UNKNOWN:
+                kept += [unknown] if unknown else []
+            elif token not in (PAD, BEGIN):
+                kept.append(self._text(token))
+        if self.kind == "subword":
+            return "".join(kept).replace(WORD_START, " ").strip(" ")
+        return (" " if self.kind == "word" else "").join(kept)
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """One readable text an id, special tokens too, as an attention heat map labels its axes; a space is `␣`."""
+        return ["␣" if (text := self._text(int(token))) == " " else text for token in ids]
+
+    def unknown(self, text: str) -> int:
+        """How many tokens of `text` (characters, words, or pieces of a subword vocabulary) it does not know."""
+        return self.encode(text).count(UNKNOWN)
+
+    @cached_property
+    def digest(self) -> str:
+        """12 hexadecimal digits that change with anything that `encode` and `decode` depend on."""
+        return hashlib.sha256(json.dumps(self._content(), sort_keys=True).encode()).hexdigest()[:12]
+
+    def require(self, digest: str, where: str) -> None:
+        """Refuse to be used with a model that another vocabulary was trained with.
+
+        Args:
+          digest: the `digest` that was kept with the model.
+          where: what holds that model, for the message.
+
+        Raises:
+          ValueError: the digests differ.
+        """
+        if digest != self.digest:
+            raise ValueError(
+                f"the {self.kind} vocabulary of {len(self)} tokens ({self.digest}) does not belong to {where}, "
+                f"which was trained with {digest}; use the vocabulary file of its run folder"
+            )
+
+    def save(self, path: str | Path) -> None:
+        """Write it as one JSON file, sentencepiece model included."""
+        text = json.dumps({**self._content(), "digest": self.digest}, ensure_ascii=False, indent=1)
+        Path(path).write_text(text + "\n", encoding="utf-8")
+
+    def _content(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "kind": self.kind,
+            "lowercase": self.lowercase,
+            "tokens": list(self.tokens),
+            "model": base64.b64encode(self.model).decode("ascii"),
+        }
+
+    def _text(self, token: int) -> str:
+        if not 0 <= token < len(self.tokens):
+            raise ValueError(f"token {token} is not in the vocabulary; expected 0 to {len(self.tokens) - 1}")
+        return self.tokens[token]
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {token: index for index, token in enumerate(self.tokens) if index >= len(SPECIALS)}
+
+    @cached_property
+    def _processor(self) -> Any:
+        return _sentencepiece().SentencePieceProcessor(model_proto=self.model)
+
+
+def build(
+    kind: str,
+    texts: Iterable[str],
+    size: int | None = None,
+    *,
+    min_frequency: int = 1,
+    lowercase: bool = False,
+    algorithm: str = "bpe",
+) -> Vocabulary:
+    """The vocabulary of `texts`, the same for the same texts; for one over both languages pass both sides' texts.
+
+    Args:
+      kind: "character", "word" or "subword".
+      texts: the training text, one sentence each.
+      size: at most this many tokens, the four special ones included; the most frequent are kept, ties in the order of
+        Unicode. None: no limit (a subword vocabulary needs one; it ends up smaller where the text has no more pieces).
+      min_frequency: characters and words that are rarer than this are left out; subwords ignore it.
+      lowercase: lower-case all text first.
+      algorithm: of subwords: "bpe" or "unigram".
+
+    Raises:
+      ValueError: an unknown kind or algorithm, a size too small, or no text at all.
+      FileNotFoundError: a subword vocabulary is asked for and sentencepiece is not installed.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"no vocabulary kind {kind}; expected one of {', '.join(KINDS)}")
+    if min_frequency < 1:
+        raise ValueError(f"min_frequency is {min_frequency}; expected at least 1")
+    if size is not None and size <= len(SPECIALS):
+        raise ValueError(
+            f"a vocabulary of {size} tokens has no room beside the {len(SPECIALS)} special ones; raise size"
+        )
+    if kind == "subword":
+        return _build_subword(texts, size, lowercase, algorithm)
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(_split(kind, _normalise(text, lowercase)))
+    if not counts:
+        raise ValueError(
+            f"no text to build the {kind} vocabulary from; expected at least one sentence that is not empty"
+        )
+    frequent = [token for token, count in counts.items() if count >= min_frequency]
+    if not frequent:
+        raise ValueError(f"no {kind} occurs {min_frequency} times; lower min_frequency")
+    ordered = sorted(frequent, key=lambda token: (-counts[token], token))
+    limit = None if size is None else size - len(SPECIALS)
+    return Vocabulary(kind, SPECIALS + tuple(ordered[:limit]), lowercase)
+
+
+def load(path: str | Path) -> Vocabulary:
+    """The vocabulary that `Vocabulary.save` wrote.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: the file is no vocabulary, or was changed since.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no vocabulary file {path}; expected the one that training writes to its run folder")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        tokens = tuple(map(str, content["tokens"]))
+        model = base64.b64decode(content["model"], validate=True)
+        vocabulary = Vocabulary(str(content["kind"]), tokens, bool(content["lowercase"]), model)
+        version, digest = content["format"], content["digest"]
+    except (ValueError, KeyError, TypeError, binascii.Error) as error:
+        raise ValueError(f"{path} is no vocabulary file: {' '.join(str(error).split())}; train again") from error
+    if version != FORMAT:
+        raise ValueError(f"{path} has vocabulary format {version}; expected {FORMAT}, so use the jaxai that wrote it")
+    if digest != vocabulary.digest or tokens[: len(SPECIALS)] != SPECIALS or vocabulary.kind not in KINDS:
+        raise ValueError(f"{path} was changed since it was written (its digest does not hold); restore the file")
+    return vocabulary
+
+
+def _normalise(text: str, lowercase: bool) -> str:
+    # Lower-casing can break NFC (capital I with a dot), so it comes first.
+    return " ".join(unicodedata.normalize("NFC", text.lower() if lowercase else text).split())
+
+
+def _split(kind: str, text: str) -> Sequence[str]:
+    return text.split() if kind == "word" else text
+
+
+def _sentencepiece() -> Any:
+    try:
+        import sentencepiece
+    except ModuleNotFoundError as error:
+        raise FileNotFoundError(
+            "a subword vocabulary (sentencepiece) needs the extra jaxai-train[text], which is not installed; "
+            "run pip install '.[text]' in the checkout of jaxai"
+        ) from error
+    return sentencepiece
+
+
+def _build_subword(texts: Iterable[str], size: int | None, lowercase: bool, algorithm: str) -> Vocabulary:
+    if algorithm not in ALGORITHMS:
+        raise ValueError(f"no subword algorithm {algorithm}; expected one of {', '.join(ALGORITHMS)}")
+    if size is None:
+        raise ValueError("a subword vocabulary needs a size, such as 8000")
+    library = _sentencepiece()
+    lines = [line for text in texts if (line := _normalise(text.replace(WORD_START, " "), lowercase))]
+    if not lines:
+        raise ValueError(
+            "no text to build the subword vocabulary from; expected at least one sentence that is not empty"
+        )
+    needed = len({*WORD_START, *"".join(lines)} - {" "}) + len(SPECIALS)
+    if size < needed:
+        raise ValueError(
+            f"a subword vocabulary of {size} tokens cannot hold every character; expected at least {needed}"
+        )
+    model = io.BytesIO()
+    library.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_writer=model,
+        model_type=algorithm,
+        vocab_size=size,
+        # Small texts have fewer pieces than asked for: take those that there are.
+        hard_vocab_limit=False,
+        character_coverage=1.0,
+        # `normalise` has done this already, and only so does decode give back what encode was given.
+        normalization_rule_name="identity",
+        add_dummy_prefix=True,
+        pad_id=PAD,
+        bos_id=BEGIN,
+        eos_id=END,
+        unk_id=UNKNOWN,
+        pad_piece=SPECIALS[PAD],
+        # Longer sentences would be left out without a word.
+        max_sentence_length=max(len(line.encode()) for line in lines) + 10,
+        # More threads add up in another order each time.
+        num_threads=1,
+        minloglevel=2,
+    )
+    processor = library.SentencePieceProcessor(model_proto=model.getvalue())
+    tokens = tuple(processor.id_to_piece(index) for index in range(processor.get_piece_size()))
+    return Vocabulary("subword", tokens, lowercase, model.getvalue())
