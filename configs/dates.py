@@ -13,15 +13,15 @@ from jaxai.seq2seq.experiment import Experiment
 config = Experiment(
     workload=Config(
         layers=1,
-        hidden=128,
-        embed=64,
+        hidden=96,
+        embed=48,
         bidirectional=True,
         attention="general",
-        optimizer=Optimizer("adam", 2e-3, schedule="cosine", final_fraction=0.05, clip_norm=1.0),
+        optimizer=Optimizer("adam", 4e-3, schedule="cosine", final_fraction=0.05, clip_norm=1.0),
     ),
     data=TextData("dates"),
-    tokens=Tokens("character", batch=4_096, buckets=4),
+    tokens=Tokens("character", batch=2_048, buckets=3),
     decoding=Decoding(beam=2),
-    epochs=6,
+    epochs=3,
     run=Run(workdir="runs/dates", mode="shard_map"),
 )

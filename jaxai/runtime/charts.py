@@ -28,7 +28,13 @@ GROUPS = {
 """Figures that one run has in one chart: title -> key -> name of the line. One alone has its own name."""
 OPTIMISATION = ("learning_rate", *GROUPS["Learning rates"], *GROUPS["Gradient norms"])
 VIEW = "Discriminator's view"
-SPEED = ("env_steps_per_second_per_chip", "examples_per_second_per_chip", "data_wait", "mfu")
+SPEED = (
+    "env_steps_per_second_per_chip",
+    "target_tokens_per_second_per_chip",
+    "examples_per_second_per_chip",
+    "data_wait",
+    "mfu",
+)
 CLOCKS = ("step", "epoch", "seconds", "time", "env_steps")
 SUMMARIES = ("_iqm", "_low", "_high")
 """What an evaluation tells beside its mean over seeds; the band of a chart says it better."""
@@ -40,7 +46,7 @@ def charts(runs: Sequence[Run]) -> list[str]:
     members = [seed for run in runs for seed in run.seeds or [run]]
     keys = _keys(seed.metrics for seed in members)
     seeds = {key for key in keys for run in members if any(_over_seeds(record, key) for record in run.metrics)}
-    first = ("return", "frechet", "loss", "accuracy")
+    first = ("return", "frechet", "bleu", "word_error", "exact_match", "loss", "accuracy")
     keys.sort(key=lambda key: ([word not in key for word in first], several and not split_of(key)))
     alone = set(keys) if several else {key for key in keys if {key, key.removeprefix(split_of(key))} & seeds}
     learning, optimisation = (

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from jaxai.core import PyTree
 
-SHOWN = ("loss", "accuracy", "return", "generator_loss", "discriminator_loss", "d_real", "d_fake")
+SHOWN = ("loss", "accuracy", "token_accuracy", "return", "generator_loss", "discriminator_loss", "d_real", "d_fake")
 """The metrics of a call that a person sees."""
 OVER_SEEDS = ("_iqm", "_low", "_high")
 PLAIN_SECONDS = 5.0

@@ -17,6 +17,8 @@ NAMES = {
     "env_steps": "environment steps",
     "env_steps_per_second_per_chip": "environment steps/s/chip",
     "examples_per_second_per_chip": "examples/s/chip",
+    "target_tokens_per_second_per_chip": "target tokens/s/chip",
+    "flops_per_target_token": "training FLOPs per target token",
     "frechet_distance": "Fréchet distance",
     "best_frechet_distance": "best Fréchet distance",
     "frechet_floor": "Fréchet distance of real images (floor)",
@@ -39,6 +41,7 @@ NAMES = {
     "confident": "samples that the classifier is sure of",
 }
 SPREAD = ("_std", PER_SEED, "_low", "_high")
+SHARES = ("data_wait", "mfu", "confident", "least_mode", "label_shares")
 LISTED = 12  # seeds; of more only the lowest and the highest are told
 
 
@@ -47,6 +50,7 @@ def words(key: str) -> str:
     plain = key.removesuffix(PER_SEED)
     plain = plain if plain in NAMES else plain.removesuffix("_mean")
     text = NAMES.get(plain, plain.replace("_iqm", ", interquartile mean").replace("_", " "))
+    text = text.replace("bleu", "BLEU").replace("chrf", "chrF")
     return text[:1].upper() + text[1:]
 
 
@@ -120,7 +124,8 @@ def _numbers(values: Any) -> list[float]:
 
 def is_share(key: str) -> bool:
     """Whether a figure is between 0 and 1 and read in percent."""
-    return "accuracy" in key or key in ("data_wait", "mfu", "confident", "least_mode", "label_shares")
+    rates = ("error_rate", "exact_match")
+    return "accuracy" in key or key.removesuffix("_low").removesuffix("_high").endswith(rates) or key in SHARES
 
 
 def is_measured(key: str) -> bool:

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxai.core import Key, PyTree
@@ -141,10 +142,9 @@ class Translator:
         tokens, lengths = np.zeros((rows, length), np.int32), np.ones(rows, np.int32)
         for row, source in enumerate(sources):
             tokens[row, : len(source)], lengths[row] = source, len(source)
-        if len(sources) < rows:  # what fills the batch ends at once
-            tokens[len(sources) :, 0] = END
         decoding = self.decoding
         limits = np.ceil(decoding.longest_ratio * lengths).astype(np.int32) + decoding.longest_extra
+        limits[len(sources) :] = 0
         decoded = jax.device_get(
             self._search(
                 self._params,
@@ -235,13 +235,12 @@ def _search(
             state,
             beam=decoding.beam,
             coverage_penalty=decoding.coverage_penalty,
+            source_mask=jnp.arange(tokens.shape[1]) < lengths[:, None],
             n_best=n_best,
             **common,
         )
     if n_best > 1:
-        raise ValueError(
-            f"{n_best} translations a sentence are asked for, of which {decoding.method} finds one; take beam"
-        )
+        raise ValueError(f"n_best is {n_best}, but {decoding.method} finds one translation; take decoding.method beam")
     if decoding.method == "greedy":
         return decode.greedy(step, state, **common)
     return decode.sample(

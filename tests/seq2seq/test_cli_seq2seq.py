@@ -1,0 +1,217 @@
+"""From a preset to translations: what a user types, on strings to reverse that are learnt in seconds."""
+
+import io
+import json
+import shutil
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from jaxai.runtime.run_folder import RunFolder
+
+PRESET = """
+from jaxai.data.text import TextData
+from jaxai.runtime.config import Run
+from jaxai.seq2seq import Config, Decoding, Optimizer
+from jaxai.seq2seq.corpus import Tokens
+from jaxai.seq2seq.experiment import Experiment
+
+config = Experiment(
+    workload=Config(hidden=16, embed=8, bidirectional=False, dropout=0.1, optimizer=Optimizer("adam", 3e-2)),
+    data=TextData("reverse", examples=300, validation_examples=20, test_examples=20, longest=4),
+    tokens=Tokens("character", batch=128, buckets=2),
+    decoding=Decoding(beam=2),
+    epochs=10,
+    scored=10,
+    run=Run(mode="shard_map", devices=2, evaluate_every=20, steps_per_call=5),
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory):
+    path = tmp_path_factory.mktemp("preset") / "reverse.py"
+    path.write_text(PRESET)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(preset, tmp_path_factory):
+    """The folder of a run that went to its end."""
+    from jaxai import cli
+
+    folder = tmp_path_factory.mktemp("runs") / "a"
+    cli.main(["train", str(preset), "--workdir", str(folder)])
+    return folder
+
+
+@pytest.fixture
+def typed(monkeypatch):
+    """Puts bytes on standard input."""
+
+    def put(content):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+    return put
+
+
+def test_run_leaves_scores_examples_and_pictures(trained):
+    result = json.loads((trained / "result.json").read_text())
+    assert 0 <= result["exact_match_low"] <= result["exact_match"] <= result["exact_match_high"] <= 1
+    assert result["target_tokens_per_second_per_chip"] > 0
+    assert result["flops_per_target_token"] > 0
+    lines = RunFolder(trained).lines("metrics.jsonl")
+    assert {"loss", "token_accuracy", "grad_norm"} <= lines[0].keys()
+    assert any("validation_perplexity" in line and "validation_exact_match" in line for line in lines)
+    page = (trained / "report.html").read_text()
+    for shown in ("Translations of the test set", "Where the decoder looked", "Exact match"):
+        assert shown in page
+
+
+def test_same_run_in_two_parts_leaves_the_same_bytes(trained, preset, tmp_path, jaxai, monkeypatch):
+    from jaxai.runtime.schedule import Schedule
+
+    whole = Schedule.calls
+
+    def first_half(self, first):
+        for start, steps in whole(self, first):
+            yield start, steps
+            if start + steps >= 20:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Schedule, "calls", first_half)
+        assert jaxai("train", preset, "--workdir", tmp_path / "b")[0] == 130
+    assert jaxai("train", preset, "--workdir", tmp_path / "b")[0] == 0
+    assert (tmp_path / "b/metrics.jsonl").read_bytes() == (trained / "metrics.jsonl").read_bytes()
+
+
+def test_translations_come_line_by_line_and_do_not_depend_on_the_batch(trained, tmp_path, jaxai, typed):
+    lines = ["abc", "dcba", "", "bd"]
+    file = tmp_path / "lines.txt"
+    file.write_text("\n".join(lines) + "\n")
+    code, out, _ = jaxai("translate", trained, "--input", file)
+    assert code == 0
+    assert len(out.splitlines()) == 4
+    assert out.splitlines()[2] == ""
+    for size in (1, 3):
+        typed(file.read_bytes())
+        assert jaxai("translate", trained, "--batch-size", size)[1] == out
+    assert jaxai("translate", trained, "--input", file, "--output", tmp_path / "out.txt")[0] == 0
+    assert (tmp_path / "out.txt").read_text() == out
+
+
+def test_n_best_with_scores_are_ranked(trained, typed, jaxai):
+    typed(b"abcd\n")
+    code, out, _ = jaxai("translate", trained, "--n-best", "3", "--scores")
+    assert code == 0
+    rows = [line.split("\t") for line in out.splitlines()]
+    scores = [float(row[0]) for row in rows]
+    assert scores == sorted(scores, reverse=True)
+    assert all(float(row[1]) < 0 and len(row) == 3 for row in rows)
+    assert len({row[2] for row in rows}) == 3
+
+
+def test_greedy_and_sampling_by_choice(trained, typed, jaxai):
+    typed(b"abcd\n")
+    assert jaxai("translate", trained, "--method", "greedy")[0] == 0
+    drawn = []
+    for seed in (0, 0, 1):
+        typed(b"abcd\nbdca\n" * 3)
+        drawn.append(jaxai("translate", trained, "--method", "sample", "--seed", seed, "--temperature", "2")[1])
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_unknown_characters_are_told_in_words(trained, typed, jaxai):
+    typed("ab\u00e9c\n".encode())
+    code, _, err = jaxai("translate", trained)
+    assert code == 0
+    assert "line 1: 1 of 4 tokens are not in the vocabulary" in err
+
+
+def test_evaluation_scores_files_and_ensembles(trained, tmp_path, jaxai):
+    (tmp_path / "source").write_text("abc\ndba\n")
+    (tmp_path / "reference").write_text("cba\nabd\n")
+    files = ("--source", tmp_path / "source", "--reference", tmp_path / "reference")
+    code, out, _ = jaxai("evaluate", trained, *files)
+    assert code == 0
+    assert "exact_match" in out
+    assert json.loads((trained / "evaluation.json").read_text())["sentences"] == 2
+    alone = json.loads((trained / "evaluation.json").read_text())
+    assert jaxai("evaluate", trained, *files, "--ensemble", trained)[0] == 0
+    # The mean of the probabilities of a model and itself are its own.
+    assert json.loads((trained / "evaluation.json").read_text()) == alone
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "copied")
+
+
+def test_vocabulary_of_another_run_is_refused(copied, typed, jaxai):
+    from jaxai.seq2seq import vocabulary
+
+    vocabulary.build("character", ["xyz"]).save(copied / "source_vocabulary.json")
+    typed(b"abc\n")
+    code, _, err = jaxai("translate", copied)
+    assert code == 2
+    assert "does not belong to" in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--attention", "luong"), "general"),
+        (("--tokens.batch", "3"), "tokens is 3, too few"),
+        (("--tokens.longest-source", "1"), "tokens.longest_source is 1"),
+        (("--tokens.joint", "--tokens.target-kind", "word"), "tokens.joint is on"),
+        (("--epochs", "0"), "epochs is 0"),
+        (("--data.source", "dutch"), "no text source dutch"),
+    ],
+)
+def test_mistake_is_one_line(preset, tmp_path, jaxai, arguments, message):
+    code, _, err = jaxai("train", preset, "--workdir", tmp_path / "x", *arguments)
+    assert code == 2
+    assert message in err
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "content", "message"),
+    [
+        (("--method", "greedy", "--n-best", "2"), b"a\n", "n_best is 2, but greedy finds one"),
+        (("--beam", "0"), b"a\n", "beam is 0"),
+        (("--n-best", "0"), b"a\n", "n_best is 0"),
+        ((), b"a\n\xff\n", "standard input, line 2: not UTF-8"),
+        (("--input", "nowhere.txt"), b"", "nowhere.txt"),
+    ],
+)
+def test_mistake_in_translating_is_one_line(trained, typed, jaxai, arguments, content, message):
+    typed(content)
+    code, _, err = jaxai("translate", trained, *arguments)
+    assert code == 2
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def test_files_that_do_not_fit_are_told(trained, tmp_path, jaxai):
+    (tmp_path / "source").write_text("abc\ndba\n")
+    (tmp_path / "reference").write_text("cba\n")
+    code, _, err = jaxai("evaluate", trained, "--source", tmp_path / "source", "--reference", tmp_path / "reference")
+    assert code == 2
+    assert "has 2 lines" in err
+    assert jaxai("evaluate", trained, "--source", tmp_path / "source")[0] == 2
+
+
+def test_modes_agree(preset, tmp_path, jaxai):
+    params = {}
+    for mode in ("jit", "pmap", "shard_map"):
+        folder = tmp_path / mode
+        options = ("--dropout", "0", "--epochs", "1", "--mode", mode)
+        assert jaxai("train", preset, "--workdir", folder, *options)[0] == 0
+        params[mode] = RunFolder(folder).load_config().restore("latest").params
+    jax.tree.map(np.testing.assert_array_equal, params["pmap"], params["shard_map"])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), params["jit"], params["pmap"])
