@@ -14,6 +14,7 @@ from jaxai.dqn import experiment as dqn
 from jaxai.gan import experiment as gan
 from jaxai.runtime import seeds
 from jaxai.runtime.config import load_preset
+from jaxai.seq2seq import experiment as seq2seq
 
 CHECKOUT = Path(__file__).parents[1]
 PRESET = '''"""A toy: an MLP on noise."""
@@ -268,7 +269,7 @@ def test_help_explains_every_field_with_its_comment(jaxai, preset, documented_op
 @pytest.mark.parametrize("path", sorted(CHECKOUT.glob("configs/*.py")), ids=lambda path: path.stem)
 def test_every_preset_states_itself_and_takes_options(jaxai, path):
     config, description = load_preset(str(path))
-    assert isinstance(config, Experiment | dqn.Experiment | gan.Experiment)
+    assert isinstance(config, Experiment | dqn.Experiment | gan.Experiment | seq2seq.Experiment)
     assert description.strip()
     code, out, _ = jaxai("train", path, "--help")
     assert code == 0

@@ -36,7 +36,7 @@ class Words(NamedTuple):
 def words_of(task: Task) -> Words:
     """Words of the training split that fill whole batches of each bucket, the buckets as frequent as in all of it."""
     from jaxai.data import cmudict
-    from jaxai.data.buckets import Buckets, choose_buckets
+    from jaxai.data.buckets import ROWS_MULTIPLE, Buckets, choose_buckets
     from jaxai.seq2seq.corpus import arrays
     from jaxai.seq2seq.vocabulary import END
 
@@ -52,11 +52,19 @@ def words_of(task: Task) -> Words:
     shuffled = np.random.default_rng(0).permutation(len(buckets.of))
     members = [shuffled[buckets.of[shuffled] == index] for index in range(len(buckets.shapes))]
     batches = np.array([len(member) / shape.rows for member, shape in zip(members, buckets.shapes, strict=True)])
-    counts = np.rint(BATCHES * batches / batches.sum()).astype(int)
-    chosen = np.concatenate(
-        [member[: count * shape.rows] for member, count, shape in zip(members, counts, buckets.shapes, strict=True)]
+    shares = BATCHES * batches / batches.sum()
+    # Rare lengths get a batch of fewer rows, so that they are no more frequent than they are.
+    shapes = tuple(
+        shape._replace(rows=min(shape.rows, ROWS_MULTIPLE * max(1, round(share * shape.rows / ROWS_MULTIPLE))))
+        for shape, share in zip(buckets.shapes, shares, strict=True)
     )
-    return Words({name: array[chosen] for name, array in every.items()}, Buckets(buckets.shapes, buckets.of[chosen]))
+    chosen = np.concatenate(
+        [
+            member[: max(1, round(share)) * shape.rows]
+            for member, share, shape in zip(members, shares, shapes, strict=True)
+        ]
+    )
+    return Words({name: array[chosen] for name, array in every.items()}, Buckets(shapes, buckets.of[chosen]))
 
 
 def tokens_of_pass(task: Task) -> int:

@@ -85,7 +85,7 @@ def decoded(task: Task, params: Any) -> Callable[[int], None]:
     @jax.jit
     def decode(params: Any, source: jax.Array, lengths: jax.Array) -> Any:
         step, state = seq2seq.make_step(model, [params], source, lengths)
-        sizes = {"batch": task.batch_size, "max_length": task.length, "begin": BEGIN, "end": NEVER}
+        sizes: dict[str, Any] = {"batch": task.batch_size, "max_length": task.length, "begin": BEGIN, "end": NEVER}
         if task.what == "greedy":
             return seq2seq.decode.greedy(step, state, **sizes)
         return seq2seq.decode.beam_search(step, state, beam=task.beam, **sizes)

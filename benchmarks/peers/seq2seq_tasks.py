@@ -69,8 +69,8 @@ TASKS = {
 
 def quick(task: Task) -> Task:
     """The task with a small model and short sentences, to see whether everything runs."""
-    sizes = {"batch_size": min(task.batch_size, 4), "vocabulary": min(task.vocabulary, 50)}
-    return dataclasses.replace(task, embed=8, hidden=16, length=5, **sizes)
+    batch_size, vocabulary = min(task.batch_size, 4), min(task.vocabulary, 50)
+    return dataclasses.replace(task, batch_size=batch_size, embed=8, hidden=16, vocabulary=vocabulary, length=5)
 
 
 def random_data(task: Task) -> tuple[np.ndarray, np.ndarray]:
