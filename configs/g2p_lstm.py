@@ -1,7 +1,8 @@
 """Pronunciation from spelling on the CMU dictionary: a bidirectional LSTM with attention, 1.2 M parameters.
 
 Command:  jaxai train configs/g2p_lstm.py
-Hardware: 2 CPU cores, float32.
+Hardware: 1 CPU core, float32.  Time: 32 min, beside two other jobs.
+Result:   word error rate 29.3 % (95 %: 28.5 to 30.1), phoneme error rate 6.96 %, on the 12,023 test words (1 run).
 """
 
 from jaxai.data.text import TextData
@@ -23,5 +24,6 @@ config = Experiment(
     data=TextData("cmudict"),
     tokens=Tokens("character", target_kind="word", batch=1_024, buckets=8),
     epochs=5,
+    expected=0.30,
     run=Run(workdir="runs/g2p_lstm", mode="shard_map"),
 )

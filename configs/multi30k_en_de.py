@@ -2,7 +2,8 @@
 
 Command:  jaxai train configs/multi30k_en_de.py --data.dir DIR
           where DIR has train.en, train.de, val.en, val.de, test_2016_flickr.en and test_2016_flickr.de
-Hardware: 2 CPU cores, float32.
+Hardware: 1 CPU core, float32.  Time: 1 h 11 min, beside other jobs.
+Result:   BLEU 38.0 (95 %: 36.4 to 39.7), chrF 63.0 on test 2016 (1 run); the best checkpoint is of epoch 12.
 """
 
 from jaxai.data.text import TextData
@@ -28,5 +29,6 @@ config = Experiment(
     tokens=Tokens("subword", size=4_000, joint=True, longest_source=60, longest_target=60, batch=1_024, buckets=8),
     decoding=Decoding(beam=5, length_penalty=1.0),
     epochs=18,
+    expected=37.0,
     run=Run(workdir="runs/multi30k_en_de", mode="shard_map"),
 )

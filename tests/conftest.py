@@ -17,7 +17,8 @@ if os.environ["JAX_PLATFORMS"] == "cpu":
     # The programs are many and tiny: optimizing them would take most of the time. A fusion emitter is a compiler of its
     # own; without it a program compiles in a third of the time.
     os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-    flags = ("force_host_platform_device_count=8", "cpu_use_fusion_emitters=false", "cpu_parallel_codegen_split_count=1")
+    flags = ["force_host_platform_device_count=8", "cpu_use_fusion_emitters=false"]
+    flags += ["cpu_parallel_codegen_split_count=1"]
     os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *(f"--xla_{flag}" for flag in flags)])
 # Programs that several tests compile, some in processes of their own, are compiled once.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="jaxai-test-"))

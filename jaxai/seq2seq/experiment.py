@@ -1,10 +1,10 @@
 """Binds an encoder-decoder to text, scores and pictures: what `jaxai train`, `translate` and `evaluate` run."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -62,7 +62,16 @@ class Experiment:
         """The text; see `jaxai.data.text.load` for what it raises."""
         return text.load(self.data)
 
-    def resolve(self, corpus: Corpus) -> "Experiment":
+    @property
+    def batch_size(self) -> int:
+        """Tokens of a batch on its longer side."""
+        return self.tokens.batch
+
+    def corpus(self, pairs: Pairs) -> Corpus:
+        """The pairs as tokens in buckets; see `make_corpus` for what it raises."""
+        return _corpus(dataclasses.replace(self.tokens, digests=()), pairs)
+
+    def resolve(self, pairs: Pairs) -> "Experiment":
         """The same with what follows from the text filled in.
 
         Raises:
@@ -72,6 +81,7 @@ class Experiment:
             raise ValueError(f"epochs is {self.epochs}; it must be above 0")
         if self.scored < 1:
             raise ValueError(f"scored is {self.scored}; it must be at least 1")
+        corpus = self.corpus(pairs)
         optimizer = self.workload.optimizer
         if not optimizer.decay_steps:
             optimizer = dataclasses.replace(optimizer, decay_steps=self._steps(corpus))
@@ -85,9 +95,10 @@ class Experiment:
         digests = (corpus.source.digest, corpus.target.digest)
         return dataclasses.replace(self, workload=workload, tokens=dataclasses.replace(self.tokens, digests=digests))
 
-    def training(self, corpus: Corpus, pairs: Pairs) -> Training:
+    def training(self, pairs: Pairs) -> Training:
         """What the loop needs; of a resolved experiment."""
-        order = partial(_order, corpus=corpus)
+        corpus = self.corpus(pairs)
+        order = functools.partial(_order, corpus=corpus)
         epochs = order(jax.random.key(0))
         score, lower_is_better = scores.main_score(pairs.task)
         shapes = _shapes(corpus)
@@ -105,7 +116,7 @@ class Experiment:
             score=f"validation_{score}",
             lower_is_better=lower_is_better,
             measure=evaluator.measure,
-            keep=partial(_save_vocabularies, corpus=corpus),
+            keep=functools.partial(_save_vocabularies, corpus=corpus),
             unit="target_tokens",
             # Of what an epoch holds, the average over its steps: batches differ in how many real tokens they have.
             units_per_step=float(tokens.mean() * sum(counts * [shape.rows for shape in shapes]) / epochs.batches),
@@ -121,11 +132,11 @@ class Experiment:
         """
         console = console or Console()
         pairs = pairs or self.load()
-        corpus = make_corpus(self.tokens, pairs)
-        experiment = self.resolve(corpus)
+        corpus = self.corpus(pairs)
+        experiment = self.resolve(pairs)
         for note in corpus.notes:
             console.print(note, highlight=False, markup=False, soft_wrap=True)
-        training, folder = experiment.training(corpus, pairs), RunFolder(self.run.workdir)
+        training, folder = experiment.training(pairs), RunFolder(self.run.workdir)
         outcome = fit(training, experiment, console)
         if outcome.interrupted:
             return outcome
@@ -330,6 +341,11 @@ class _Evaluator:
             part |= {"source": part["source"][:, : shape.source], "target": part["target"][:, : shape.target]}
             evaluations.append(Evaluation(workload, part, mesh, mode, shape.rows))
         return evaluations
+
+
+@functools.lru_cache(maxsize=1)
+def _corpus(tokens: Tokens, pairs: Pairs) -> Corpus:
+    return make_corpus(tokens, pairs)
 
 
 def _order(key: jax.Array, corpus: Corpus) -> BucketedEpochs:

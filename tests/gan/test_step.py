@@ -71,7 +71,7 @@ def filled(shapes: Any, who: str, seed: int | None = None) -> Any:
 
 
 @functools.cache
-def started(config: gan.Config = TINY, seed: int | None = None) -> tuple[Workload, Any, State]:
+def started(config: gan.Config, seed: int | None = None) -> tuple[Workload, Any, State]:
     """A workload, its jitted train step, and a first state, made without compiling `init`."""
     workload = gan.make(config)
     shapes = jax.eval_shape(workload.init, jax.random.key(0))
@@ -179,7 +179,7 @@ def test_a_batch_that_does_not_divide_into_shares_is_refused() -> None:
 
 
 def test_gradients_are_those_that_the_step_applies() -> None:
-    workload, _, state = started()
+    workload, _, state = started(TINY)
     assert workload.gradients is not None
     grads = jax.device_get(jax.jit(workload.gradients)(state, batch()))
     metrics = case("alternating")[1][0][1]
@@ -193,7 +193,7 @@ def test_gradients_are_those_that_the_step_applies() -> None:
 
 
 def test_same_key_gives_the_same_run_and_every_step_fresh_noise() -> None:
-    _, train_step, state = started()
+    _, train_step, state = started(TINY)
     after, metrics = train_step(state, batch())
     assert_equal(jax.device_get(after.params), case("alternating")[1][0][0].params)
     np.testing.assert_array_equal(jax.random.key_data(after.key), jax.random.key_data(state.key))
@@ -213,7 +213,7 @@ def sampler(config: gan.Config) -> Any:
 
 
 def test_average_follows_its_formula() -> None:
-    _, train_step, state = started()
+    _, train_step, state = started(TINY)
     average = jax.device_get(state.extra["ema"])
     for step in range(3):
         state, _ = train_step(state, batch())
@@ -277,7 +277,7 @@ def test_labels_matter_to_a_conditional_pair() -> None:
 
 
 def test_evaluation_counts_only_what_the_mask_keeps() -> None:
-    workload, _, state = started()
+    workload, _, state = started(TINY)
     assert workload.eval_step is not None
     evaluate = jax.jit(workload.eval_step)
     whole = evaluate(state, batch() | {"mask": np.ones(BATCH, np.float32)})
@@ -319,7 +319,7 @@ def test_metrics_are_scalars_and_penalties_are_among_them_where_they_are_on(loss
 
 @pytest.mark.parametrize(("real", "fake", "accuracy"), [(255, -10.0, 1.0), (0, 10.0, 0.0), (255, 10.0, 0.5)])
 def test_accuracy_is_the_share_that_is_told_apart(real: int, fake: float, accuracy: float) -> None:
-    _, train_step, state = started()
+    _, train_step, state = started(TINY)
     # A discriminator that holds white images to be real and black ones to be generated.
     judge = replaced(
         state.params.discriminator,
@@ -467,7 +467,7 @@ def test_all_switches_train_together() -> None:
 
 
 def test_init_gives_both_networks_and_an_average_of_its_own() -> None:
-    workload, _, _ = started()
+    workload, _, _ = started(TINY)
     state = jax.jit(workload.init)(jax.random.key(0))
     assert int(state.step) == 0
     assert_equal(state.extra["ema"]["params"], state.params.generator)
