@@ -20,6 +20,7 @@ from benchmarks import records
 MEASURES = {
     "examples_per_second_per_chip": True,
     "env_steps_per_second_per_chip": True,
+    "target_tokens_per_second_per_chip": True,
     "seconds_to_first_step": False,
 }
 """Field that a record is judged by -> whether more is better."""
