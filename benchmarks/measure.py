@@ -71,11 +71,12 @@ def measure(training: Training, run: Run, effort: Effort) -> tuple[dict[str, Any
     memory, memory_source = _peak_memory(device, peak_before, call.function)
     figures = {
         "batch_size": training.batch_size,
+        "unit": training.unit,  # what is called an example below
         "steps_per_call": steps_per_call,
         "mode": run.mode,
         "devices": mesh.size,
         "examples_per_second_per_chip": spread(rates),
-        "seconds_per_step": training.batch_size / rate / chips.count(mesh),
+        "seconds_per_step": training.units / rate / chips.count(mesh),
         "trace_seconds": round(traced - started, 3),
         "compile_seconds": round(compiled - traced, 3),
         "flops_per_example": per_example,

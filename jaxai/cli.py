@@ -57,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         commands[arguments[0]](arguments[1:])
     except FloatingPointError as error:
         _fail(str(error), code=1)
+    except BrokenPipeError:  # who reads the output has seen enough, as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:  # outside of the loop, which ends by itself with everything saved
         _fail("interrupted", code=130)
     except (ValueError, FileNotFoundError) as error:
@@ -217,7 +219,7 @@ def translate(arguments: Sequence[str]) -> None:
         top_p: float = 1.0,
         seed: int = 0,
         batch_size: int = 64,
-        checkpoint: Literal["latest", "best"] = "best",
+        checkpoint: Literal["latest", "best", "average"] = "best",
     ) -> None:
         """Translate lines, and write each translation as it comes.
 
@@ -236,7 +238,7 @@ def translate(arguments: Sequence[str]) -> None:
           top_p: sampling takes one of the likeliest tokens that have this probability together; 1: of all
           seed: of sampling
           batch_size: lines in a batch; a terminal's lines are translated one by one
-          checkpoint: the last, or the best by its evaluation
+          checkpoint: the last, the best by its evaluation, or the average of the parameters of both
         """
         if not runs:
             _fail("give the folder of a run, as in: jaxai translate runs/dates < sentences.txt")
@@ -257,6 +259,10 @@ def translate(arguments: Sequence[str]) -> None:
         translator = experiments[0].translator(checkpoint, experiments[1:], decoding, seed)
         from jaxai.data.line_files import lines
 
+        if input is not None and not input.is_file():
+            _fail(f"no file {input}; give --input a text file of one sentence a line")
+        if output is not None and not output.parent.is_dir():
+            _fail(f"no folder {output.parent} for --output; make it first")
         texts = lines(input) if input is not None else _standard_input()
         typed = input is None and sys.stdin.isatty()
         with contextlib.ExitStack() as files:

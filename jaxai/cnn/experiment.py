@@ -16,10 +16,10 @@ from jaxai.cnn.whitening import whiten
 from jaxai.core import State
 from jaxai.data import Data, Images, load
 from jaxai.runtime import parallel, pictures, progress
-from jaxai.runtime.checkpoint import Checkpoints, Which
+from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run
 from jaxai.runtime.evaluation import Evaluation
-from jaxai.runtime.loop import Outcome, Training, fit, restored_state
+from jaxai.runtime.loop import Outcome, Training, fit, trained_state
 from jaxai.runtime.recorder import scalars
 from jaxai.runtime.run_folder import RunFolder
 
@@ -121,10 +121,7 @@ class Experiment:
         """
         images = images or self.load()
         mesh = parallel.make_mesh(self.run.devices)
-        with Checkpoints(RunFolder(self.run.workdir).checkpoints) as checkpoints:
-            state = restored_state(self.make(), self.run, mesh, checkpoints, which)
-        if state is None:
-            raise ValueError(f"{self.run.workdir} has no {which} checkpoint; train it first with jaxai train")
+        state = trained_state(self.make(), self.run, mesh, which)
         workload = cnn.make(self.workload, parallel.axis_name(self.run.mode))
         measured = Evaluation(workload, images.test, mesh, self.run.mode, EVALUATION_BATCH)(state)
         confusion = measured["confusion"]

@@ -17,9 +17,9 @@ from jaxai import dqn, population
 from jaxai.core import State, Workload
 from jaxai.dqn.environment import Environment, make_environment
 from jaxai.runtime import chips, parallel, progress
-from jaxai.runtime.checkpoint import Checkpoints, Which
+from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run
-from jaxai.runtime.loop import Outcome, Training, fit, restored_state
+from jaxai.runtime.loop import Outcome, Training, fit, trained_state
 from jaxai.runtime.run_folder import RunFolder
 from jaxai.runtime.statistics import bootstrap_interval, interquartile_mean
 
@@ -160,12 +160,8 @@ class Experiment:
         Raises:
           ValueError: the run has no such checkpoint.
         """
-        with Checkpoints(RunFolder(self.run.workdir).checkpoints) as checkpoints:
-            one = dataclasses.replace(self.run, mode="jit")
-            state = restored_state(self.training().make(None), one, parallel.make_mesh(1), checkpoints, which)
-        if state is None:
-            raise ValueError(f"{self.run.workdir} has no {which} checkpoint; train it first with jaxai train")
-        return state
+        one = dataclasses.replace(self.run, mode="jit")
+        return trained_state(self.training().make(None), one, parallel.make_mesh(1), which)
 
     def member(self, state: State, index: int) -> State:
         """The state of one training of the run."""

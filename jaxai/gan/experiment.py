@@ -3,13 +3,13 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from rich.console import Console
 from rich.table import Table
 
@@ -18,36 +18,24 @@ from jaxai.core import State
 from jaxai.data import Data, Images, load
 from jaxai.gan import fidelity
 from jaxai.gan.extractor import extract, load_extractor
+from jaxai.gan.generator import CHUNK, Generator, Samples
 from jaxai.gan.latent import spherical_interpolation
 from jaxai.gan.quality import LEAST_SHARE, Quality
 from jaxai.runtime import mosaic, parallel
-from jaxai.runtime.checkpoint import Checkpoints, Which
+from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run
 from jaxai.runtime.evaluation import Evaluation
-from jaxai.runtime.loop import Outcome, Training, fit, restored_state
+from jaxai.runtime.loop import Outcome, Training, fit, trained_state
 from jaxai.runtime.recorder import scalars
 from jaxai.runtime.run_folder import RunFolder
 
 EVALUATIONS = 10
 """As many evaluations in a run when nobody says: each draws thousands of samples."""
-CHUNK = 500
-"""Images that the generator makes at a time where thousands are asked for; the result does not depend on it."""
 MEASURED = 1_000_000
 """Folded into the run's seed for the latents that evaluation draws, so that training draws others."""
 LOST_MODES = 0.8
 """The share of all labels that a generator must make, each often enough, or it is said to have collapsed."""
 NEIGHBOURS, ROWS, COLUMNS = 5, 8, 8
-
-
-class Samples(NamedTuple):
-    """Images [n, height, width, channels] uint8, and what they were made from: latents, labels [n] int32 or None.
-
-    The names are those of a batch of data.
-    """
-
-    image: np.ndarray
-    latent: np.ndarray
-    label: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -175,12 +163,7 @@ class Experiment:
         Raises:
           ValueError: the run has no such checkpoint.
         """
-        with Checkpoints(RunFolder(self.run.workdir).checkpoints) as checkpoints:
-            one = dataclasses.replace(self.run, mode="jit")
-            state = restored_state(self.make(), one, parallel.make_mesh(1), checkpoints, which)
-        if state is None:
-            raise ValueError(f"{self.run.workdir} has no {which} checkpoint; train it first with jaxai train")
-        return state
+        return trained_state(self.make(), dataclasses.replace(self.run, mode="jit"), parallel.make_mesh(1), which)
 
     def sample(self, count: int, seed: int = 0, label: int | None = None, which: Which = "best") -> Samples:
         """Draws images from a checkpoint of the run.
@@ -203,11 +186,11 @@ class Experiment:
             )
         if label is not None and not 0 <= label < config.num_classes:
             raise ValueError(f"label is {label}; this model has the labels 0 to {config.num_classes - 1}")
-        return _Generator(config, parallel.make_mesh(1))(self.restore(which), count, jax.random.key(seed), label)
+        return Generator(config, parallel.make_mesh(1))(self.restore(which), count, jax.random.key(seed), label)
 
     def draw(self, images: Images, state: State, folder: RunFolder) -> None:
         """The pictures of a trained state: its progress, the way between latents, and the nearest training images."""
-        generator, key = _Generator(self.workload, parallel.make_mesh(1)), jax.random.key(self.run.seed)
+        generator, key = Generator(self.workload, parallel.make_mesh(1)), jax.random.key(self.run.seed)
         state = jax.device_put(state, jax.devices()[0])
         captions = {"samples.png": "Samples of the trained generator, from fixed latents" + self._by_column}
         mosaic.write_png(self._grid(generator, state), folder.pictures / "samples.png")
@@ -243,48 +226,12 @@ class Experiment:
     def _steps(self, examples: int) -> int:
         return max(1, round(self.epochs * (examples // self._images_a_step)))
 
-    def _grid(self, generator: "_Generator", state: State) -> np.ndarray:
+    def _grid(self, generator: Generator, state: State) -> np.ndarray:
         """Images of the same latents whenever it is asked, a column for each label of a conditional model."""
         columns = min(self.workload.num_classes, 20) if self.workload.conditional else COLUMNS
         latents = generator.latents(jax.random.key(self.run.seed), ROWS * columns)
         labels = np.arange(ROWS * columns) % columns
         return mosaic.tile(generator.images(state, latents, labels), columns)
-
-
-class _Generator:
-    """Draws images from a state, on the devices of a mesh, in chunks of one shape."""
-
-    def __init__(self, config: gan.Config, mesh: Mesh):
-        self._config, self._chunk = config, -(-CHUNK // mesh.size) * mesh.size
-        generate = gan.make_generate(config)
-        shared = NamedSharding(mesh, PartitionSpec(parallel.AXIS))
-        self._generate = jax.jit(
-            lambda state, latents, labels: gan.as_uint8(generate(state, latents, labels)),
-            in_shardings=(None, shared, shared if config.conditional else None),
-        )
-
-    def __call__(self, state: State, count: int, key: jax.Array, label: int | None = None) -> Samples:
-        latents, classes = self.latents(key, count), self._config.num_classes
-        labels = np.arange(count) % classes if label is None else np.full(count, label)
-        images = self.images(state, latents, labels)
-        return Samples(images, latents, labels.astype(np.int32) if self._config.conditional else None)
-
-    def latents(self, key: jax.Array, count: int) -> np.ndarray:
-        """[count, latent_size] float32; the first of many are the same as of few."""
-        draw = jax.vmap(lambda index: jax.random.normal(jax.random.fold_in(key, index), (self._config.latent_size,)))
-        return np.asarray(draw(jnp.arange(count)))
-
-    def images(self, state: State, latents: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """[n, height, width, channels] uint8; an unconditional model looks at no labels."""
-        # What only training needs stays where it is.
-        state, parts = state.replace(opt_state=None, local=None), []
-        for first in range(0, len(latents), self._chunk):
-            latent, label = (each[first : first + self._chunk] for each in (latents, labels))
-            missing = self._chunk - len(latent)
-            latent, label = np.pad(latent, [(0, missing), (0, 0)]), np.pad(label, (0, missing)).astype(np.int32)
-            made = self._generate(state, latent, label if self._config.conditional else None)
-            parts.append(np.asarray(made)[: self._chunk - missing])
-        return np.concatenate(parts)
 
 
 class _Evaluator:
@@ -293,7 +240,7 @@ class _Evaluator:
     def __init__(self, experiment: Experiment, images: Images):
         self._experiment, self._images = experiment, images
         self._folder = RunFolder(experiment.run.workdir)
-        self._generators: dict[Mesh, _Generator] = {}
+        self._generators: dict[Mesh, Generator] = {}
         # A mistake in the extractor or the number of samples is told before anything is trained.
         self._extractor = load_extractor(experiment.extractor, images.shape)
         self._quality = self._reference()
@@ -310,7 +257,7 @@ class _Evaluator:
 
     def measure(self, mesh: Mesh, state: State, draw: bool = True) -> dict[str, Any]:
         """Fidelity while it trains; leaves a frame of the progress and the reference's statistics in the folder."""
-        generator = self._generators.setdefault(mesh, _Generator(self._experiment.workload, mesh))
+        generator = self._generators.setdefault(mesh, Generator(self._experiment.workload, mesh))
         features, logits, labels = self._measured(generator, state)
         if draw:
             self._store_reference()
@@ -330,10 +277,10 @@ class _Evaluator:
         """The measures that take longer."""
         state = jax.device_put(state, jax.devices()[0])
         return self._quality.at_the_end(
-            self._measured(_Generator(self._experiment.workload, parallel.make_mesh(1)), state)[0]
+            self._measured(Generator(self._experiment.workload, parallel.make_mesh(1)), state)[0]
         )
 
-    def _measured(self, generator: _Generator, state: State) -> tuple[jax.Array, jax.Array, np.ndarray | None]:
+    def _measured(self, generator: Generator, state: State) -> tuple[jax.Array, jax.Array, np.ndarray | None]:
         """Features, logits and labels of the samples that every evaluation draws anew from the same latents."""
         key = jax.random.fold_in(jax.random.key(self._experiment.run.seed), MEASURED)
         samples = generator(state, max(self._experiment.samples, self._quality.samples), key)

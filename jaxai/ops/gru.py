@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxai.ops.lstm import product, require_shapes
+
 
 class Weights(NamedTuple):
     """Weights of one layer in one direction; the gates lie along the last axis in PyTorch's order r, z, n."""
@@ -92,13 +94,4 @@ def check(x: jax.Array, weights: Weights, h: jax.Array, lengths: jax.Array | Non
         "weights.recurrent_bias": (weights.recurrent_bias, (3 * hidden,)),
         "h": (h, (batch, hidden)),
     }
-    if lengths is not None:
-        expected["lengths"] = lengths, (batch,)
-    for name, (array, shape) in expected.items():
-        if array.shape != shape:
-            raise ValueError(f"{name} has shape {array.shape}: {shape} fits x of {x.shape} and {hidden} hidden units")
-
-
-def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x @ kernel, accumulated and returned in float32 at least."""
-    return jnp.dot(x, kernel, preferred_element_type=jnp.promote_types(jnp.result_type(x, kernel), jnp.float32))
+    require_shapes(expected, lengths, x, hidden)

@@ -18,6 +18,7 @@ Source: Hochreiter and Schmidhuber (1997), with the forget gate of Gers et al. (
 """
 
 import functools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -121,8 +122,15 @@ def check(x: jax.Array, weights: Weights, carry: Carry, lengths: jax.Array | Non
         "carry.h": (carry.h, (batch, hidden)),
         "carry.c": (carry.c, (batch, hidden)),
     }
+    require_shapes(expected, lengths, x, hidden)
+
+
+def require_shapes(
+    expected: Mapping[str, tuple[jax.Array, tuple[int, ...]]], lengths: jax.Array | None, x: jax.Array, hidden: int
+) -> None:
+    """Raises ValueError where an array, or the lengths, do not have the shape that goes with `x` and `hidden`."""
     if lengths is not None:
-        expected["lengths"] = lengths, (batch,)
+        expected = {**expected, "lengths": (lengths, x.shape[:1])}
     for name, (array, shape) in expected.items():
         if array.shape != shape:
             raise ValueError(f"{name} has shape {array.shape}: {shape} fits x of {x.shape} and {hidden} hidden units")

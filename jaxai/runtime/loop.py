@@ -265,6 +265,19 @@ def restored_state(
     return None if state is None else parallel.place_state(state, mesh, run.mode)
 
 
+def trained_state(workload: Workload, run: Run, mesh: Mesh, which: Which = "latest") -> State:
+    """The state that a run's checkpoint holds, placed for `run.mode`.
+
+    Raises:
+      ValueError: the run has no such checkpoint.
+    """
+    with Checkpoints(RunFolder(run.workdir).checkpoints) as checkpoints:
+        state = restored_state(workload, run, mesh, checkpoints, which)
+    if state is None:
+        raise ValueError(f"{run.workdir} has no {which} checkpoint; train it first with jaxai train")
+    return state
+
+
 def _first_state(training: Training, run: Run, mesh: Mesh, checkpoints: Checkpoints) -> State:
     state = restored_state(training.make(None), run, mesh, checkpoints)
     if state is None:

@@ -66,7 +66,7 @@ class Attention(nn.Module):
 
     def scores(self, query: jax.Array, keys: jax.Array) -> jax.Array:
         """Query [batch, queries, hidden] and keys [batch, source, hidden] -> float32 [batch, queries, source]."""
-        raise NotImplementedError
+        raise NotImplementedError  # each kind of attention has its own
 
     def __call__(
         self, query: jax.Array, memory: jax.Array, keys: jax.Array, mask: jax.Array

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import numpy as np
@@ -15,15 +15,15 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from jaxai import seq2seq
-from jaxai.core import State
+from jaxai.core import PyTree, State
 from jaxai.data import line_files, text
 from jaxai.data.buckets import BucketedEpochs, choose_buckets
 from jaxai.data.pairs import Pairs, PairSplit
 from jaxai.runtime import flops, parallel, pictures, progress
-from jaxai.runtime.checkpoint import Checkpoints, Which
+from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run
 from jaxai.runtime.evaluation import Evaluation
-from jaxai.runtime.loop import Outcome, Training, fit, restored_state
+from jaxai.runtime.loop import Outcome, Training, fit, trained_state
 from jaxai.runtime.run_folder import RunFolder
 from jaxai.seq2seq import scores, vocabulary
 from jaxai.seq2seq.bucketed import Shape, bucketed, example
@@ -31,6 +31,8 @@ from jaxai.seq2seq.corpus import Corpus, Tokens, make_corpus
 from jaxai.seq2seq.translator import Decoding, Translation, Translator
 from jaxai.seq2seq.vocabulary import Vocabulary
 
+Source = Which | Literal["average"]
+"""Where parameters come from: a checkpoint of the run, or the mean of both."""
 EVALUATION_BUCKETS = 3
 """Shapes that held-out pairs are measured in; the result does not depend on it."""
 DECODED_AT_ONCE = 128
@@ -140,7 +142,7 @@ class Experiment:
         outcome = fit(training, experiment, console)
         if outcome.interrupted:
             return outcome
-        score, _ = scores.main_score(pairs.task)
+        score, lower_is_better = scores.main_score(pairs.task)
         result = outcome.result
         if score not in result:
             translator = Translator(
@@ -157,7 +159,8 @@ class Experiment:
             experiment.draw(found, pairs, folder)
         console.print(progress.results(_main(result), title="Test set"))
         if self.expected:
-            console.print(f"expected {score} {self.expected:g}, got {result[score]:.4g}", highlight=False)
+            bound = f"{self.expected:g} or {'less' if lower_is_better else 'more'}"
+            console.print(f"expected {score} {bound}, got {result[score]:.4g}", highlight=False)
         return dataclasses.replace(outcome, result=result)
 
     def make(self) -> Any:
@@ -167,7 +170,7 @@ class Experiment:
     def evaluate(
         self,
         console: Console,
-        which: Which = "best",
+        which: Source = "best",
         pairs: Pairs | None = None,
         files: tuple[Path, Path] | None = None,
         others: Sequence["Experiment"] = (),
@@ -176,7 +179,7 @@ class Experiment:
 
         Args:
           console: where it is shown.
-          which: checkpoint.
+          which: checkpoint, or the mean of the parameters of both.
           pairs: text to use instead of what `data` names.
           files: sources and references, line by line, instead.
           others: runs whose models translate together with this one.
@@ -202,7 +205,7 @@ class Experiment:
 
     def translator(
         self,
-        which: Which = "best",
+        which: Source = "best",
         others: Sequence["Experiment"] = (),
         decoding: Decoding | None = None,
         seed: int = 0,
@@ -210,7 +213,7 @@ class Experiment:
         """Translates with a checkpoint of the run, or with those of several runs together.
 
         Args:
-          which: checkpoint.
+          which: checkpoint, or the mean of the parameters of both.
           others: runs whose models translate together with this one.
           decoding: how to search, if not as the run says.
           seed: of sampling.
@@ -229,7 +232,7 @@ class Experiment:
                 raise ValueError(
                     f"{each.run.workdir} has other vocabularies than {self.run.workdir}; give runs of the same data"
                 )
-            params.append(seq2seq.parameters(each.restore(which)))
+            params.append(each._parameters(which))
         decoding = decoding or self.decoding
         return Translator(self.workload, params, source, target, decoding, self.tokens.longest_source, seed)
 
@@ -239,12 +242,7 @@ class Experiment:
         Raises:
           ValueError: the run has no such checkpoint.
         """
-        with Checkpoints(RunFolder(self.run.workdir).checkpoints) as checkpoints:
-            one = dataclasses.replace(self.run, mode="jit")
-            state = restored_state(self.make(), one, parallel.make_mesh(1), checkpoints, which)
-        if state is None:
-            raise ValueError(f"{self.run.workdir} has no {which} checkpoint; train it first with jaxai train")
-        return state
+        return trained_state(self.make(), dataclasses.replace(self.run, mode="jit"), parallel.make_mesh(1), which)
 
     def draw(self, found: Sequence[Translation], pairs: Pairs, folder: RunFolder) -> None:
         """Examples with their references, scores by length, and what the decoder attended to."""
@@ -280,6 +278,13 @@ class Experiment:
         score, _ = scores.main_score(task)
         low, high = scores.interval(task, said, answers)
         return found, result | {f"{score}_low": low, f"{score}_high": high}
+
+    def _parameters(self, which: Source) -> PyTree:
+        """What translates: of a checkpoint, or the mean of both checkpoints."""
+        if which != "average":
+            return seq2seq.parameters(self.restore(which))
+        both: tuple[Which, Which] = ("best", "latest")
+        return seq2seq.decode.average([seq2seq.parameters(self.restore(each)) for each in both])
 
     @property
     def _task(self) -> str:

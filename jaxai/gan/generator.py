@@ -1,0 +1,63 @@
+"""Draws as many images as are asked for from a trained generator."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxai import gan
+from jaxai.core import State
+from jaxai.runtime import parallel
+
+CHUNK = 500
+"""Images that the generator makes at a time where thousands are asked for; the result does not depend on it."""
+
+
+class Samples(NamedTuple):
+    """Images [n, height, width, channels] uint8, and what they were made from: latents, labels [n] int32 or None.
+
+    The names are those of a batch of data.
+    """
+
+    image: np.ndarray
+    latent: np.ndarray
+    label: np.ndarray | None
+
+
+class Generator:
+    """Draws images from a state, on the devices of a mesh, in chunks of one shape."""
+
+    def __init__(self, config: gan.Config, mesh: Mesh):
+        self._config, self._chunk = config, -(-CHUNK // mesh.size) * mesh.size
+        generate = gan.make_generate(config)
+        shared = NamedSharding(mesh, PartitionSpec(parallel.AXIS))
+        self._generate = jax.jit(
+            lambda state, latents, labels: gan.as_uint8(generate(state, latents, labels)),
+            in_shardings=(None, shared, shared if config.conditional else None),
+        )
+
+    def __call__(self, state: State, count: int, key: jax.Array, label: int | None = None) -> Samples:
+        """`count` samples, of one label or of all in turn."""
+        latents, classes = self.latents(key, count), self._config.num_classes
+        labels = np.arange(count) % classes if label is None else np.full(count, label)
+        images = self.images(state, latents, labels)
+        return Samples(images, latents, labels.astype(np.int32) if self._config.conditional else None)
+
+    def latents(self, key: jax.Array, count: int) -> np.ndarray:
+        """[count, latent_size] float32; the first of many are the same as of few."""
+        draw = jax.vmap(lambda index: jax.random.normal(jax.random.fold_in(key, index), (self._config.latent_size,)))
+        return np.asarray(draw(jnp.arange(count)))
+
+    def images(self, state: State, latents: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """[n, height, width, channels] uint8; an unconditional model looks at no labels."""
+        # What only training needs stays where it is.
+        state, parts = state.replace(opt_state=None, local=None), []
+        for first in range(0, len(latents), self._chunk):
+            latent, label = (each[first : first + self._chunk] for each in (latents, labels))
+            missing = self._chunk - len(latent)
+            latent, label = np.pad(latent, [(0, missing), (0, 0)]), np.pad(label, (0, missing)).astype(np.int32)
+            made = self._generate(state, latent, label if self._config.conditional else None)
+            parts.append(np.asarray(made)[: self._chunk - missing])
+        return np.concatenate(parts)
