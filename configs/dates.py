@@ -13,11 +13,8 @@ from jaxai.seq2seq.experiment import Experiment
 
 config = Experiment(
     workload=Config(
-        layers=1,
         hidden=96,
         embed=48,
-        bidirectional=True,
-        attention="general",
         optimizer=Optimizer("adam", 4e-3, schedule="cosine", final_fraction=0.05, clip_norm=1.0),
     ),
     data=TextData("dates"),

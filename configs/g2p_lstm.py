@@ -1,8 +1,8 @@
 """Pronunciation from spelling on the CMU dictionary: a bidirectional LSTM with attention, 1.2 M parameters.
 
 Command:  jaxai train configs/g2p_lstm.py
-Hardware: 1 CPU core, float32.  Time: 32 min, beside two other jobs.
-Result:   word error rate 29.3 % (95 %: 28.5 to 30.1), phoneme error rate 6.96 %, on the 12,023 test words (1 run).
+Hardware: 2 CPU cores, float32.  Time: 7 min 03 s.
+Result:   word error rate 32.6 % (95 %: 31.8 to 33.4), phoneme error rate 7.86 %, on the 12,023 test words (1 run).
 """
 
 from jaxai.data.text import TextData
@@ -13,11 +13,8 @@ from jaxai.seq2seq.experiment import Experiment
 
 config = Experiment(
     workload=Config(
-        layers=1,
         hidden=256,
         embed=128,
-        bidirectional=True,
-        attention="general",
         dropout=0.1,
         optimizer=Optimizer("adam", 2e-3, schedule="cosine", final_fraction=0.05, warmup_steps=200, clip_norm=1.0),
     ),

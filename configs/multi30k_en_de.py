@@ -14,11 +14,8 @@ from jaxai.seq2seq.experiment import Experiment
 
 config = Experiment(
     workload=Config(
-        layers=1,
         hidden=256,
         embed=256,
-        bidirectional=True,
-        attention="general",
         dropout=0.3,
         label_smoothing=0.1,
         tie_embeddings=True,

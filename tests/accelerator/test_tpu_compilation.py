@@ -36,6 +36,22 @@ print(json.dumps({{"devices": mesh.size, "alias": memory.alias_size_in_bytes, "c
                   "state": sum(x.size * x.dtype.itemsize for x in jax.tree.leaves((state.params, state.opt_state)))}}))
 """
 
+
+def compiled(program: str, accelerator: str) -> dict[str, int]:
+    """What a program prints in its last line, run where libtpu believes to be on such a machine."""
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "",
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_ACCELERATOR_TYPE": accelerator,
+        "TPU_WORKER_HOSTNAMES": "localhost",
+    }
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
 CNN = 'cnn.Config(compute_dtype="bfloat16", gradient_blocks=1)'
 DCGAN = 'gan.Config(compute_dtype="bfloat16")'
 SNGAN = (
@@ -54,22 +70,42 @@ SNGAN = (
 def test_step_compiles_for_a_tpu_with_its_convolutions_and_its_donation(
     topology: str, accelerator: str, mode: str, config: str
 ) -> None:
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "",
-        "TPU_SKIP_MDS_QUERY": "1",
-        "TPU_ACCELERATOR_TYPE": accelerator,
-        "TPU_WORKER_HOSTNAMES": "localhost",
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(topology=topology, mode=mode, config=config)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = compiled(PROGRAM.format(topology=topology, mode=mode, config=config), accelerator)
     assert found["devices"] == 4
     assert found["convolution"]
+    assert found["alias"] >= found["state"]
+
+
+SENTENCES = """
+import json
+import jax
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxai import seq2seq
+from jaxai.runtime import parallel
+
+topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
+mesh = Mesh(np.array(topology.devices), (parallel.AXIS,))
+config = seq2seq.Config(source_vocabulary=500, target_vocabulary=500, compute_dtype="bfloat16", dropout=0.1)
+shapes = [seq2seq.Shape(16, 16, 128), seq2seq.Shape(32, 24, 64)]
+workload = seq2seq.bucketed(seq2seq.make(config, parallel.AXIS), shapes)
+everywhere = NamedSharding(mesh, PartitionSpec())
+place = lambda tree: jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), tree)
+state = place(jax.eval_shape(workload.init, jax.random.key(0)))
+array = lambda *shape: jax.ShapeDtypeStruct((1024, *shape), np.int32)
+dataset = {"source": array(32), "target": array(24), "source_length": array(), "target_length": array(),
+           "bucket": array()}
+index = jax.ShapeDtypeStruct((4, 128), np.int32, sharding=NamedSharding(mesh, PartitionSpec(None, "data")))
+lowered = parallel.compile_step(workload.train_step, mesh, "shard_map", 4).lower(state, index, place(dataset))
+memory = lowered.compile().memory_analysis()
+print(json.dumps({"alias": memory.alias_size_in_bytes,
+                  "state": sum(x.size * x.dtype.itemsize for x in jax.tree.leaves((state.params, state.opt_state)))}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install libtpu")
+def test_buckets_of_sentences_compile_for_a_tpu_in_one_program() -> None:
+    found = compiled(SENTENCES, "v5litepod-4")
     assert found["alias"] >= found["state"]
