@@ -1,7 +1,7 @@
 """Dates as people write them to ISO 8601: a small LSTM with attention that needs no data.
 
 Command:  jaxai train configs/dates.py
-Hardware: 1 CPU core, float32.  Time: 1 min 58 s, beside another run.
+Hardware: 2 CPU cores, float32.  Time: 1 min 21 s.
 Result:   exact match 100 % of 2,000 test dates (1 run).
 """
 

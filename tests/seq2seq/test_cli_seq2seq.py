@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import subprocess
 import sys
 
 import jax
@@ -145,6 +146,35 @@ def test_evaluation_scores_files_and_ensembles(trained, tmp_path, jaxai):
     assert json.loads((trained / "evaluation.json").read_text()) == alone
 
 
+def test_average_of_both_checkpoints_translates(trained, typed, jaxai):
+    from jaxai import seq2seq
+
+    experiment = RunFolder(trained).load_config()
+    best, latest = (seq2seq.parameters(experiment.restore(which)) for which in ("best", "latest"))
+    mean = experiment._parameters("average")
+    jax.tree.map(lambda a, b, c: np.testing.assert_allclose(a, (b + c) / 2, atol=1e-6), mean, best, latest)
+    typed(b"abc\n")
+    assert jaxai("translate", trained, "--checkpoint", "average")[0] == 0
+
+
+def test_reader_that_goes_away_leaves_no_traceback(trained):
+    program = [
+        sys.executable,
+        "-c",
+        "from jaxai.cli import main; main()",
+        "translate",
+        str(trained),
+        "--batch-size",
+        "1",
+    ]
+    process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    _, errors = process.communicate(b"abc\n" * 3, timeout=120)
+    assert b"Traceback" not in errors
+    assert b"BrokenPipe" not in errors
+
+
 @pytest.fixture
 def copied(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "copied")
@@ -186,7 +216,7 @@ def test_mistake_is_one_line(preset, tmp_path, jaxai, arguments, message):
         (("--beam", "0"), b"a\n", "beam is 0"),
         (("--n-best", "0"), b"a\n", "n_best is 0"),
         ((), b"a\n\xff\n", "standard input, line 2: not UTF-8"),
-        (("--input", "nowhere.txt"), b"", "nowhere.txt"),
+        (("--input", "no file nowhere.txt"), b"", "no file nowhere.txt"),
     ],
 )
 def test_mistake_in_translating_is_one_line(trained, typed, jaxai, arguments, content, message):
