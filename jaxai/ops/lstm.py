@@ -9,10 +9,8 @@ The forms differ in where the matmuls stand, not in what they compute:
   step does not fill. On CPU it was no faster (measured).
 - `cudnn`: NVIDIA's own, through `jax.experimental.rnn`; float32 on a GPU.
 
-Value and all gradients in float32, 128 features and 256 hidden units, on one x86 core with other work running, medians
-of rounds in turns (jax 0.10.2): `custom_gradient` takes 0.70 of the time of flax's `nn.RNN(nn.OptimizedLSTMCell)` and
-0.71 of `scan`'s at batch 16 and length 10, and 0.84 and 0.89 at batch 128 and length 20. One matmul of [x, h], gates by
-tanh alone or a recurrent matrix that is not transposed ahead changed nothing beyond the noise.
+On CPU the custom gradient is faster than flax's `nn.RNN(nn.OptimizedLSTMCell)`, most of all in small batches: the tasks
+`train` and `train-16` of benchmarks/peers/compare_seq2seq.py, whose figures are in benchmarks/results.
 
 Source: Hochreiter and Schmidhuber (1997), with the forget gate of Gers et al. (2000), without peepholes.
 """

@@ -51,7 +51,7 @@ def words(key: str) -> str:
     plain = plain if plain in NAMES else plain.removesuffix("_mean")
     text = NAMES.get(plain, plain.replace("_iqm", ", interquartile mean").replace("_", " "))
     text = text.replace("bleu", "BLEU").replace("chrf", "chrF")
-    return text[:1].upper() + text[1:]
+    return text if text.startswith("chrF") else text[:1].upper() + text[1:]
 
 
 def value_of(key: str, value: Any) -> str:

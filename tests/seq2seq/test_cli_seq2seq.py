@@ -1,5 +1,6 @@
 """From a preset to translations: what a user types, on strings to reverse that are learnt in seconds."""
 
+import dataclasses
 import io
 import json
 import shutil
@@ -130,6 +131,16 @@ def test_unknown_characters_are_told_in_words(trained, typed, jaxai):
     code, _, err = jaxai("translate", trained)
     assert code == 0
     assert "line 1: 1 of 4 tokens are not in the vocabulary" in err
+
+
+def test_sources_beyond_the_longest_are_cut_and_told(trained):
+    experiment = RunFolder(trained).load_config()
+    short = dataclasses.replace(experiment, tokens=dataclasses.replace(experiment.tokens, longest_source=3))
+    translator = short.translator()
+    (cut,), (whole,) = translator.translate(["abcd", "ab"])
+    assert cut.note == "cut to 2 of 4 tokens"
+    assert cut.text == whole.text
+    assert translator.cut == 1
 
 
 def test_evaluation_scores_files_and_ensembles(trained, tmp_path, jaxai):
