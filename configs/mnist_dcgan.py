@@ -2,8 +2,8 @@
 
 Command:  jaxai train configs/mnist_dcgan.py
           jaxai train configs/mnist_dcgan.py --data.source tfds:mnist --data.dir DIR --epochs 8
-Hardware: 1 CPU core, float32.  Time: 24 min on all of MNIST, beside other jobs.
-Result:   there, Frechet distance about 13 (untrained 424.5, real images 0.29); README has each seed.
+Hardware: 1 CPU core, float32.  Time: 23 to 27 min on all of MNIST, beside another run.
+Result:   there, Frechet distance 13.3 (3 seeds; untrained 424.5, real images 0.29), 86.5 % of samples surely a digit.
           On the bundled MNIST-5k, which the first command takes: not run to its end yet.
 """
 
