@@ -115,7 +115,7 @@ def schedule(optimizer: Optimizer) -> optax.Schedule:
     if kind != "constant" and steps <= warmup:
         raise ValueError(
             f"optimizer.decay_steps is {steps}, expected more than the {warmup} of optimizer.warmup_steps "
-            f"for the schedule {kind!r}"
+            f"for the schedule {kind!r}; run longer, or warm up over fewer steps"
         )
     boundaries = optimizer.step_boundaries
     if kind == "step" and not all(0 < boundary < 1 for boundary in boundaries):

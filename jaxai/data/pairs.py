@@ -83,7 +83,7 @@ def without_empty(pairs: Sequence[tuple[str, str]], place: Callable[[int, int], 
             kept.append((source, target))
         elif empty == "error":
             where = place(index, 1 if source else 0)
-            raise ValueError(f"{where}: empty; expected text, or drop such pairs with --data.empty drop")
+            raise ValueError(f"{where}: empty; expected text (training can drop such pairs: --data.empty drop)")
         else:
             first = first or place(index, 1 if source else 0)
     if not kept:

@@ -64,8 +64,8 @@ class Recorder:
         for line in written:
             self._news(line)  # what went on when a run was stopped has been said
         self._started = started - (self._timing[-1]["elapsed"] if self._timing else 0.0)
-        self._pending: tuple[int, int, Metrics, float] | None = None
-        self._mark = self._compile_seconds = 0.0
+        self._pending: tuple[int, int, Metrics] | None = None
+        self._mark = self._waited = self._compile_seconds = 0.0  # the wait for data is that since the mark
         self.display: Display
 
     def compiling(self) -> None:
@@ -79,9 +79,10 @@ class Recorder:
         self._mark = time.monotonic()
 
     def submit(self, step: int, steps: int, metrics: Metrics, waited: float) -> None:
-        """Takes the metrics of a call that has just been dispatched and ends at `step`."""
+        """Takes the metrics of a call that has just been dispatched after a wait for data and ends at `step`."""
+        self._waited += waited  # while the call before was under way
         self.flush()
-        self._pending = (step, steps, metrics, waited)
+        self._pending = (step, steps, metrics)
 
     def flush(self) -> None:
         """Waits for the last call that was submitted, and writes it down.
@@ -91,7 +92,7 @@ class Recorder:
         """
         if self._pending is None:
             return
-        step, steps, metrics, waited = self._pending
+        step, steps, metrics = self._pending
         self._pending = None
         arrays = {name: np.asarray(value) for name, value in jax.device_get(metrics).items()}
         if (bad := arrays.pop(NONFINITE).item()) >= 0:
@@ -99,6 +100,7 @@ class Recorder:
         values = self._describe(arrays, steps)
         now = time.monotonic()
         seconds, self._mark = now - self._mark, now
+        waited, self._waited = self._waited, 0.0
         rate = steps * self._batch_size / seconds / self._chips
         timing = {
             "step": step,

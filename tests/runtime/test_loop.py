@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import time
+import types
 from dataclasses import dataclass
 
 import jax
@@ -19,6 +20,7 @@ from jaxai.core import State, Workload
 from jaxai.data import Data, load
 from jaxai.runtime.config import Run
 from jaxai.runtime.loop import Training, fit
+from jaxai.runtime.parallel import NONFINITE
 from jaxai.runtime.recorder import Recorder, scalars
 from jaxai.runtime.run_folder import RunFolder
 
@@ -231,35 +233,58 @@ def test_best_checkpoint_stays_at_the_best_evaluation(tmp_path):
     assert saved == {"best": {str(EPOCH)}, "latest": {str(4 * EPOCH), str(5 * EPOCH)}}
 
 
-def test_an_equal_score_after_a_resume_is_no_better(tmp_path):
+def recorder(folder):
     class Silent:
+        def say(self, line):
+            pass
+
         def evaluation(self, step, metrics):
             pass
 
-    def recorder():
-        made = Recorder(
-            RunFolder(tmp_path),
-            "test_accuracy",
-            False,
-            lambda values: {},
-            8,
-            "examples",
-            lambda step: {},
-            scalars,
-            1,
-            1.0,
-            None,
-            time.monotonic(),
-        )
-        made.display = Silent()
-        return made
+        def training(self, step, values, timing):
+            pass
 
+    made = Recorder(
+        RunFolder(folder),
+        "test_accuracy",
+        False,
+        lambda values: {},
+        8,
+        "examples",
+        lambda step: {},
+        scalars,
+        1,
+        1.0,
+        None,
+        time.monotonic(),
+    )
+    made.display = Silent()
+    return made
+
+
+def test_an_equal_score_after_a_resume_is_no_better(tmp_path):
     # 1/3 as nine digits is less than 1/3.
-    recorder().evaluated(10, {"test_accuracy": 1 / 3})
-    resumed = recorder()
+    recorder(tmp_path).evaluated(10, {"test_accuracy": 1 / 3})
+    resumed = recorder(tmp_path)
     resumed.evaluated(20, {"test_accuracy": 1 / 3})
     assert not resumed.improved(20)
     assert resumed.stale(1)
+
+
+def test_a_wait_for_data_counts_in_the_call_during_which_it_passed(tmp_path, monkeypatch):
+    made = recorder(tmp_path)
+    now = 100.0
+    monkeypatch.setattr("jaxai.runtime.recorder.time", types.SimpleNamespace(monotonic=lambda: now))
+    made.compiled("a chip")
+    for step, waited, then in ((5, 1.0, 2.0), (10, 3.0, 1.0)):
+        now += waited
+        made.submit(step, 5, {"loss": np.zeros(5), NONFINITE: np.int32(-1)}, waited)
+        now += then
+    made.flush()
+    # The first call lasts from 100 s to the end of the second's wait at 106 s, of which 1 + 3 s were waited.
+    timing = RunFolder(tmp_path).lines("timing.jsonl")
+    assert [line["seconds"] for line in timing] == [6.0, 1.0]
+    assert [line["data_wait"] for line in timing] == pytest.approx([4 / 6, 0.0])
 
 
 @pytest.mark.parametrize(
