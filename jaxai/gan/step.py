@@ -36,6 +36,7 @@ class Config(Model):
     smooth_fake: float = 0.0  # target of generated images, for smoothing on both sides
     gradient_penalty: float | None = None  # weight of the Wasserstein penalty; None: 10 with that loss, else 0
     r1: float = 0.0  # gamma of the R1 penalty on real images; 0: off
+    r1_interval: int = 1  # updates of the discriminator from one R1 penalty to the next, which weighs as many times more
     updates: Updates = "alternating"  # the generator meets the updated discriminator, or both move at once
     discriminator_steps: int = 1  # updates of the discriminator for each of the generator
     generator_optimizer: Optimizer = ADAM
@@ -125,6 +126,7 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
         labels: jax.Array | None,
         fake: jax.Array,
         fake_labels: jax.Array | None,
+        count: jax.Array,
         key: Key,
     ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
         real_key, fake_key, dropout_key, penalty_key = jax.random.split(key, 4)
@@ -147,7 +149,7 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
         if penalty_weight:
             metrics["gradient_penalty"] = penalty_weight * wasserstein_gradient_penalty(critic, real, fake, penalty_key)
         if config.r1:
-            metrics["r1"] = config.r1 / 2 * r1_penalty(critic, real)
+            metrics["r1"] = _every(config.r1_interval, count, lambda: config.r1 / 2 * r1_penalty(critic, real))
         total = loss + metrics.get("gradient_penalty", 0.0) + metrics.get("r1", 0.0)
         return total, (variables, metrics)
 
@@ -161,9 +163,18 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
         return loss, (variables, {"generator_loss": loss})
 
     def update_discriminator(
-        players: Players, opt_state: PyTree, variables: Players, images: jax.Array, labels: jax.Array | None, key: Key
+        players: Players,
+        opt_state: PyTree,
+        variables: Players,
+        images: jax.Array,
+        labels: jax.Array | None,
+        count: jax.Array,
+        key: Key,
     ) -> tuple[PyTree, PyTree, PyTree, PyTree, Metrics]:
-        """New parameters, optimizer state and variables of the discriminator, its gradient, and metrics."""
+        """New parameters, optimizer state and variables of the discriminator, its gradient, and metrics.
+
+        `count` is how many updates it has had.
+        """
         noise_key, loss_key = jax.random.split(key)
         fake, fake_labels, _ = generate(players.generator, variables.generator, noise_key, len(images))
         differentiate = jax.grad(discriminator_loss, has_aux=True)
@@ -174,6 +185,7 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
             labels,
             lax.stop_gradient(fake),
             fake_labels,
+            count,
             loss_key,
         )
         grads, metrics = pmean((grads, metrics), axis_name)
@@ -190,27 +202,28 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
         params, variables = state.params, state.extra["variables"]
         if parts == 1:
             trained, opt_state, judged, grads, metrics = update_discriminator(
-                params, state.opt_state.discriminator, variables, images, labels, jax.random.fold_in(key, 1)
+                params, state.opt_state.discriminator, variables, images, labels, state.step, jax.random.fold_in(key, 1)
             )
         else:
 
             def body(carry: PyTree, share: PyTree) -> tuple[PyTree, PyTree]:
                 trained, opt_state, judged = carry
-                images, labels, key = share
+                images, labels, count, key = share
                 *carry, grads, metrics = update_discriminator(
                     Players(params.generator, trained),
                     opt_state,
                     Players(variables.generator, judged),
                     images,
                     labels,
+                    count,
                     key,
                 )
                 return tuple(carry), (grads, metrics)
 
             shares = jax.tree.map(lambda leaf: split_batch(leaf, parts), (images, labels))
-            keys = jax.random.split(jax.random.fold_in(key, 1), parts)
+            counts, keys = state.step * parts + jnp.arange(parts), jax.random.split(jax.random.fold_in(key, 1), parts)
             first = (params.discriminator, state.opt_state.discriminator, variables.discriminator)
-            (trained, opt_state, judged), outputs = lax.scan(body, first, (*shares, keys))
+            (trained, opt_state, judged), outputs = lax.scan(body, first, (*shares, counts, keys))
             # The sum of the gradients is finite only where each of them is.
             grads, metrics = jax.tree.map(lambda leaf: leaf.sum(0), outputs[0]), jax.tree.map(jnp.mean, outputs[1])
         met = trained if config.updates == "alternating" else params.discriminator
@@ -292,6 +305,16 @@ def _penalty_weight(config: Config) -> float:
     return config.gradient_penalty
 
 
+def _every(interval: int, count: jax.Array, penalty: Callable[[], jax.Array]) -> jax.Array:
+    """`interval * penalty()` at each `interval`-th count, else 0: lazy regularization.
+
+    Karras et al. 2020 (arXiv:1912.04958, section 3.1). On average it weighs what it would at each count.
+    """
+    if interval == 1:
+        return penalty()
+    return lax.cond(count % interval == 0, lambda: interval * penalty(), lambda: jnp.float32(0))
+
+
 def _augment(config: Config, key: Key, images: jax.Array) -> jax.Array:
     return diffaugment(config.diffaugment, key, images) if config.diffaugment else images
 
@@ -337,6 +360,8 @@ def _check(config: Config) -> None:
         weight = getattr(config, name)
         if weight is not None and not (weight >= 0 and math.isfinite(weight)):
             raise ValueError(f"{name} is {weight}; it must be a number of at least 0")
+    if config.r1_interval < 1:
+        raise ValueError(f"r1_interval is {config.r1_interval}; it must be at least 1")
     penalized = config.r1 or _penalty_weight(config)
     if penalized and config.discriminator_normalization == "batch":
         raise ValueError(

@@ -172,6 +172,28 @@ def test_each_update_of_the_discriminator_counts_and_follows_its_own_schedule() 
         assert int(state.step) == step + 1
 
 
+def test_a_penalty_now_and_then_weighs_as_many_times_more() -> None:
+    _, train_step, state = started(changed(loss="hinge", r1=1.0, r1_interval=2))
+    _, unpenalized, _ = started(changed(loss="hinge"))
+    after, metrics = train_step(state, batch())
+    np.testing.assert_allclose(metrics["r1"], GOLDEN["hinge/metrics/r1"][0], rtol=2e-5)  # where r1 is 2
+    assert_close(after.params, case("hinge")[1][0][0].params, 1e-6)
+    state = state.replace(step=jnp.int32(1))
+    (after, metrics), (expected, _) = (step(state, batch()) for step in (train_step, unpenalized))
+    assert float(metrics["r1"]) == 0
+    assert_close(after.params, expected.params, 1e-6)
+
+
+def test_a_penalty_counts_the_discriminators_updates() -> None:
+    config = changed(loss="hinge", r1=2.0, r1_interval=2, discriminator_steps=2)
+    _, train_step, state = started(config)
+    shares = batch(images=BATCH)["image"]
+    doubled = {"image": np.stack([shares, 255 - shares], 1).reshape(-1, *shares.shape[1:])}  # share by share
+    _, metrics = train_step(state, doubled)
+    # Of two shares the first is penalized, with twice the weight: the mean is what it is at once.
+    np.testing.assert_allclose(metrics["r1"], GOLDEN["hinge/metrics/r1"][0], rtol=2e-5)
+
+
 def test_a_batch_that_does_not_divide_into_shares_is_refused() -> None:
     workload, _, state = started(changed(**CASES["two_updates"]))
     with pytest.raises(ValueError, match=r"a batch of 5 images on a device does not divide into 2 shares"):
@@ -489,6 +511,7 @@ def test_init_gives_both_networks_and_an_average_of_its_own() -> None:
         ({"gradient_penalty": -1.0}, "gradient_penalty is -1.0; it must be a number of at least 0"),
         ({"gradient_penalty": float("inf")}, "gradient_penalty is inf"),
         ({"r1": float("nan")}, "r1 is nan; it must be a number of at least 0"),
+        ({"r1": 1.0, "r1_interval": 0}, "r1_interval is 0; it must be at least 1"),
         (
             {"r1": 1.0, "discriminator_normalization": "batch"},
             "discriminator_normalization is 'batch', .* choose layer",
