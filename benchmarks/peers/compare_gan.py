@@ -28,7 +28,7 @@ INSTALL = 'pip install -e ".[peers]", or name an interpreter that has it with --
 class Comparison:
     """What to compare, for how long, and where the figures go."""
 
-    frameworks: tuple[str, ...] = ("jaxai", "torch", "keras", "flax")  # in the order of the first round
+    frameworks: tuple[str, ...] = ("jaxai", "torch", "keras", "flax", "flax-scan")  # in the order of the first round
     batch_sizes: tuple[int, ...] = (64, 128)  # real images a step
     rounds: int = 5  # blocks of each framework, undisturbed ones as far as the machine allows
     most_rounds: int = 15  # rounds after which a busy machine's figures are taken as they are, and flagged
@@ -70,7 +70,7 @@ def runner(how: Comparison, framework: str, batch_size: int) -> rounds.Runner:
     """How to start a framework's script."""
     python = how.peers_python if framework in PEERS else Path(sys.executable)
     options = ("--batch-size", str(batch_size), "--steps", str(how.steps), "--seconds", str(how.seconds))
-    return rounds.Runner(framework, framework, f"benchmarks.peers.{framework}_gan", options, python)
+    return rounds.Runner(framework, framework, f"benchmarks.peers.{framework.replace('-', '_')}_gan", options, python)
 
 
 def refuse_unequal(workers: Sequence[rounds.Worker]) -> None:

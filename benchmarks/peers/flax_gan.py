@@ -1,6 +1,7 @@
-"""The DCGAN in plain flax: `nn.ConvTranspose` and `nn.Conv` in a Python loop of jitted steps, float32, on the CPU.
+"""The DCGAN in plain flax: `nn.ConvTranspose` and `nn.Conv`, float32, on the CPU.
 
-python -m benchmarks.peers.flax_gan --batch-size 64
+python -m benchmarks.peers.flax_gan --batch-size 64             # a Python loop of jitted steps
+python -m benchmarks.peers.flax_scan_gan --batch-size 64        # a block's steps in one `lax.scan`, as jaxai has them
 """
 
 import functools
@@ -10,8 +11,11 @@ from typing import Any
 from benchmarks.peers import serving
 
 
-def build(batch_size: int, steps: int) -> serving.Trainer:
-    """The networks and the loop as flax's own examples write them, with batches that wait on the device."""
+def build(batch_size: int, steps: int, scan: bool = False) -> serving.Trainer:
+    """The networks and the loop as flax's own examples write them, with batches that wait on the device.
+
+    With `scan`, a block is one jitted call.
+    """
     import flax
     import jax
     import jax.numpy as jnp
@@ -38,7 +42,6 @@ def build(batch_size: int, steps: int) -> serving.Trainer:
 
     generator, discriminator, adam = Generator(), Discriminator(), optax.adam(2e-4, b1=0.5)
 
-    @functools.partial(jax.jit, donate_argnums=0)
     def train_step(state: tuple[Any, ...], real: jax.Array, key: jax.Array) -> tuple[tuple[Any, ...], jax.Array]:
         g_params, statistics, g_opt, d_params, d_opt = state
         first, second = jax.random.normal(key, (2, len(real), 100))
@@ -74,10 +77,20 @@ def build(batch_size: int, steps: int) -> serving.Trainer:
     state: tuple[Any, ...] = (g_params, statistics, adam.init(g_params), d_params, adam.init(d_params))
     keys = (jax.random.fold_in(jax.random.key(2), step) for step in itertools.count())
 
+    one_step = jax.jit(train_step, donate_argnums=0)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def many_steps(state: tuple[Any, ...], images: jax.Array, keys: jax.Array) -> Any:
+        return jax.lax.scan(lambda state, batch: train_step(state, *batch), state, (images, keys))
+
     def run(steps: int) -> None:
         nonlocal state
-        for image, key in itertools.islice(zip(batches, keys, strict=False), steps):
-            state, loss = train_step(state, image, key)
+        taken = itertools.islice(zip(batches, keys, strict=False), steps)
+        if scan:
+            state, loss = many_steps(state, *map(jnp.stack, zip(*taken, strict=True)))
+        else:
+            for image, key in taken:
+                state, loss = one_step(state, image, key)
         jax.block_until_ready(loss)
 
     parameters = sum(leaf.size for leaf in jax.tree.leaves((g_params, d_params)))

@@ -33,12 +33,14 @@ class ConvTranspose(nn.Module):
     use_bias: bool = True
     dtype: Any = jnp.float32
     kernel_init: Initializer = DEFAULT_KERNEL
+    polyphase: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns the feature maps in `dtype`."""
         kernel = self.param("kernel", self.kernel_init, (*self.kernel_size, x.shape[-1], self.features), jnp.float32)
-        x = ops.conv_transpose(x.astype(self.dtype), kernel.astype(self.dtype), self.strides, "SAME")
+        kernel = kernel.astype(self.dtype)
+        x = ops.conv_transpose(x.astype(self.dtype), kernel, self.strides, "SAME", polyphase=self.polyphase)
         if self.use_bias:
             x = x + self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
         return x

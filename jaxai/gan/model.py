@@ -55,6 +55,7 @@ class Model:
     minibatch_std: int = 0  # images in a group whose spread the discriminator is shown; 0: not shown
     dropout: float = 0.0  # share of units dropped in the discriminator
     discriminator_normalization: DiscriminatorNormalization = "none"  # of its hidden layers but for the first
+    polyphase: bool = False  # dcgan's transposed convolutions as plain ones on accelerators that are slow at them
     compute_dtype: ComputeDtype = "auto"  # of activations; auto: float32 on CPU, bfloat16 on accelerators
 
 
@@ -98,7 +99,13 @@ class Network(nn.Module):
 
 
 class Generator(Network):
-    """A network from latents [batch, latent_size] to images; see `Network`."""
+    """A network from latents [batch, latent_size] to images; see `Network`.
+
+    Attributes:
+      polyphase: form of the transposed convolutions on accelerators, as in `ops.conv_transpose`.
+    """
+
+    polyphase: bool = False
 
     def normalize(self, x: jax.Array, labels: jax.Array | None, *, train: bool) -> jax.Array:
         """Batch normalisation, conditional where the network is."""
@@ -174,18 +181,22 @@ class DCGANGenerator(Generator):
         if self.num_classes and labels is not None:
             embed = nn.Embed(self.num_classes, latents.shape[1], embedding_init=nn.initializers.normal(1.0))
             z = jnp.concatenate([z, embed(labels).astype(self.dtype)], axis=-1)
-        options = {"dtype": self.dtype, "kernel_init": DCGAN_KERNEL}
 
         grid = (height // 4, width // 4, 4 * self.width)
-        dense = nn.Dense(grid[0] * grid[1] * grid[2], use_bias=False, **options)
+        dense = nn.Dense(grid[0] * grid[1] * grid[2], use_bias=False, dtype=self.dtype, kernel_init=DCGAN_KERNEL)
         x = self.layer(dense, z, train=train).reshape(len(z), *grid)
         x = leaky_relu(self.normalize(x, labels, train=train))
         for features, stride in ((2 * self.width, 1), (self.width, 2)):
-            x = self.layer(ConvTranspose(features, (5, 5), (stride, stride), False, **options), x, train=train)
+            x = self.layer(self.transposed(features, stride, use_bias=False), x, train=train)
             x = leaky_relu(self.normalize(x, labels, train=train))
             x = self.attend(x, DCGAN_KERNEL, train=train)
-        x = self.layer(ConvTranspose(channels, (5, 5), (2, 2), **options), x, train=train)
+        x = self.layer(self.transposed(channels, 2), x, train=train)
         return jnp.tanh(x.astype(jnp.float32))
+
+    def transposed(self, features: int, stride: int, **options: Any) -> ConvTranspose:
+        """A transposed convolution of 5x5."""
+        options |= {"dtype": self.dtype, "kernel_init": DCGAN_KERNEL, "polyphase": self.polyphase}
+        return ConvTranspose(features, (5, 5), (stride, stride), **options)
 
 
 class DCGANDiscriminator(Discriminator):
@@ -308,7 +319,9 @@ def build(
         "dtype": jnp.dtype(dtype),
         "axis_name": axis_name,
     }
-    generator = GENERATORS[model.architecture](spectral=model.spectral_normalization == "both", **shared)
+    generator = GENERATORS[model.architecture](
+        spectral=model.spectral_normalization == "both", polyphase=model.polyphase, **shared
+    )
     discriminator = DISCRIMINATORS[model.architecture](
         spectral=model.spectral_normalization != "none",
         minibatch_std=model.minibatch_std,
@@ -340,6 +353,8 @@ def check(model: Model, image_shape: tuple[int, int, int], num_classes: int) -> 
             f"model.discriminator_hidden is {model.discriminator_hidden}, which only dcgan has; set 0, or take"
             " model.architecture dcgan"
         )
+    if model.polyphase and model.architecture != "dcgan":
+        raise ValueError("model.polyphase is True, but only dcgan has transposed convolutions; leave it False")
     if not 0 <= model.dropout < 1:
         raise ValueError(f"model.dropout is {model.dropout}, expected a share in [0, 1)")
     if model.conditional and num_classes < 2:

@@ -36,7 +36,7 @@ class Config(Model):
     smooth_fake: float = 0.0  # target of generated images, for smoothing on both sides
     gradient_penalty: float | None = None  # weight of the Wasserstein penalty; None: 10 with that loss, else 0
     r1: float = 0.0  # gamma of the R1 penalty on real images; 0: off
-    r1_interval: int = 1  # updates of the discriminator from one R1 penalty to the next, which weighs as many times more
+    r1_interval: int = 1  # updates of the discriminator for each R1 penalty, which weighs as many times more
     updates: Updates = "alternating"  # the generator meets the updated discriminator, or both move at once
     discriminator_steps: int = 1  # updates of the discriminator for each of the generator
     generator_optimizer: Optimizer = ADAM

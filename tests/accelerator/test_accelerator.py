@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxai import cnn, ops
+from jaxai import cnn, gan, ops
 from jaxai.cnn.model import build
 from jaxai.core import State
 from jaxai.data import Data, Epochs, Images, load
@@ -113,6 +113,25 @@ def test_max_pool_and_its_gradient_equal_those_on_cpu(padding):
     assert_equal_on_cpu(jax.value_and_grad(loss, has_aux=True), x)
 
 
+@pytest.mark.parametrize("polyphase", [False, True])
+def test_transposed_convolution_and_its_gradients_equal_those_on_cpu(polyphase):
+    random = np.random.default_rng(0)
+    x, kernel = (random.normal(size=shape).astype(np.float32) for shape in ((4, 7, 7, 8), (5, 5, 8, 4)))
+
+    def loss(x, kernel):
+        out = ops.conv_transpose(x, kernel, (2, 2), polyphase=polyphase, precision=lax.Precision.HIGHEST)
+        return (out * jnp.cos(out)).sum(), out
+
+    assert_equal_on_cpu(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True), x, kernel)
+
+
+def test_fidelity_equals_that_on_cpu():
+    real, generated = np.random.default_rng(0).normal(size=(2, 2_000, 64)).astype(np.float32)
+    generated = 1.1 * generated + 0.1
+    assert_equal_on_cpu(gan.fidelity.frechet_distance, real, generated)
+    assert_equal_on_cpu(gan.fidelity.density_coverage, real, generated)
+
+
 def assert_equal_on_cpu(function, *arrays):
     results = [jax.jit(function)(*jax.device_put(arrays, jax.devices(kind)[0])) for kind in (None, "cpu")]
     leaves, expected = (jax.tree.leaves(result) for result in results)
@@ -163,3 +182,21 @@ def test_one_call_of_many_steps_equals_many_calls_of_one(images):
     np.testing.assert_allclose(np.mean(losses), mean[0], rtol=1e-4)
     assert_close(single, together)
     assert int(together.step) == 10
+
+
+def test_generator_and_discriminator_take_the_steps_that_they_take_on_cpu():
+    config = gan.Config(
+        image_shape=(8, 8, 1), width=4, r1=1.0, r1_interval=2, ema_decay=0.9, compute_dtype="float32",
+        generator_optimizer=gan.Optimizer("sgd", 0.01), discriminator_optimizer=gan.Optimizer("sgd", 0.01),
+    )  # fmt: skip
+    workload = gan.make(config)
+    random = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 1), np.uint8)
+
+    def train(images):
+        state = workload.init(jax.random.key(0))
+        for _ in range(3):
+            state, metrics = workload.train_step(state, {"image": images})
+        return state.params, state.extra, metrics
+
+    with jax.default_matmul_precision("highest"):
+        assert_equal_on_cpu(train, random)

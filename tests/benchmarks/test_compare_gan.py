@@ -65,4 +65,4 @@ def test_an_unknown_framework_is_answered_in_a_line(capsys):
     with pytest.raises(SystemExit) as stopped:
         compare_gan.main(["--frameworks", "torhc"])
     assert stopped.value.code == 2
-    assert capsys.readouterr().err == "compare_gan: frameworks are jaxai, torch, keras, flax, not torhc\n"
+    assert capsys.readouterr().err == "compare_gan: frameworks are jaxai, torch, keras, flax, flax-scan, not torhc\n"

@@ -394,6 +394,17 @@ def test_bfloat16_makes_float32_images_close_to_those_of_float32():
     assert not np.array_equal(images["bfloat16"], images["float32"])
 
 
+@pytest.mark.parametrize("polyphase", [False, True])
+def test_polyphase_generator_dilates_nothing_on_an_accelerator(polyphase):
+    generator, _ = build(Model(width=2, polyphase=polyphase, compute_dtype="float32"), (8, 8, 1), 10)
+    latents = jax.ShapeDtypeStruct((4, 100), jnp.float32)
+    variables = shapes_of(generator, latents)[1]
+    forward = jax.jit(lambda variables, latents: generator.apply(variables, latents, train=False))
+    module = jax.export.export(forward, platforms=["tpu"])(variables, latents).mlir_module()
+    assert module.count("stablehlo.convolution") == 3
+    assert ("lhs_dilate = [2, 2]" in module) != polyphase
+
+
 def test_dropout_draws_in_training_only():
     _, discriminator = build(Model(width=2, dropout=0.5), (8, 8, 1), 0)
     images = normal(4, 8, 8, 1)
@@ -436,6 +447,7 @@ def test_a_gradient_penalty_has_the_slope_of_its_differences():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"architecture": "residual", "polyphase": True}, "only dcgan has transposed convolutions"),
         ({"architecture": "biggan"}, "model.architecture is 'biggan', expected one of dcgan, residual"),
         ({"spectral_normalization": "all"}, "expected one of none, discriminator, both"),
         ({"discriminator_normalization": "group"}, "expected one of none, batch, layer"),
