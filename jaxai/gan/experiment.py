@@ -151,7 +151,9 @@ class Experiment:
         state = self.restore(which)
         mesh = parallel.make_mesh(1)
         result = evaluator.measure(mesh, state, draw=False) | evaluator.in_full(state)
-        held_out = Evaluation(gan.make(self.workload), images.test, mesh, "jit", CHUNK)(state)
+        # Whole batches of training, which divide into the groups of minibatch_std.
+        batch_size = max(1, CHUNK // self.batch_size) * self.batch_size
+        held_out = Evaluation(gan.make(self.workload), images.test, mesh, "jit", batch_size)(state)
         result |= {f"test_{name}": value for name, value in scalars(held_out).items() if name != "count"}
         result |= {"step": int(state.step), "checkpoint": which}
         console.print(_table(result))

@@ -40,10 +40,11 @@ class Quality:
         self.samples = samples or min(10_000, len(real) // 2)
         least = fidelity.least_samples(extractor.features)
         if self.samples < least or len(real) < 2 * self.samples:
+            asked = f"fidelity_samples is {samples}" if samples else f"half of the real images are {self.samples}"
             raise ValueError(
-                f"fidelity_samples is {self.samples} of {len(real)} real images; a Fréchet distance in the"
-                f" {extractor.features} features of {extractor.name} needs at least {least}, and twice as many real"
-                " images as samples, half of them for the floor"
+                f"{asked}, and there are {len(real)} real images: a Fréchet distance in the {extractor.features}"
+                f" features of {extractor.name} needs at least {least} samples, and twice as many real images as"
+                " samples, half of them for the floor"
             )
         order_key, self._key = jax.random.split(key)
         order = np.asarray(jax.random.permutation(order_key, len(real)))

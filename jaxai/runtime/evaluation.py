@@ -40,7 +40,7 @@ class Evaluations:
 
 
 class Evaluation:
-    """Sums `eval_step` over a split; the ragged last batch is padded and its padding masked.
+    """Sums `eval_step` over a split; the ragged last batch is filled up with other examples, which are masked.
 
     Args:
       workload: made with `parallel.axis_name(mode)`.
@@ -67,9 +67,9 @@ class Evaluation:
         if arrays is None:
             return
         examples = len(next(iter(arrays.values())))
-        batch_size = -(-min(batch_size, examples) // mesh.size) * mesh.size
+        # Not less for a small split: a statistic over groups of a batch needs batches that divide into them.
+        self._batch_size = -(-batch_size // mesh.size) * mesh.size
         chunk = examples if chunk is None else min(examples, chunk)
-        self._batch_size = batch_size
         self._chunks = [{k: v[i : i + chunk] for k, v in arrays.items()} for i in range(0, examples, chunk)]
         if len(self._chunks) == 1:
             self._chunks = [parallel.place_dataset(self._chunks[0], mesh)]
@@ -90,7 +90,7 @@ class Evaluation:
         steps = -(-examples // self._batch_size)
         index = np.arange(steps * self._batch_size)
         batches = {
-            "index": np.minimum(index, examples - 1).astype(np.int32).reshape(steps, -1),
+            "index": (index % examples).astype(np.int32).reshape(steps, -1),
             "mask": (index < examples).astype(np.float32).reshape(steps, -1),
         }
         # Evaluation always has a leading axis of steps, whatever their number.

@@ -362,7 +362,7 @@ def of_shape(images, shape):
         ({"batch_size": 0}, (8, 8, 1), r"batch_size is 0"),
         ({"epochs": 0.0}, (8, 8, 1), r"epochs is 0.0; it must be above 0"),
         ({"samples": 0}, (8, 8, 1), r"samples is 0; it must be at least 1"),
-        ({"fidelity_samples": 90}, (8, 8, 1), r"fidelity_samples is 90 of 160 real images.*at least 65"),
+        ({"fidelity_samples": 90}, (8, 8, 1), r"fidelity_samples is 90, and there are 160 real images.*at least 65"),
         ({"extractor": "mnits"}, (8, 8, 1), r"no extractor 'mnits'"),
         ({"extractor": "mnist"}, (8, 8, 1), r"takes images of shape \[28, 28, 1\]"),
         ({"workload": dataclasses.replace(WORKLOAD, discriminator_steps=11)}, (8, 8, 1), r"with 11 updates"),

@@ -100,10 +100,11 @@ def test_as_many_samples_are_measured_as_real_images_however_many_are_given(qual
 @pytest.mark.parametrize(("real", "samples"), [(12, 0), (len(REAL), FEATURES), (200, 101)], ids=str)
 def test_too_few_images_are_refused_in_one_line_that_says_how_many_are_needed(real, samples):
     with pytest.raises(
-        ValueError, match=rf"of {real} real images.* at least {FEATURES + 1}, and twice as many"
+        ValueError, match=rf"are {real} real images.* at least {FEATURES + 1} samples, and twice as many"
     ) as error:
         Quality(LINEAR, REAL[:real], samples, jax.random.key(0))
-    assert f"fidelity_samples is {samples or real // 2} " in str(error.value)
+    asked = f"fidelity_samples is {samples}," if samples else f"half of the real images are {real // 2},"
+    assert str(error.value).startswith(asked)
     assert "linear-01" in str(error.value)
     assert "\n" not in str(error.value)
 
