@@ -11,7 +11,8 @@
 # PYTHON             the interpreter; default python3
 # OUT                a folder that gets a copy of the results, and log.txt
 # BENCHMARK_SECONDS  seconds of measuring for each case; default 6
-# BENCHMARK_OPTIONS  further options of benchmarks.run
+# BENCHMARK_OPTIONS  further options of benchmarks.run for the image classifiers
+# BENCHMARK_GAN      what of the adversarial presets is measured, one a line; default all of the lines below
 # TOTAL_SECONDS      when it must be over; default 465
 # RESULTS            where the results go; default benchmarks/results
 set -uo pipefail
@@ -20,6 +21,9 @@ cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
 BENCHMARK_SECONDS=${BENCHMARK_SECONDS:-6}
 BENCHMARK_OPTIONS=${BENCHMARK_OPTIONS:-}
+BENCHMARK_GAN=${BENCHMARK_GAN-"configs/mnist_dcgan.py
+configs/mnist_dcgan.py --polyphase
+configs/cifar10_sngan.py"}
 TOTAL_SECONDS=${TOTAL_SECONDS:-465}
 RESULTS=${RESULTS:-benchmarks/results}
 export JAX_PLATFORMS=${JAX_PLATFORMS:-cuda,cpu}
@@ -106,6 +110,9 @@ if [[ ${codes[-1]} == 0 ]]; then
   part "accelerator tests" 150 "$PYTHON" -m pytest -m accelerator -p no:cacheprovider -q "${tests[@]}"
   # shellcheck disable=SC2086  # the options are several words
   part "image classifiers" 240 "${measure[@]}" $BENCHMARK_OPTIONS
+  while read -r -a preset; do
+    ((${#preset[@]})) && part "${preset[*]}" 90 "$PYTHON" -m benchmarks.run "${preset[@]}" "${measure[@]:3}"
+  done <<<"$BENCHMARK_GAN"
   part "first step" 90 "$PYTHON" -m benchmarks.startup --results "$work/new" --repeats 1
 fi
 
