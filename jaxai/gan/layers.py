@@ -68,31 +68,44 @@ class BatchNorm(nn.Module):
     """Batch normalisation over the batch, the pixels and the devices of `axis_name`.
 
     With `num_classes`, each class has its own scale and bias: Dumoulin et al. 2017 (arXiv:1610.07629), de Vries et al.
-    2017 (arXiv:1707.00683).
+    2017 (arXiv:1707.00683). With `modulation`, a hidden layer of so many units makes them out of each image's latent:
+    Chen et al. 2019 (arXiv:1810.01365), equations 1 to 4, the scale's bias beginning at 1.
     """
 
     num_classes: int = 0
     dtype: Any = jnp.float32
     axis_name: str | None = None
+    modulation: int = 0
 
     @nn.compact
-    def __call__(self, x: jax.Array, labels: jax.Array | None, *, train: bool) -> jax.Array:
-        """Normalises [batch, ..., channels]; `labels` [batch] int32 are read only where there are classes."""
+    def __call__(self, x: jax.Array, condition: jax.Array | None, *, train: bool) -> jax.Array:
+        """Normalises [batch, ..., channels].
+
+        `condition` is what scales and biases follow from: labels [batch] int32 where there are classes, latents
+        [batch, latent_size] where there is modulation; else it is not looked at.
+        """
+        learned = not (self.num_classes or self.modulation)
         x = nn.BatchNorm(
             use_running_average=not train,
             momentum=0.9,
             dtype=self.dtype,
-            use_bias=not self.num_classes,
-            use_scale=not self.num_classes,
+            use_bias=learned,
+            use_scale=learned,
             axis_name=self.axis_name,
         )(x)
-        if not self.num_classes:
+        if learned:
             return x
         channels = x.shape[-1]
-        scale = self.param("scale", nn.initializers.ones, (self.num_classes, channels), jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (self.num_classes, channels), jnp.float32)
+        if self.modulation:
+            hidden = nn.relu(nn.Dense(self.modulation, dtype=self.dtype, name="hidden")(condition))
+            scale = nn.Dense(channels, dtype=self.dtype, bias_init=nn.initializers.ones, name="scale")(hidden)
+            bias = nn.Dense(channels, dtype=self.dtype, name="bias")(hidden)
+        else:
+            table = (self.num_classes, channels)
+            scale = self.param("scale", nn.initializers.ones, table, jnp.float32)[condition].astype(x.dtype)
+            bias = self.param("bias", nn.initializers.zeros, table, jnp.float32)[condition].astype(x.dtype)
         rows = (len(x), *[1] * (x.ndim - 2), channels)
-        return x * scale[labels].astype(x.dtype).reshape(rows) + bias[labels].astype(x.dtype).reshape(rows)
+        return x * scale.reshape(rows) + bias.reshape(rows)
 
 
 class SelfAttention(nn.Module):

@@ -55,6 +55,7 @@ class Model:
     minibatch_std: int = 0  # images in a group whose spread the discriminator is shown; 0: not shown
     dropout: float = 0.0  # share of units dropped in the discriminator
     discriminator_normalization: DiscriminatorNormalization = "none"  # of its hidden layers but for the first
+    self_modulation: int = 0  # units that make the generator's scales and biases out of the latent (paper: 32); 0: off
     polyphase: bool = False  # dcgan's transposed convolutions as plain ones on accelerators that are slow at them
     compute_dtype: ComputeDtype = "auto"  # of activations; auto: float32 on CPU, bfloat16 on accelerators
 
@@ -102,14 +103,20 @@ class Generator(Network):
     """A network from latents [batch, latent_size] to images; see `Network`.
 
     Attributes:
+      modulation: units of the hidden layer that makes scales and biases out of the latent, as in `BatchNorm`; 0: none.
       polyphase: form of the transposed convolutions on accelerators, as in `ops.conv_transpose`.
     """
 
+    modulation: int = 0
     polyphase: bool = False
 
-    def normalize(self, x: jax.Array, labels: jax.Array | None, *, train: bool) -> jax.Array:
-        """Batch normalisation, conditional where the network is."""
-        return BatchNorm(self.num_classes, self.dtype, self.axis_name)(x, labels, train=train)
+    def condition(self, latents: jax.Array, labels: jax.Array | None) -> jax.Array | None:
+        """What scales and biases follow from, if anything."""
+        return latents if self.modulation else labels
+
+    def normalize(self, x: jax.Array, condition: jax.Array | None, *, train: bool) -> jax.Array:
+        """Batch normalisation, conditional or modulated where the network is."""
+        return BatchNorm(self.num_classes, self.dtype, self.axis_name, self.modulation)(x, condition, train=train)
 
 
 class Discriminator(Network):
@@ -177,7 +184,7 @@ class DCGANGenerator(Generator):
         """Latents [batch, latent_size], labels [batch] -> float32 images [batch, *image_shape] in (-1, 1)."""
         self.check_labels(labels, len(latents))
         height, width, channels = self.image_shape
-        z = latents.astype(self.dtype)
+        z, condition = latents.astype(self.dtype), self.condition(latents, labels)
         if self.num_classes and labels is not None:
             embed = nn.Embed(self.num_classes, latents.shape[1], embedding_init=nn.initializers.normal(1.0))
             z = jnp.concatenate([z, embed(labels).astype(self.dtype)], axis=-1)
@@ -185,10 +192,10 @@ class DCGANGenerator(Generator):
         grid = (height // 4, width // 4, 4 * self.width)
         dense = nn.Dense(grid[0] * grid[1] * grid[2], use_bias=False, dtype=self.dtype, kernel_init=DCGAN_KERNEL)
         x = self.layer(dense, z, train=train).reshape(len(z), *grid)
-        x = leaky_relu(self.normalize(x, labels, train=train))
+        x = leaky_relu(self.normalize(x, condition, train=train))
         for features, stride in ((2 * self.width, 1), (self.width, 2)):
             x = self.layer(self.transposed(features, stride, use_bias=False), x, train=train)
-            x = leaky_relu(self.normalize(x, labels, train=train))
+            x = leaky_relu(self.normalize(x, condition, train=train))
             x = self.attend(x, DCGAN_KERNEL, train=train)
         x = self.layer(self.transposed(channels, 2), x, train=train)
         return jnp.tanh(x.astype(jnp.float32))
@@ -230,22 +237,23 @@ class ResidualGenerator(Generator):
     def __call__(self, latents: jax.Array, labels: jax.Array | None = None, *, train: bool) -> jax.Array:
         """Latents [batch, latent_size], labels [batch] -> float32 images [batch, *image_shape] in (-1, 1)."""
         self.check_labels(labels, len(latents))
+        condition = self.condition(latents, labels)
         height, width, channels = self.image_shape
         grid = (height // 8, width // 8, self.width)
         dense = nn.Dense(grid[0] * grid[1] * grid[2], dtype=self.dtype, kernel_init=GLOROT)
         x = self.layer(dense, latents.astype(self.dtype), train=train).reshape(len(latents), *grid)
         for _ in range(3):
-            x = self.attend(self.block(x, labels, train=train), GLOROT, train=train)
-        x = nn.relu(self.normalize(x, labels, train=train))
+            x = self.attend(self.block(x, condition, train=train), GLOROT, train=train)
+        x = nn.relu(self.normalize(x, condition, train=train))
         x = self.layer(convolution(channels, 3, dtype=self.dtype, kernel_init=GLOROT), x, train=train)
         return jnp.tanh(x.astype(jnp.float32))
 
-    def block(self, x: jax.Array, labels: jax.Array | None, *, train: bool) -> jax.Array:
+    def block(self, x: jax.Array, condition: jax.Array | None, *, train: bool) -> jax.Array:
         """Twice the height and width: BatchNorm, ReLU, upsampling, 3x3, BatchNorm, ReLU, 3x3; 1x1 beside it."""
         options = {"dtype": self.dtype, "kernel_init": GLOROT_BRANCH}
-        branch = upsample(nn.relu(self.normalize(x, labels, train=train)))
+        branch = upsample(nn.relu(self.normalize(x, condition, train=train)))
         branch = self.layer(convolution(self.width, 3, use_bias=False, **options), branch, train=train)
-        branch = nn.relu(self.normalize(branch, labels, train=train))
+        branch = nn.relu(self.normalize(branch, condition, train=train))
         branch = self.layer(convolution(self.width, 3, **options), branch, train=train)
         # A 1x1 convolution may be on either side of the upsampling: before, it has a quarter of the work.
         return branch + upsample(
@@ -320,7 +328,10 @@ def build(
         "axis_name": axis_name,
     }
     generator = GENERATORS[model.architecture](
-        spectral=model.spectral_normalization == "both", polyphase=model.polyphase, **shared
+        spectral=model.spectral_normalization == "both",
+        modulation=model.self_modulation,
+        polyphase=model.polyphase,
+        **shared,
     )
     discriminator = DISCRIMINATORS[model.architecture](
         spectral=model.spectral_normalization != "none",
@@ -344,7 +355,7 @@ def check(model: Model, image_shape: tuple[int, int, int], num_classes: int) -> 
     for field, kind in choices.items():
         if getattr(model, field) not in get_args(kind):
             raise ValueError(f"model.{field} is {getattr(model, field)!r}, expected one of {', '.join(get_args(kind))}")
-    others = ("discriminator_width", "discriminator_hidden", "attention", "minibatch_std")
+    others = ("discriminator_width", "discriminator_hidden", "self_modulation", "attention", "minibatch_std")
     for field, least in {"latent_size": 1, "width": 1, **dict.fromkeys(others, 0)}.items():
         if getattr(model, field) < least:
             raise ValueError(f"model.{field} is {getattr(model, field)}, expected at least {least}")
@@ -359,6 +370,11 @@ def check(model: Model, image_shape: tuple[int, int, int], num_classes: int) -> 
         raise ValueError(f"model.dropout is {model.dropout}, expected a share in [0, 1)")
     if model.conditional and num_classes < 2:
         raise ValueError(f"model.conditional needs labels of at least 2 classes, the data has {num_classes}")
+    if model.conditional and model.self_modulation:
+        raise ValueError(
+            f"model.self_modulation is {model.self_modulation}, but a conditional generator's scales and biases are its"
+            " label's; set 0, or leave model.conditional out"
+        )
     divisor = DIVISOR[model.architecture]
     if len(image_shape) != 3 or min(image_shape) < 1 or any(side % divisor for side in image_shape[:2]):
         size = "x".join(map(str, image_shape))

@@ -92,6 +92,10 @@ def conv_transpose(images, layer, stride):
 def batch_norm(x, layer, labels=None):
     axes = tuple(range(x.ndim - 1))
     x = (x - x.mean(axes)) / np.sqrt(x.var(axes) + 1e-5)
+    if "hidden" in layer:  # labels are latents
+        hidden = relu(labels @ layer["hidden"]["kernel"] + layer["hidden"]["bias"])
+        scale, bias = (hidden @ layer[name]["kernel"] + layer[name]["bias"] for name in ("scale", "bias"))
+        return x * scale[:, None, None] + bias[:, None, None]
     if labels is None:
         return x * layer["BatchNorm_0"]["scale"] + layer["BatchNorm_0"]["bias"]
     return x * layer["scale"][labels][:, None, None] + layer["bias"][labels][:, None, None]
@@ -150,21 +154,22 @@ def test_residual_pair_has_the_papers_parameter_count():
     assert count(discriminator["params"]) == down + 4 * nine + 128 + 1
 
 
-@pytest.mark.parametrize("conditional", [False, True])
-def test_dcgan_generator_is_the_one_written_in_numpy(conditional):
-    model = Model(latent_size=6, width=2, conditional=conditional)
+@pytest.mark.parametrize("kind", ["plain", "conditional", "modulated"])
+def test_dcgan_generator_is_the_one_written_in_numpy(kind):
+    conditional = kind == "conditional"
+    model = Model(latent_size=6, width=2, conditional=conditional, self_modulation=3 * (kind == "modulated"))
     generator, _ = build(model, (8, 12, 1), 3)
     latents = normal(4, 6)
     variables = drawn(generator, latents, LABELS)
     images, _ = apply(generator, variables, latents, LABELS, train=True)
 
     params = variables["params"]
-    labels = LABELS if conditional else None
+    condition = {"plain": None, "conditional": LABELS, "modulated": latents}[kind]
     if conditional:
         latents = np.concatenate([latents, params["Embed_0"]["embedding"][LABELS]], axis=1)
     x = (latents @ params["Dense_0"]["kernel"]).reshape(4, 2, 3, 8)
     for index, stride in enumerate((1, 2, 2)):
-        x = leaky(batch_norm(x, params[f"BatchNorm_{index}"], labels))
+        x = leaky(batch_norm(x, params[f"BatchNorm_{index}"], condition))
         x = conv_transpose(x, params[f"ConvTranspose_{index}"], stride)
     np.testing.assert_allclose(images, np.tanh(x), atol=2e-5)
 
@@ -191,20 +196,21 @@ def test_dcgan_discriminator_is_the_one_written_in_numpy(conditional):
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_residual_generator_is_the_one_written_in_numpy():
-    generator, _ = build(Model("residual", 6, 2, conditional=True), (8, 16, 3), 3)
+@pytest.mark.parametrize("modulation", [0, 3])
+def test_residual_generator_is_the_one_written_in_numpy(modulation):
+    generator, _ = build(Model("residual", 6, 2, conditional=not modulation, self_modulation=modulation), (8, 16, 3), 3)
     latents = normal(4, 6)
     variables = drawn(generator, latents, LABELS)
     images, _ = apply(generator, variables, latents, LABELS, train=True)
 
-    params = variables["params"]
+    params, condition = variables["params"], latents if modulation else LABELS
     x = (latents @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"]).reshape(4, 1, 2, 2)
     for index in range(3):
         first, second, beside = (params[f"Conv_{3 * index + offset}"] for offset in range(3))
-        branch = conv(double(relu(batch_norm(x, params[f"BatchNorm_{2 * index}"], LABELS))), first)
-        branch = conv(relu(batch_norm(branch, params[f"BatchNorm_{2 * index + 1}"], LABELS)), second)
+        branch = conv(double(relu(batch_norm(x, params[f"BatchNorm_{2 * index}"], condition))), first)
+        branch = conv(relu(batch_norm(branch, params[f"BatchNorm_{2 * index + 1}"], condition)), second)
         x = branch + conv(double(x), beside)
-    x = conv(relu(batch_norm(x, params["BatchNorm_6"], LABELS)), params["Conv_9"])
+    x = conv(relu(batch_norm(x, params["BatchNorm_6"], condition)), params["Conv_9"])
     np.testing.assert_allclose(images, np.tanh(x), atol=5e-5)
 
 
@@ -448,6 +454,8 @@ def test_a_gradient_penalty_has_the_slope_of_its_differences():
     ("changes", "words"),
     [
         ({"architecture": "residual", "polyphase": True}, "only dcgan has transposed convolutions"),
+        ({"self_modulation": -1}, "model.self_modulation is -1, expected at least 0"),
+        ({"self_modulation": 32, "conditional": True}, "model.self_modulation is 32, but a conditional generator's"),
         ({"architecture": "biggan"}, "model.architecture is 'biggan', expected one of dcgan, residual"),
         ({"spectral_normalization": "all"}, "expected one of none, discriminator, both"),
         ({"discriminator_normalization": "group"}, "expected one of none, batch, layer"),
