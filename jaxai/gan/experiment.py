@@ -21,7 +21,7 @@ from jaxai.gan.extractor import extract, load_extractor
 from jaxai.gan.generator import CHUNK, Generator, Samples
 from jaxai.gan.latent import spherical_interpolation
 from jaxai.gan.quality import LEAST_SHARE, Quality
-from jaxai.runtime import mosaic, parallel
+from jaxai.runtime import flops, mosaic, parallel
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run
 from jaxai.runtime.evaluation import Evaluation
@@ -99,6 +99,7 @@ class Experiment:
             steps=steps,
             batch_size=self._images_a_step,
             steps_per_epoch=max(1, steps // EVALUATIONS),
+            flops_per_step=self._flops_per_step(),
             data=images.train,
             splits={"test": images.test},
             score="frechet_distance",
@@ -227,6 +228,22 @@ class Experiment:
 
     def _steps(self, examples: int) -> int:
         return max(1, round(self.epochs * (examples // self._images_a_step)))
+
+    def _flops_per_step(self) -> float | None:
+        """On average over the updates with a penalty and those without; None where all are alike."""
+        config = self.workload
+        if not config.r1 or config.r1_interval == 1:
+            return None
+        alike = dataclasses.replace(config, r1_interval=1), dataclasses.replace(config, r1=0.0)
+        batch = {
+            "image": jax.ShapeDtypeStruct((self._images_a_step, *config.image_shape), jnp.uint8),
+            "label": jax.ShapeDtypeStruct((self._images_a_step,), jnp.int32),
+        }
+        penalized, plain = (
+            flops.count(workload.train_step, jax.eval_shape(workload.init, jax.random.key(0)), batch)
+            for workload in map(gan.make, alike)
+        )
+        return plain + (penalized - plain) / config.r1_interval
 
     def _grid(self, generator: Generator, state: State) -> np.ndarray:
         """Images of the same latents whenever it is asked, a column for each label of a conditional model."""

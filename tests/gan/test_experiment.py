@@ -19,7 +19,7 @@ from jaxai.gan.quality import Quality
 from jaxai.runtime import parallel
 from jaxai.runtime.checkpoint import Checkpoints
 from jaxai.runtime.config import Run, load_preset
-from jaxai.runtime.loop import restored_state
+from jaxai.runtime.loop import flops_per_step, restored_state
 from jaxai.runtime.recorder import Recorder
 from jaxai.runtime.run_folder import RunFolder
 
@@ -386,6 +386,16 @@ def test_schedules_end_with_the_training_of_each_network(images):
     assert training.beside(training.steps) == {"epoch": 3}
     chosen = dataclasses.replace(WORKLOAD, generator_optimizer=dataclasses.replace(ADAM, decay_steps=7))
     assert experiment("", chosen).resolve(images).workload.generator_optimizer.decay_steps == 7
+
+
+def test_flops_of_a_penalty_now_and_then_are_its_share(images):
+    def counted(**penalty):
+        settings = experiment("", dataclasses.replace(WORKLOAD, **penalty)).resolve(images)
+        return flops_per_step(settings.training(images))
+
+    always, never, sometimes = counted(r1=1.0), counted(r1=0.0), counted(r1=1.0, r1_interval=4)
+    assert always > 1.1 * never
+    assert sometimes == never + (always - never) / 4
 
 
 def test_every_option_is_documented(documented_options):
