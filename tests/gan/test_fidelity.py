@@ -67,7 +67,10 @@ def frechet_distance_in_float64(first, second):
 
 
 @pytest.mark.parametrize("make", [rectified, decaying, few_directions])
-@pytest.mark.parametrize(("width", "examples"), [(64, 65), (64, 2000), (200, 250)])
+@pytest.mark.parametrize(
+    ("width", "examples"),
+    [(64, 65), (64, 2000), (200, 250), pytest.param(2048, 5000, marks=pytest.mark.slow)],  # the last: Inception's
+)
 def test_real_against_real_equals_scipy_in_float64(make, width, examples):
     first, second = make(examples, width, 0), make(examples, width, 1)
     distance = frechet_distance_in_float64(first, second)
