@@ -69,7 +69,7 @@ class BatchNorm(nn.Module):
 
     With `num_classes`, each class has its own scale and bias: Dumoulin et al. 2017 (arXiv:1610.07629), de Vries et al.
     2017 (arXiv:1707.00683). With `modulation`, a hidden layer of so many units makes them out of each image's latent:
-    Chen et al. 2019 (arXiv:1810.01365), equations 1 to 4, the scale's bias beginning at 1.
+    Chen et al. 2019 (arXiv:1810.01365), equations 1 to 4, the scale's bias beginning at 1; never spectrally normalised.
     """
 
     num_classes: int = 0
