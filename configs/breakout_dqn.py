@@ -20,7 +20,6 @@ config = Experiment(
         capacity=100_000,
         learning_starts=5_000,
         epsilon_steps=100_000,
-        epsilon_end=0.05,
         target_every=1_000,
         optimizer=Optimizer(learning_rate=3e-4),
     ),

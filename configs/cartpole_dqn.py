@@ -18,7 +18,6 @@ config = Experiment(
         capacity=10_000,
         learning_starts=10_000,
         epsilon_steps=250_000,
-        epsilon_end=0.05,
         huber_delta=0.0,
         optimizer=Optimizer(learning_rate=2.5e-4),
     ),

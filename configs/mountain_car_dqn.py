@@ -17,7 +17,6 @@ config = Experiment(
         batch_size=128,
         capacity=100_000,
         epsilon_steps=150_000,
-        epsilon_end=0.05,
         target_every=2_000,
         n_step=3,
         huber_delta=0.0,

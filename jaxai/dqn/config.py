@@ -7,10 +7,14 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxai.dqn import priorities
 from jaxai.dqn.environment import EnvironmentSpec
 from jaxai.dqn.model import Network
 from jaxai.dqn.replay import Replay
 from jaxai.optimizer import Optimizer
+
+MOST = 2**31 - 1
+"""The largest int32, which steps, slots and updates are counted in."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,8 @@ class Config(Network):
     storage: Literal["auto", "bits", "dtype"] = "auto"  # observations in the replay: as bits where they are binary
     truncation_spacing: int = 0  # least steps of an environment between two truncations; 0: its longest episode, or 64
     epsilon: Literal["linear", "exponential"] = "linear"  # how the share of random actions falls
-    epsilon_start: float = 1.0  # share of random actions at first
-    epsilon_end: float = 0.05  # share of random actions in the end
+    epsilon_start: float | None = None  # share of random actions at first; None: 1, or with noisy layers epsilon_end
+    epsilon_end: float | None = None  # share of random actions in the end; None: 0.05, or with noisy layers 0
     epsilon_steps: int = 50_000  # environment steps over which it falls
     target_every: int = 500  # environment steps between updates of the target network
     target_rate: float = 1.0  # share of the way that the target goes to the network; below 1: Polyak averaging
@@ -57,6 +61,13 @@ class Config(Network):
         """Train steps that make `total_steps` environment steps, those of `init` included; rounded up."""
         return -(-(self.total_steps - self.warmup_steps) // self.train_every)
 
+    @property
+    def epsilons(self) -> tuple[float, float]:
+        """The share of random actions at first and in the end; noisy layers explore by themselves."""
+        end = (0.0 if self.noisy else 0.05) if self.epsilon_end is None else self.epsilon_end
+        start = (end if self.noisy else 1.0) if self.epsilon_start is None else self.epsilon_start
+        return start, end
+
 
 class Hyperparameters(struct.PyTreeNode):
     """What may differ between vmapped trainings: float32 scalars in `state.extra["hyperparameters"]`."""
@@ -73,17 +84,25 @@ class Hyperparameters(struct.PyTreeNode):
     @classmethod
     def of(cls, config: Config) -> "Hyperparameters":
         """Those of a configuration."""
-        fields = {name: getattr(config, name) for name in cls.__dataclass_fields__ if name != "learning_rate"}
-        values = cls(learning_rate=config.optimizer.learning_rate, **fields)
-        return cast(Hyperparameters, jax.tree.map(jnp.float32, values))
+        start, end = config.epsilons
+        derived = {"learning_rate": config.optimizer.learning_rate, "epsilon_start": start, "epsilon_end": end}
+        fields = {name: getattr(config, name) for name in cls.__dataclass_fields__ if name not in derived}
+        return cast(Hyperparameters, jax.tree.map(jnp.float32, cls(**derived, **fields)))
 
 
 def epsilon(config: Config, hyperparameters: Hyperparameters, steps: jax.Array) -> jax.Array:
-    """The share of random actions after so many environment steps: from start to end, in a line or geometrically."""
+    """The share of random actions after so many environment steps: from start to end, in a line or geometrically.
+
+    Args:
+      config: says how it falls.
+      hyperparameters: from where to where, and over how many steps.
+      steps: scalar; float32, since there may be more than an int32 holds.
+    """
     start, end = hyperparameters.epsilon_start, hyperparameters.epsilon_end
     share = jnp.minimum(1.0, steps / hyperparameters.epsilon_steps)
     if config.epsilon == "exponential":
-        return jnp.asarray(start * (end / start) ** share)
+        # 0 all the time, as noisy layers have it, is no geometric sequence.
+        return jnp.where(start > 0, start * (end / start) ** share, 0.0)
     return jnp.asarray(start + (end - start) * share)
 
 
@@ -123,19 +142,34 @@ def check(config: Config, replay: Replay) -> None:
     for name in (*zero_or_more, "priority_exponent"):
         if getattr(config, name) < 0:
             raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 0")
-    for name in ("discount", "epsilon_start", "epsilon_end", "target_rate", "importance_exponent"):
-        if not 0 <= getattr(config, name) <= 1:
-            raise ValueError(f"{name} is {getattr(config, name)}; it must be between 0 and 1")
+    epsilons = dict(zip(("epsilon_start", "epsilon_end"), config.epsilons, strict=True))
+    shares = epsilons | {name: getattr(config, name) for name in ("discount", "target_rate", "importance_exponent")}
+    for name, value in shares.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} is {value}; it must be between 0 and 1")
     for name, kinds in (("epsilon", ("linear", "exponential")), ("storage", ("auto", "bits", "dtype"))):
         if getattr(config, name) not in kinds:
             raise ValueError(f"{name} is {getattr(config, name)!r}; it must be one of {', '.join(kinds)}")
-    for name in ("epsilon_start", "epsilon_end"):
-        if config.epsilon == "exponential" and getattr(config, name) <= 0:
-            raise ValueError(f"{name} is {getattr(config, name)}; an exponential schedule never reaches 0: try 0.01")
+    for name, value in epsilons.items():
+        if config.epsilon == "exponential" and value <= 0 < max(epsilons.values()):
+            raise ValueError(f"{name} is {value}; an exponential schedule never reaches 0: try 0.01")
     if config.munchausen and config.munchausen_temperature <= 0:
         raise ValueError(f"munchausen_temperature is {config.munchausen_temperature}; it must be above 0")
     if config.munchausen and config.munchausen_minimum > 0:
         raise ValueError(f"munchausen_minimum is {config.munchausen_minimum}; it must be at most 0")
+    for name in ("target_every", "truncation_spacing", "evaluation_steps", "evaluation_episodes"):
+        if getattr(config, name) > MOST:
+            raise ValueError(f"{name} is {getattr(config, name)}; it must be at most {MOST}, as an int32 holds")
+    if replay.slots * replay.num_envs > MOST:
+        raise ValueError(
+            f"capacity is {config.capacity}, a replay of {replay.nbytes / 1e9:,.1f} GB; at most {MOST} transitions are"
+            " counted, with those that return and stack need: lower it"
+        )
+    if config.prioritized and replay.slots * replay.num_envs > priorities.MOST:
+        raise ValueError(
+            f"capacity is {config.capacity}; priorities are told apart in float32 for at most {priorities.MOST}"
+            " transitions: lower it, or draw uniformly"
+        )
     if config.capacity < config.batch_size:
         raise ValueError(
             f"capacity is {config.capacity}, less than a batch of {config.batch_size}; raise the one or lower the other"
@@ -155,4 +189,16 @@ def check(config: Config, replay: Replay) -> None:
         raise ValueError(
             f"total_steps is {config.total_steps}, all of them before learning_starts ({config.learning_starts});"
             " raise the one or lower the other"
+        )
+    # The replay's clock counts steps of all environments together, the optimizer its updates; both are int32.
+    together = -(-config.total_steps // config.num_envs)
+    if together > MOST:
+        raise ValueError(
+            f"total_steps is {config.total_steps}: {together} steps of {config.num_envs} environments together, and"
+            f" at most {MOST} are counted; lower it, or raise num_envs"
+        )
+    if config.train_steps * config.updates_per_step > MOST:
+        raise ValueError(
+            f"total_steps is {config.total_steps}: {config.train_steps * config.updates_per_step} updates, and at most"
+            f" {MOST} are counted; lower it, or raise train_every"
         )

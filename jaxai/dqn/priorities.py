@@ -14,6 +14,10 @@ from jaxai.core import Key
 
 WIDTH = 32
 """Slots in a row, and sums in a block: few, since a draw gathers one of each level."""
+FINE = 2**20
+"""Slots up to which the 24 bits of one float32 draw are enough to tell them apart evenly."""
+MOST = FINE * WIDTH
+"""Slots that can be drawn evenly: rows as by `FINE`, and a draw of its own within each."""
 
 
 class Priorities(struct.PyTreeNode):
@@ -35,6 +39,13 @@ def init(num_envs: int, slots: int) -> Priorities:
     width = min(slots, WIDTH)
     rows = -(-slots // width)
     return Priorities(jnp.zeros((num_envs, rows, width)), jnp.zeros((num_envs, rows)), jnp.ones(num_envs))
+
+
+def nbytes(slots: int) -> int:
+    """Bytes of the priorities of one environment."""
+    width = min(slots, WIDTH)
+    rows = -(-slots // width)
+    return 4 * (rows * width + rows + 1)
 
 
 def set_slot(priorities: Priorities, slot: jax.Array, value: jax.Array | float) -> Priorities:
@@ -72,6 +83,9 @@ def sample(priorities: Priorities, key: Key, batch_size: int) -> tuple[jax.Array
     index = jnp.zeros(batch_size, jnp.int32)
     for level in reversed(levels):
         weights = level[index]
+        if level is levels[0] and level.size > FINE:
+            # What is left of the first draw has too few bits for the slots of a row: some would never be drawn.
+            rest = jax.random.uniform(jax.random.fold_in(key, 1), (batch_size,)) * weights.sum(-1)
         column, rest = _search(weights, rest)
         index = index * level.shape[-1] + column
     environment, slot = index // (rows * width), index % (rows * width)

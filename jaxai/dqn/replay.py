@@ -7,11 +7,13 @@ for every `truncation_spacing` steps, with its time written beside it. Where an 
 later truncation takes the place, and a transition whose successor is gone counts nothing: never a wrong bootstrap.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jax import lax
 
@@ -98,6 +100,17 @@ class Replay:
     def places(self) -> int:
         """Places for true successors; one more than fit, so that no block that is in use is written."""
         return -(-self.slots // self.truncation_spacing) + 1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the memory that `init` makes, for all environments."""
+        numbers = math.prod(self.observation_shape)
+        frame = -(-numbers // 8) if self.binary else numbers * np.dtype(self.observation_dtype).itemsize
+        action = 1 if self.num_actions <= 256 else 4
+        each = self.slots * (frame + action + 4 + 1) + self.places * (frame + 4)
+        if self.prioritized:
+            each += priorities.nbytes(self.slots)
+        return self.num_envs * each
 
     def init(self, observation: jax.Array) -> Memory:
         """An empty memory at time 0, when the environments show these frames [environments, *observation_shape]."""

@@ -85,6 +85,10 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
     reset = jax.vmap(env.reset, in_axes=(0, None))
     step_all = jax.vmap(env.step, in_axes=(0, 0, 0, None))
 
+    def env_steps(time: jax.Array) -> jax.Array:
+        """Steps of all environments together -> environment steps, float32: an int32 ends at two thousand million."""
+        return time.astype(jnp.float32) * config.num_envs
+
     def outputs(params: PyTree, observation: jax.Array, key: Key | None, network: nn.Module = learner) -> jax.Array:
         rngs = {"noise": key} if config.noisy and key is not None else None
         return cast(jax.Array, network.apply({"params": params}, observation, rngs=rngs))
@@ -166,7 +170,7 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
             keys = jax.random.split(key, environments + 2)
             best = greedy(state.params, worker.observation, keys[0])
             chance, choice = jax.random.uniform(keys[1], (2, environments))
-            explore = chance < epsilon(config, state.extra["hyperparameters"], (first + i) * config.num_envs)
+            explore = chance < epsilon(config, state.extra["hyperparameters"], env_steps(first + i))
             action = jnp.where(explore, (choice * spec.num_actions).astype(best.dtype), best)
             worker, ended = play(worker, first + i, action, keys[2:], learned)
             return (worker, jax.tree.map(jnp.add, sums, ended)), None
@@ -241,7 +245,7 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
         if not config.prioritized:
             return sample.batch, sample
         beta = hyperparameters.importance_exponent
-        beta = beta + (1 - beta) * jnp.minimum(1.0, time * config.num_envs / config.total_steps)
+        beta = beta + (1 - beta) * jnp.minimum(1.0, env_steps(time) / float(config.total_steps))
         # The largest weight is 1: weights only shrink updates (Schaul et al. 2016, section 3.4).
         weight = (sample.probability / sample.probability.min()) ** -beta
         return sample.batch | {"weight": weight}, sample
@@ -269,14 +273,16 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
             worker, episodes = act(state, keys[config.updates_per_step :], metrics["loss"][-1] >= 0)
             state = state.replace(local=worker)
             metrics = jax.tree.map(jnp.mean, metrics) | psum(episodes, axis_name)
-        steps = config.warmup_steps + (state.step + 1) * config.train_every
+        time = warmup + (state.step + 1) * vector_steps
+        # Beyond an int32 they wrap around, from one multiple of 2**32 to the next: the interval is longer once.
+        steps = time * config.num_envs
         rate = state.extra["hyperparameters"].target_rate
         target = lax.cond(
             steps // config.target_every > (steps - config.train_every) // config.target_every,
             lambda: optax.incremental_update(state.params, state.extra["target"], rate),
             lambda: state.extra["target"],
         )
-        metrics |= {"epsilon": epsilon(config, state.extra["hyperparameters"], steps)}
+        metrics |= {"epsilon": epsilon(config, state.extra["hyperparameters"], env_steps(time))}
         state = state.replace(step=state.step + 1, extra=state.extra | {"target": target})
         return state, jax.tree.map(lambda metric: jnp.asarray(metric, jnp.float32), metrics)
 

@@ -264,6 +264,22 @@ def test_epsilon_falls_in_a_line_or_geometrically_and_stays() -> None:
     np.testing.assert_allclose(exponential, [0.8, 0.8 * 0.25**0.25, 0.4, 0.2, 0.2], rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["linear", "exponential"])
+def test_noisy_layers_explore_without_random_actions_unless_they_are_asked_for(kind: str) -> None:
+    def shares(**changes: Any) -> list[float]:
+        config = changed(epsilon=kind, epsilon_steps=100, **changes)
+        dqn.make(config, Chain())  # takes it
+        hyperparameters = dqn.Hyperparameters.of(config)
+        return [round(float(epsilon(config, hyperparameters, jnp.float32(steps))), 6) for steps in (0, 100, 1000)]
+
+    assert shares() == [1.0, 0.05, 0.05]
+    assert shares(noisy=True) == [0.0, 0.0, 0.0]
+    assert shares(noisy=True, epsilon_start=0.5, epsilon_end=0.1) == [0.5, 0.1, 0.1]
+    assert shares(noisy=True, epsilon_end=0.02) == [0.02, 0.02, 0.02]
+    with pytest.raises(ValueError, match=r"epsilon_end is 0\.0; an exponential schedule never reaches 0"):
+        dqn.make(changed(epsilon="exponential", noisy=True, epsilon_start=0.5), Chain())
+
+
 # The target network and the optimizer.
 
 

@@ -114,7 +114,7 @@ def test_a_single_setting_of_one_seed_is_trained_with_it_and_not_with_the_preset
     state = jax.jit(workload.init)(jax.random.key(0))
     hyperparameters = population.member_of(state, 0).extra["hyperparameters"]
     assert (float(hyperparameters.learning_rate), float(hyperparameters.discount)) == (np.float32(3e-3), 0.25)
-    assert float(hyperparameters.epsilon_end) == np.float32(WORKLOAD.epsilon_end)
+    assert float(hyperparameters.epsilon_end) == np.float32(0.05)
 
 
 def test_ranking_has_the_best_mean_first_and_diverged_settings_last():
