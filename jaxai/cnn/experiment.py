@@ -14,7 +14,7 @@ from rich.table import Table
 from jaxai import cnn
 from jaxai.cnn.whitening import whiten
 from jaxai.core import State
-from jaxai.data import Data, Images, load
+from jaxai.data import Data, Images, checked, load
 from jaxai.runtime import parallel, pictures, progress
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run
@@ -98,7 +98,7 @@ class Experiment:
           images: data to use instead of what `data` names.
           console: where progress goes.
         """
-        images = images or self.load()
+        images = self.load() if images is None else checked(images)
         experiment = self.resolve(images)
         outcome = fit(experiment.training(images), experiment, console)
         if not outcome.interrupted:
@@ -119,7 +119,7 @@ class Experiment:
         Raises:
           ValueError: the run has no such checkpoint.
         """
-        images = images or self.load()
+        images = self.load() if images is None else checked(images)
         mesh = parallel.make_mesh(self.run.devices)
         state = trained_state(self.make(), self.run, mesh, which)
         workload = cnn.make(self.workload, parallel.axis_name(self.run.mode))

@@ -10,7 +10,7 @@ from jaxai.data import cache, cifar, folder, idx, mnist5k, synthetic, tfds
 from jaxai.data.decode import resize_all
 from jaxai.data.holdout import stratified
 from jaxai.data.source import Decoded, Source, Split
-from jaxai.data.validate import check
+from jaxai.data.validate import check, check_names
 
 SOURCES = ("mnist5k", "synthetic", "idx", "cifar", "folder", "tfds:mnist", "tfds:cifar10", "tfds:NAME")
 SHORT_NAMES = {"mnist": "tfds:mnist", "cifar10": "tfds:cifar10"}
@@ -58,6 +58,45 @@ class Images:
         return height, width, channels
 
 
+def checked(images: Images) -> Images:
+    """What every set passes before anything is learnt from it, wherever it comes from.
+
+    Returns:
+      The same, with labels as int32, and images of bool as uint8: black and white.
+
+    Raises:
+      ValueError: an array would train silently wrong, or the splits do not fit together; one line that names the
+        split, the index, the value and the fix.
+    """
+    if not isinstance(images, Images):
+        raise ValueError(
+            f"images are a {type(images).__name__}; expected jaxai.data.Images(train, test, classes, name)"
+        )
+    check_names(images.classes, images.name)
+    splits = {name: getattr(images, name) for name in ("train", "test", "validation")}
+    for name, split in splits.items():
+        where = f"{images.name} {name}"
+        if split is None and name == "validation":
+            continue
+        if not isinstance(split, dict) or set(split) != {"image", "label"}:
+            found = ", ".join(map(str, split)) if isinstance(split, dict) else f"a {type(split).__name__}"
+            raise ValueError(f"{where} is {found}; expected a dict of image and label")
+        check(split["image"], split["label"], len(images.classes), where)
+        shape, expected = split["image"].shape[1:], images.shape
+        if shape != expected:
+            raise ValueError(
+                f"{images.name}: training images are {expected}, but {name} images {shape}; bring them to one size "
+                "(--data.resize)"
+            )
+        splits[name] = _as_the_steps_take_it(split)
+    return replace(images, **splits)
+
+
+def _as_the_steps_take_it(split: Split) -> Split:
+    pixels, labels = split["image"], split["label"].astype(np.int32, copy=False)
+    return {"image": pixels * np.uint8(255) if pixels.dtype == np.bool_ else pixels, "label": labels}
+
+
 def load(config: Data) -> Images:
     """Read a set of images, from the cache of decoded arrays where it can.
 
@@ -71,12 +110,7 @@ def load(config: Data) -> Images:
         raise ValueError(f"resize is {config.resize}; expected at least 1 pixel")
     source = _source(config)
     train, test, classes = cache.decoded(source, config.cache)
-    for name, split in (("train", train), ("test", test)):
-        check(split["image"], split["label"], len(classes), f"{source.name} {name}")
-    shapes = [split["image"].shape[1:] for split in (train, test)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(f"{source.name}: training images are {shapes[0]}, but test images {shapes[1]}; use resize")
-    images = Images(train, test, classes, source.name)
+    images = checked(Images(train, test, classes, source.name))
     return _with_validation(images, config.validation_fraction) if config.validation_fraction else images
 
 

@@ -1,62 +1,154 @@
 """The one check that every labelled image passes, whether it was read from a file or handed over in Python."""
 
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+
 import numpy as np
 
-FINITE_BLOCK = 4096
-"""Float images are searched for NaN in blocks of this many, so that the search costs no copy of the whole set."""
+BLOCK = 4096
+"""Pixels are searched in blocks of this many images, so that the search costs no copy of the whole set."""
+OVERSHOOT = 0.05
+"""How far a resampling filter may leave [0, 1]: such floats are to be clipped, all others are of another range."""
+UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
+"""Unicode categories that no class name may hold: control characters, bytes that were no UTF-8, ends of lines."""
 
 
 def check(images: np.ndarray, labels: np.ndarray, num_classes: int, source: str) -> None:
     """Refuse arrays that would train silently wrong.
 
     Args:
-      images: [examples, height, width, channels] uint8 in [0, 255], or float32, all finite.
+      images: [examples, height, width, channels] uint8 in [0, 255], float32 in [0, 1], or bool.
       labels: [examples] of any integer dtype, each in [0, num_classes).
       num_classes: number of classes.
       source: where the arrays come from (a file name, "training arrays"); it begins the message.
 
     Raises:
-      ValueError: one line that names the source, the index where there is one, the value and what was expected.
+      ValueError: one line that names the source, the index where there is one, the value, what was expected and the
+        fix. uint8 images that hold 0 and 1 alone are refused too: they would be nearly black.
     """
     for name, array in (("images", images), ("labels", labels)):
         if not isinstance(array, np.ndarray):
             raise ValueError(f"{source}: {name} are a {type(array).__name__}; expected a NumPy array (numpy.asarray)")
-    _check_images(images, source)
+    _check_shape_and_dtype(images, source)
     _check_labels(labels, num_classes, source)
     if len(images) != len(labels):
         raise ValueError(f"{source}: {len(images)} images but {len(labels)} labels; expected one label an image")
     if len(images) == 0:
         raise ValueError(f"{source}: no examples; expected at least one")
+    if images.dtype == np.float32:
+        _check_floats(images, source)
+    elif images.dtype == np.uint8:
+        _check_bytes(images, source)
 
 
-def _check_images(images: np.ndarray, source: str) -> None:
-    if images.dtype not in (np.uint8, np.float32):
-        raise ValueError(f"{source}: images have dtype {images.dtype}; expected uint8 or float32")
+def check_names(classes: Sequence[str], source: str) -> None:
+    """Refuse class names that cannot be written down, or that do not tell the classes apart.
+
+    Raises:
+      ValueError: one line that names the source, the class and what is wrong with its name.
+    """
+    if isinstance(classes, str) or not classes or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"{source}: classes are {classes!r:.80}; expected a tuple of names, one a label")
+    first: dict[str, int] = {}
+    for label, name in enumerate(classes):
+        if not name.strip() or UNPRINTABLE & set(map(unicodedata.category, name)):
+            raise ValueError(
+                f"{source}: the name of class {label} is {name!a:.80}; expected printable text in UTF-8: rename it"
+            )
+        if name in first:
+            raise ValueError(
+                f"{source}: classes {first[name]} and {label} are both called {name!r:.80}; expected different names"
+            )
+        first[name] = label
+
+
+def _check_shape_and_dtype(images: np.ndarray, source: str) -> None:
+    if images.dtype not in (np.uint8, np.float32, np.bool_):
+        raise ValueError(
+            f"{source}: images have dtype {images.dtype}; expected uint8 or float32{_dtype_fix(images.dtype)}"
+        )
     if images.ndim != 4 or 0 in images.shape[1:]:
         hint = "; add the channel axis with images[..., None]" if images.ndim == 3 else ""
         raise ValueError(
             f"{source}: images have shape {list(images.shape)}; expected [examples, height, width, channels]{hint}"
         )
-    if images.dtype != np.float32:
+
+
+def _dtype_fix(dtype: np.dtype) -> str:
+    """What makes images of another dtype ones that can be taken."""
+    if dtype.name == "uint16":
+        return ": give (images // 257).astype(numpy.uint8), or images.astype(numpy.float32) / 65535"
+    if dtype.kind in "iu":
+        return ": if they are in [0, 255], give images.astype(numpy.uint8)"
+    return ": give images.astype(numpy.float32), in [0, 1]" if "float" in dtype.name else ""
+
+
+def _check_floats(images: np.ndarray, source: str) -> None:
+    # The minimum and maximum of a block with a NaN are NaN.
+    ranges = [(float(block.min()), float(block.max())) for block in _blocks(images)]
+    if all(least >= 0 and most <= 1 for least, most in ranges):
         return
-    for start in range(0, len(images), FINITE_BLOCK):
-        finite = np.isfinite(images[start : start + FINITE_BLOCK])
-        if not finite.all():
-            first = np.argwhere(~finite)[0]
-            value = images[start + first[0], first[1], first[2], first[3]]
-            index = [int(start + first[0]), *map(int, first[1:])]
-            raise ValueError(f"{source}: the pixel at index {index} is {value}; expected finite numbers")
+    if (found := _first(images, lambda block: ~np.isfinite(block))) is not None:
+        raise ValueError(f"{source}: the pixel at index {found[0]} is {found[1]}; expected finite numbers")
+    found = _first(images, lambda block: (block < 0) | (block > 1))
+    assert found is not None
+    fix = _fix(min(least for least, _ in ranges), max(most for _, most in ranges))
+    raise ValueError(f"{source}: the pixel at index {found[0]} is {found[1]:g}; expected floats in [0, 1]: {fix}")
+
+
+def _fix(least: float, most: float) -> str:
+    """What brings floats of this range into [0, 1]."""
+    if least >= -OVERSHOOT and most <= 1 + OVERSHOOT:
+        return "give images.clip(0, 1)"
+    if least >= 0:
+        for top in (255, 65535):
+            if most <= top:
+                return f"divide by {top}"
+    if least >= -1 and most <= 1:
+        return "give (images + 1) / 2"
+    return (
+        f"these go from {least:g} to {most:g}; if a mean and a deviation were taken out, give the images from before "
+        "(image_mean and image_std are for that)"
+    )
+
+
+def _check_bytes(images: np.ndarray, source: str) -> None:
+    if any((block > 1).any() for block in _blocks(images)) or not images.any():
+        return
+    raise ValueError(
+        f"{source}: every pixel is 0 or 1; expected uint8 in [0, 255]: give bool images, or multiply by 255 before the "
+        "conversion to uint8"
+    )
+
+
+def _blocks(images: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, len(images), BLOCK):
+        yield images[start : start + BLOCK]
+
+
+def _first(images: np.ndarray, wrong: Callable[[np.ndarray], np.ndarray]) -> tuple[list[int], float] | None:
+    """Index and value of the first pixel that is wrong."""
+    for start, block in zip(range(0, len(images), BLOCK), _blocks(images), strict=True):
+        where = wrong(block)
+        if where.any():
+            index = [int(position) for position in np.unravel_index(where.argmax(), where.shape)]
+            return [start + index[0], *index[1:]], float(block[tuple(index)])
+    return None
 
 
 def _check_labels(labels: np.ndarray, num_classes: int, source: str) -> None:
     if labels.ndim != 1:
-        hint = "; from one-hot, take labels.argmax(-1)" if labels.ndim == 2 else ""
+        hint = ""
+        if labels.ndim == 2:
+            hint = "; give labels[:, 0]" if labels.shape[1] == 1 else "; from one-hot, take labels.argmax(-1)"
         raise ValueError(f"{source}: labels have shape {list(labels.shape)}; expected [examples]{hint}")
     if labels.dtype.kind not in "iu":
-        raise ValueError(f"{source}: labels have dtype {labels.dtype}; expected integers, as int32")
+        fix = ": give labels.astype(numpy.int32)" if labels.dtype.kind in "fb" else ""
+        raise ValueError(f"{source}: labels have dtype {labels.dtype}; expected integers, as int32{fix}")
     wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if len(wrong):
+        from_one = labels.min() == 1 and labels.max() == num_classes
         raise ValueError(
             f"{source}: the label at index {wrong[0]} is {labels[wrong[0]]}; expected 0 to {num_classes - 1}, "
-            f"for {num_classes} classes"
+            f"for {num_classes} classes{': they count from 1, give labels - 1' if from_one else ''}"
         )

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from jaxai import gan
 from jaxai.core import State
-from jaxai.data import Data, Images, load
+from jaxai.data import Data, Images, checked, load
 from jaxai.gan import fidelity
 from jaxai.gan.extractor import extract, load_extractor
 from jaxai.gan.generator import CHUNK, Generator, Samples
@@ -118,7 +118,7 @@ class Experiment:
           images: data to use instead of what `data` names.
           console: where progress goes.
         """
-        images = images or self.load()
+        images = self.load() if images is None else checked(images)
         experiment = self.resolve(images)
         outcome = fit(experiment.training(images), experiment, console)
         if outcome.interrupted:
@@ -147,7 +147,7 @@ class Experiment:
         Raises:
           ValueError: the run has no such checkpoint, or was measured with another extractor.
         """
-        images = images or self.load()
+        images = self.load() if images is None else checked(images)
         evaluator = _Evaluator(self, images)
         state = self.restore(which)
         mesh = parallel.make_mesh(1)
