@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from jaxai import inputs
 from jaxai import optimizer as optimizers
 from jaxai.cnn.augment import Augment, TestTime, augment, test_time
 from jaxai.cnn.model import Model, build
@@ -41,16 +42,19 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
 
     A batch is `{"image": [batch, height, width, channels] uint8 in [0, 255] or float in [0, 1], "label": [batch]
     int32}`, with optional `"index"` ([batch] int32, the example's place in the data, for alternating flips) in
-    training and optional `"mask"` ([batch], 1 for examples that count) in evaluation.
+    training and optional `"mask"` ([batch], 1 for examples that count) in evaluation. Each step checks these shapes
+    and dtypes while it is traced, and raises ValueError of one line that says how to mend them.
 
     Args:
       config: the network and how it is trained.
       axis_name: the mapped axis over devices (`pmap`, `shard_map`); None for one device and for `jit` over a mesh.
 
     Returns:
-      A workload. Training metrics: `loss` (mean cross-entropy in nats), `accuracy`, `grad_norm` (before clipping),
-      `learning_rate`. Evaluation sums: `loss`, `accuracy`, `top5_accuracy`, `count`, and `confusion`
-      ([num_classes, num_classes] counts, row the true label, column the predicted).
+      A workload. Training metrics: `loss` (mean cross-entropy in nats), `accuracy` (share of predictions that are the
+      label; an image of mixup or cutmix counts as much as the label that was predicted has in its mixture), `grad_norm`
+      (before clipping), `learning_rate`. Evaluation sums: `loss`, `accuracy`, `top5_accuracy`, `count`, and `confusion`
+      ([num_classes, num_classes] counts, row the true label, column the predicted). A label out of range is never
+      predicted right, and the loss of its batch is NaN.
 
     Raises:
       ValueError: a field has a value that cannot be trained with; one line that names it.
@@ -75,20 +79,21 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
             {"params": params, **variables}, images, train=True, rngs={"dropout": key}, mutable=["batch_stats"]
         )
         loss = optax.softmax_cross_entropy(logits, optax.smooth_labels(labels, config.label_smoothing)).mean()
-        accuracy = (logits.argmax(-1) == labels.argmax(-1)).mean()
+        predicted = jax.nn.one_hot(logits.argmax(-1), config.num_classes)
+        accuracy = (labels * predicted).sum(-1).mean()
         return loss, (variables | updated, {"loss": loss, "accuracy": accuracy})
 
     def gradient(state: State, batch: Batch) -> tuple[PyTree, PyTree, Metrics]:
         """Gradient, variables and metrics, averaged over the batch and over devices."""
-        assert batch is not None
+        images, true = _examples(config, batch)
         augment_key, dropout_key = jax.random.split(step_key(state, axis_name))
         images, labels = augment(
             config.augment,
             augment_key,
-            normalize(config, batch["image"]),
-            jax.nn.one_hot(batch["label"], config.num_classes),
+            normalize(config, images),
+            jax.nn.one_hot(true, config.num_classes),
             epoch=state.step // config.steps_per_epoch,
-            example_index=batch.get("index"),
+            example_index=_index(batch, len(images)),
         )
         variables = {name: value for name, value in state.extra.items() if name != "ema"}
         value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
@@ -106,6 +111,8 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
             inputs = (split_batch(images, blocks), split_batch(labels, blocks), jax.random.split(dropout_key, blocks))
             (total, variables), _ = lax.scan(accumulate, (zeros, variables), inputs)
             grads, metrics = jax.tree.map(lambda leaf: leaf / blocks, total)
+        # The one-hot of a label out of range is all zeros, which would pass for a loss of 0.
+        metrics["loss"] = jnp.where(_in_range(config, true).all(), metrics["loss"], jnp.nan)
         grads, metrics = pmean((grads, metrics), axis_name)
         return grads, variables, metrics
 
@@ -122,13 +129,18 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
         return state, jax.tree.map(lambda metric: jnp.asarray(metric, jnp.float32), metrics)
 
     def eval_step(state: State, batch: Batch) -> Metrics:
-        assert batch is not None
-        logits, labels = predict(state, batch["image"]), batch["label"]
-        mask = batch.get("mask", jnp.ones(len(labels)))
+        images, labels = _examples(config, batch)
+        mask, logits = inputs.mask(batch, len(labels)), predict(state, images)
+        # Examples that do not count may have any label.
+        losses = jnp.where(
+            _in_range(config, labels),
+            optax.softmax_cross_entropy_with_integer_labels(logits, labels),
+            jnp.where(mask > 0, jnp.nan, 0),
+        )
         top5 = lax.top_k(logits, min(5, config.num_classes))[1]
         true, predicted = (jax.nn.one_hot(x, config.num_classes) for x in (labels, logits.argmax(-1)))
         sums = {
-            "loss": jnp.sum(mask * optax.softmax_cross_entropy_with_integer_labels(logits, labels)),
+            "loss": jnp.sum(mask * losses),
             "accuracy": jnp.sum(mask * (logits.argmax(-1) == labels)),
             "top5_accuracy": jnp.sum(mask * (top5 == labels[:, None]).any(-1)),
             "count": mask.sum(),
@@ -147,6 +159,7 @@ def make_predict(config: Config) -> Callable[[State, jax.Array], jax.Array]:
     network = build(config, config.num_classes)
 
     def predict(state: State, images: jax.Array) -> jax.Array:
+        inputs.check_images(images, config.image_shape)
         variables = {name: value for name, value in state.extra.items() if name != "ema"}
         params = state.extra.get("ema", state.params)
 
@@ -167,6 +180,7 @@ def make_features(config: Config) -> Callable[[State, jax.Array], tuple[jax.Arra
     network = build(config, config.num_classes)
 
     def features(state: State, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        inputs.check_images(images, config.image_shape)
         variables = {name: value for name, value in state.extra.items() if name != "ema"}
         params = state.extra.get("ema", state.params)
         logits, sown = network.apply(
@@ -179,9 +193,16 @@ def make_features(config: Config) -> Callable[[State, jax.Array], tuple[jax.Arra
 
 
 def normalize(config: Config, images: jax.Array) -> jax.Array:
-    """Images as the network sees them: float32, scaled to [0, 1] if uint8, less `image_mean`, over `image_std`."""
-    scaled = images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images.astype(jnp.float32)
-    return (scaled - jnp.array(config.image_mean)) / jnp.array(config.image_std)
+    """Images as the network sees them: float32, scaled to [0, 1] if uint8, less `image_mean`, over `image_std`.
+
+    Args:
+      config: says mean and deviation.
+      images: [..., channels] uint8 in [0, 255], or floats in [0, 1], which are not scaled.
+
+    Raises:
+      ValueError: another dtype: an int32 or a uint16 does not say what its largest value is.
+    """
+    return (inputs.scaled(images) - jnp.array(config.image_mean)) / jnp.array(config.image_std)
 
 
 def example_batch(config: Config, batch_size: int) -> dict[str, Any]:
@@ -191,6 +212,26 @@ def example_batch(config: Config, batch_size: int) -> dict[str, Any]:
         "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
         "index": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
     }
+
+
+def _examples(config: Config, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    """Images and labels of a batch, of the shapes and dtypes that a step needs."""
+    images, labels = inputs.required(batch, "image", "label")
+    inputs.check_images(images, config.image_shape)
+    inputs.check_labels(labels, len(images))
+    return images, labels
+
+
+def _index(batch: Batch, examples: int) -> jax.Array | None:
+    if batch is None or "index" not in batch:
+        return None
+    index = inputs.array("index", batch["index"])
+    inputs.check_labels(index, examples, "index")
+    return index
+
+
+def _in_range(config: Config, labels: jax.Array) -> jax.Array:
+    return (labels >= 0) & (labels < config.num_classes)
 
 
 def _check(config: Config) -> None:

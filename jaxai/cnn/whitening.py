@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxai import ops
+from jaxai import inputs, ops
 from jaxai.core import PyTree
 
 
@@ -54,7 +54,11 @@ def whitening_kernel(images: jax.Array, eps: float = 5e-4) -> jax.Array:
 
     Returns:
       float32 [2, 2, channels, 8 * channels]: the whitening filters and their negatives (arXiv:2404.00498, 3.2).
+
+    Raises:
+      ValueError: images of integers, which are not normalised.
     """
+    inputs.check_floats("images", images, "normalised floats: cnn.normalize(config, images)")
     samples = patches(images.astype(jnp.float32))
     samples = samples - jnp.mean(samples, axis=0)
     covariance = jnp.matmul(samples.T, samples, precision=jax.lax.Precision.HIGHEST) / samples.shape[0]

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxai import inputs
 from jaxai.core import Key
 
 TRANSLATION = 1 / 8  # of a side, the farthest an image moves along it
@@ -28,9 +29,10 @@ def diffaugment(policy: Sequence[str], key: Key, images: Array) -> Array:
       Images of the same shape and dtype, not clipped to [-1, 1].
 
     Raises:
-      ValueError: an unknown name in the policy.
+      ValueError: an unknown name in the policy, or images that are no floats.
     """
     check(policy)
+    inputs.check_floats("images", images, "floats in [-1, 1]: gan.normalize(images)")
     for part, name in enumerate(policy):
         images = POLICIES[name](jax.random.fold_in(key, part), images)
     return images

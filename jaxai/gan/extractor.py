@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from jaxai import cnn
+from jaxai import cnn, inputs
 from jaxai.core import State
 from jaxai.runtime import config as configs
 
@@ -83,7 +83,12 @@ def load_extractor(name: str, image_shape: tuple[int, ...]) -> Extractor:
 
 
 def extract(extractor: Extractor, images: np.ndarray | jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(features [n, features], logits [n, classes]) of any number of images, in batches of one shape."""
+    """(features [n, features], logits [n, classes]) of any number of images, in batches of one shape.
+
+    Raises:
+      ValueError: images of another shape than the extractor's, or neither uint8 nor float.
+    """
+    inputs.check_images(np.asarray(images), extractor.image_shape)
     apply = jax.jit(extractor.apply)
     padding = -len(images) % BATCH
     padded = np.pad(np.asarray(images), [(0, padding), *[(0, 0)] * 3])
@@ -145,8 +150,7 @@ def _pixels(image_shape: tuple[int, ...]) -> Extractor:
     channels = image_shape[-1]
 
     def apply(images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        scaled = images.astype(jnp.float32) / (255 if images.dtype == jnp.uint8 else 1)
-        small = jax.image.resize(scaled, (len(images), 8, 8, channels), "linear")
+        small = jax.image.resize(inputs.scaled(images), (len(images), 8, 8, channels), "linear")
         return small.reshape(len(images), -1), jnp.zeros((len(images), 0))
 
     return Extractor("pixels-8x8", image_shape, 64 * channels, 0, apply)

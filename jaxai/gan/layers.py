@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxai import ops
+from jaxai import inputs, ops
 
 Initializer = Callable[..., jax.Array]
 SLOPE = 0.2  # of LeakyReLU below 0 (Radford et al. 2016)
@@ -187,8 +187,5 @@ def downsample(x: jax.Array) -> jax.Array:
 
 def check_images(images: jax.Array, image_shape: Sequence[int]) -> None:
     """Raises ValueError unless `images` are [batch, *image_shape] floats."""
-    if images.ndim != 4 or images.shape[1:] != tuple(image_shape):
-        expected = ", ".join(map(str, image_shape))
-        raise ValueError(f"images of shape {images.shape} do not fit this discriminator: expected [batch, {expected}]")
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise ValueError(f"images are {images.dtype}, expected floats in [-1, 1]: divide by 127.5 and subtract 1")
+    inputs.check_images(images, image_shape)
+    inputs.check_floats("images", images, "floats in [-1, 1]: gan.normalize(images)")

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxai import inputs
 from jaxai.gan.layers import (
     BatchNorm,
     ConvTranspose,
@@ -94,9 +95,11 @@ class Network(nn.Module):
 
     def check_labels(self, labels: jax.Array | None, batch: int) -> None:
         """Raises ValueError where a conditional network has no label for each of the batch."""
-        if self.num_classes and (labels is None or labels.shape != (batch,)):
-            given = "no labels" if labels is None else f"labels of shape {labels.shape}"
-            raise ValueError(f"a conditional model was given {given}, expected integers of shape ({batch},)")
+        if not self.num_classes:
+            return
+        if labels is None:
+            raise ValueError(f"a conditional model was given no labels; expected integers [{batch}]")
+        inputs.check_labels(labels, batch)
 
 
 class Generator(Network):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from jaxai import inputs
 from jaxai import optimizer as optimizers
 from jaxai.core import Batch, Key, Metrics, PyTree, State, Workload, pmean, psum, split_batch, step_key
 from jaxai.gan.diffaugment import check as check_policy
@@ -58,7 +59,8 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
     A batch is `{"image": [discriminator_steps * batch, height, width, channels] uint8 in [0, 255] or float in [0, 1],
     "label": [...] int32}`; the label is looked at by a conditional model alone. Each update of the discriminator
     sees its own share of the images and as many generated ones; each update draws fresh latents. The state's
-    parameters are `Players(generator, discriminator)`.
+    parameters are `Players(generator, discriminator)`. Each step checks shapes and dtypes while it is traced, and
+    raises ValueError of one line that says how to mend them.
 
     Args:
       config: the networks and how they are trained.
@@ -194,11 +196,9 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
 
     def update(state: State, batch: Batch) -> tuple[State, Players, Metrics]:
         """The state after one step, the gradients that made it, and metrics."""
-        assert batch is not None
         parts, key = config.discriminator_steps, step_key(state, axis_name)
-        images = normalize(batch["image"])
+        images, labels = _examples(config, batch)
         _check_batch(config, len(images))
-        labels = batch["label"] if config.conditional else None
         params, variables = state.params, state.extra["variables"]
         if parts == 1:
             trained, opt_state, judged, grads, metrics = update_discriminator(
@@ -263,11 +263,10 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
         return after, metrics
 
     def eval_step(state: State, batch: Batch) -> Metrics:
-        assert batch is not None
-        labels = batch["label"] if config.conditional else None
+        images, labels = _examples(config, batch)
         variables = {"params": state.params.discriminator, **state.extra["variables"].discriminator}
-        logits: Any = discriminator.apply(variables, normalize(batch["image"]), labels, train=False)
-        mask = batch.get("mask", jnp.ones(len(logits)))
+        logits: Any = discriminator.apply(variables, images, labels, train=False)
+        mask = inputs.mask(batch, len(logits))
         return psum({"d_real": jnp.sum(mask * _verdict(config, logits)), "count": mask.sum()}, axis_name)
 
     return Workload(init, train_step, eval_step, lambda state, batch: update(state, batch)[1])
@@ -277,11 +276,17 @@ def make_generate(config: Config) -> Callable[..., jax.Array]:
     """(state, latents [batch, latent_size], labels [batch] int32 or None) -> images [batch, height, width, channels].
 
     Images are float32 in [-1, 1], of the averaged generator where `ema_decay` is set. Batch statistics are the
-    running ones, so that an image depends on its own latent alone.
+    running ones, so that an image depends on its own latent alone. Latents and labels of another shape or dtype raise
+    ValueError; an unconditional model looks at no labels.
     """
     generator, _ = build(config, config.image_shape, config.num_classes)
 
     def generate(state: State, latents: jax.Array, labels: jax.Array | None = None) -> jax.Array:
+        latents = inputs.array("latents", latents)
+        if latents.ndim != 2 or latents.shape[1] != config.latent_size:
+            raise ValueError(f"latents have shape {list(latents.shape)}; expected [batch, {config.latent_size}]")
+        inputs.check_floats("latents", latents, "standard normal floats: jax.random.normal")
+        labels = inputs.array("labels", labels) if config.conditional and labels is not None else None
         variables = {"params": state.params.generator, **state.extra["variables"].generator}
         return cast(jax.Array, generator.apply(state.extra.get("ema", variables), latents, labels, train=False))
 
@@ -289,14 +294,31 @@ def make_generate(config: Config) -> Callable[..., jax.Array]:
 
 
 def normalize(images: jax.Array) -> jax.Array:
-    """Images as the networks see them: float32 in [-1, 1], from uint8 or from floats in [0, 1]."""
-    scale = 127.5 if images.dtype == jnp.uint8 else 0.5
-    return images.astype(jnp.float32) / scale - 1
+    """Images as the networks see them: float32 in [-1, 1], from uint8 or from floats in [0, 1].
+
+    Raises:
+      ValueError: another dtype: an int32 or a uint16 does not say what its largest value is.
+    """
+    return 2 * inputs.scaled(images) - 1
 
 
 def as_uint8(images: jax.Array) -> jax.Array:
-    """The inverse of `normalize`: floats in [-1, 1] as uint8, rounded."""
+    """The inverse of `normalize`: floats in [-1, 1] as uint8, rounded.
+
+    Raises:
+      ValueError: images that are no floats.
+    """
+    inputs.check_floats("images", images, "floats in [-1, 1], as make_generate gives them")
     return jnp.round(jnp.clip((images + 1) * 127.5, 0, 255)).astype(jnp.uint8)
+
+
+def _examples(config: Config, batch: Batch) -> tuple[jax.Array, jax.Array | None]:
+    """Normalised images of a batch, and the labels that a conditional model looks at."""
+    images, *labels = inputs.required(batch, "image", *["label"] * config.conditional)
+    inputs.check_images(images, config.image_shape)
+    for each in labels:
+        inputs.check_labels(each, len(images))
+    return normalize(images), labels[0] if labels else None
 
 
 def _penalty_weight(config: Config) -> float:

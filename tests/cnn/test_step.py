@@ -172,3 +172,33 @@ def test_a_value_that_cannot_be_trained_with_is_refused_in_one_line(change: dict
     with pytest.raises(ValueError, match=message) as caught:
         cnn.make(dataclasses.replace(MLP, **change))
     assert "\n" not in str(caught.value)
+
+
+def test_accuracy_compares_with_the_label_and_one_out_of_range_is_never_right() -> None:
+    workload, state = started(MLP)
+    labels = numpy_logits(jax.device_get(state.params), batch()["image"]).argmax(-1).astype(np.int32)
+    for wrong in (-1, 7, 100):
+        given = labels.copy()
+        given[[2, 5, 6]] = wrong
+        _, metrics = jax.jit(workload.train_step)(state, batch() | {"label": given})
+        sums = jax.jit(workload.eval_step)(state, batch() | {"label": given})
+        assert float(metrics["accuracy"]) == pytest.approx(9 / 12)
+        assert float(sums["accuracy"]) == 9
+        assert np.isnan(metrics["loss"])
+        assert np.isnan(sums["loss"])
+        kept = np.ones(12, np.float32)
+        kept[[2, 5, 6]] = 0
+        assert np.isfinite(jax.jit(workload.eval_step)(state, batch() | {"label": given, "mask": kept})["loss"])
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_accuracy_of_a_mixture_is_the_share_of_the_label_that_was_predicted(kind: str) -> None:
+    config = dataclasses.replace(MLP, augment=cnn.Augment(**{kind: 1.0}))
+    workload, state = started(config)
+    _, metrics = jax.jit(workload.train_step)(state, batch())
+    augment_key, _ = jax.random.split(jax.random.fold_in(state.key, 0))
+    normalized = cnn.normalize(config, batch()["image"])
+    images, mixed = cnn.augment(config.augment, augment_key, normalized, jax.nn.one_hot(batch()["label"], 7))
+    logits = numpy_logits(jax.device_get(state.params), (np.asarray(images) + 1) * 127.5)
+    expected = np.asarray(mixed)[np.arange(12), logits.argmax(-1)].mean()
+    np.testing.assert_allclose(metrics["accuracy"], expected, rtol=1e-5)

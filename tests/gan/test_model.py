@@ -486,9 +486,9 @@ def test_a_conditional_model_says_what_its_labels_lack():
     with pytest.raises(ValueError, match="at least 2 classes, the data has 1"):
         build(Model(conditional=True), (28, 28, 1), 1)
     generator, discriminator = build(Model(width=8, conditional=True), (28, 28, 1), 10)
-    with pytest.raises(ValueError, match=r"given no labels, expected integers of shape \(4,\)"):
+    with pytest.raises(ValueError, match=r"given no labels; expected integers \[4\]"):
         shapes_of(generator, normal(4, 100))
-    with pytest.raises(ValueError, match=r"given labels of shape \(3,\), expected integers of shape \(4,\)"):
+    with pytest.raises(ValueError, match=r"labels have shape \[3\]; expected \[4\]"):
         shapes_of(discriminator, normal(4, 28, 28, 1), LABELS[:3])
 
 
@@ -498,7 +498,7 @@ def test_a_batch_that_a_discriminator_cannot_judge_is_named_in_one_line():
     with pytest.raises(ValueError, match="minibatch_std is 4, which does not divide the 6 images") as error:
         jax.eval_shape(lambda variables: discriminator.apply(variables, normal(6, 28, 28, 1), train=True), variables)
     assert "\n" not in str(error.value)
-    with pytest.raises(ValueError, match=r"images of shape \(4, 32, 32, 1\) do not fit .* \[batch, 28, 28, 1\]"):
+    with pytest.raises(ValueError, match=r"images have shape \[4, 32, 32, 1\]; .* \[batch, 28, 28, 1\]"):
         shapes_of(discriminator, normal(4, 32, 32, 1))
-    with pytest.raises(ValueError, match="images are uint8, expected floats"):
+    with pytest.raises(ValueError, match="images are uint8; expected floats"):
         shapes_of(discriminator, np.zeros((4, 28, 28, 1), np.uint8))
