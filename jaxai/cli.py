@@ -12,6 +12,7 @@ import tyro
 from rich.console import Console
 
 from jaxai import __version__
+from jaxai.extras import MissingExtraError
 
 USAGE = """usage: jaxai COMMAND ...
 
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:  # outside of the loop, which ends by itself with everything saved
         _fail("interrupted", code=130)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, MissingExtraError) as error:
         if os.environ.get("JAXAI_TRACEBACK"):
             raise
         _fail(str(error))

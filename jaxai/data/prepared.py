@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from jaxai.data.source import extra_missing
+from jaxai import extras
 
 
 def folder(name: str, data_dir: str | None) -> Path:
@@ -32,13 +32,9 @@ def builder(folder: Path) -> Any:
     """The tfds builder of a prepared folder.
 
     Raises:
-      FileNotFoundError: tensorflow-datasets is not installed.
+      MissingExtraError: tensorflow-datasets is not installed.
     """
-    try:
-        import tensorflow_datasets as tfds
-    except ModuleNotFoundError as error:
-        raise extra_missing(f"reading {folder} (tensorflow-datasets)", "data") from error
-    return tfds.builder_from_directory(folder)
+    return extras.load("tensorflow_datasets", f"reading {folder}", "data").builder_from_directory(folder)
 
 
 class Records:

@@ -38,11 +38,3 @@ class Source(NamedTuple):
 def split(images: np.ndarray, labels: np.ndarray) -> Split:
     """Images and labels as contiguous uint8 and int32 arrays."""
     return {"image": np.ascontiguousarray(images), "label": np.ascontiguousarray(labels, dtype=np.int32)}
-
-
-def extra_missing(what: str, extra: str) -> FileNotFoundError:
-    """The error for a package of an optional extra; `what` is the sentence's beginning."""
-    return FileNotFoundError(
-        f"{what} needs the extra jaxai-train[{extra}], which is not installed; "
-        f"run pip install '.[{extra}]' in the checkout of jaxai"
-    )

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from jaxai import extras
 from jaxai.core import Key, PyTree
 
 DISCRETE = (
@@ -127,19 +128,15 @@ def make_environment(environment: Environment) -> tuple[Any, PyTree]:
     """The environment and its parameters.
 
     Raises:
-      ValueError: gymnax is not installed, it has no such environment, the environment has no such parameter or not
+      MissingExtraError: gymnax is not installed.
+      ValueError: gymnax has no such environment, the environment has no such parameter or not
         with such a value, or a probability that is none.
     """
     if not 0 <= environment.sticky_actions < 1:
         raise ValueError(
             f"sticky_actions is {environment.sticky_actions}; it is a probability, at least 0 and below 1 (usual: 0.1)"
         )
-    try:
-        import gymnax
-    except ImportError:
-        raise ValueError(
-            f"{environment.name} needs gymnax, which is not installed; pip install '.[rl]' in the checkout"
-        ) from None
+    gymnax = extras.load("gymnax", f"environment {environment.name}", "rl")
     if environment.name not in gymnax.registered_envs:
         near = _nearest(environment.name, gymnax.registered_envs)
         raise ValueError(

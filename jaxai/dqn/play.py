@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxai import extras
 from jaxai.core import Key, PyTree
 
 MOST_FRAMES = 300
@@ -135,12 +136,11 @@ def render(env: Any, env_params: PyTree, played: Episode, path: Path | str) -> P
       path: of the GIF.
 
     Raises:
-      ValueError: Pillow is not installed.
+      MissingExtraError: Pillow is not installed.
     """
-    try:
-        from PIL import Image, ImageDraw, ImageFont
-    except ImportError:
-        raise ValueError("a GIF needs Pillow, which is not installed; pip install '.[demo]' in the checkout") from None
+    Image, ImageDraw, ImageFont = (  # noqa: N806  # modules, under their usual names
+        extras.load(f"PIL.{name}", "a GIF", "demo") for name in ("Image", "ImageDraw", "ImageFont")
+    )
     steps = len(played.rewards)
     shown = np.unique(np.linspace(0, steps, min(steps + 1, MOST_FRAMES)).round().astype(int))
     returns = np.concatenate([[0.0], np.cumsum(played.rewards, dtype=np.float64)])

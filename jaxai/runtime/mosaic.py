@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxai import extras
+
 LONG_SIDE = 900  # pixels; a smaller picture is enlarged as often as fits
 GIF_SIDE = 500  # pixels; each frame costs bytes
 GREYS, COLOURS = 16, 128  # of an animation; a frame of 32 greys has a third more bytes
@@ -235,10 +237,4 @@ def _writable(path: Path | str) -> Path:
 
 
 def _pillow() -> Any:
-    try:
-        from PIL import Image
-    except ImportError:
-        raise ValueError(
-            "pictures of images need Pillow, which is missing: run pip install '.[demo]' in the checkout"
-        ) from None
-    return Image
+    return extras.load("PIL.Image", "a picture", "demo")

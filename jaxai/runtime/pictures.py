@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxai import extras
 from jaxai.runtime.statistics import bootstrap_interval
 
 # Distinct on white. In a page the SVG takes its colours from the style sheet instead: --series-0, --series-1, ...
@@ -235,15 +236,11 @@ def blank_figure(width: float, height: float) -> Any:
     """A figure without pyplot. Width and height in inches.
 
     Raises:
-      ValueError: matplotlib is missing.
+      MissingExtraError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ValueError(
-            "pictures need matplotlib, which is missing: run pip install '.[demo]' in the checkout (jaxai-train[demo])"
-        ) from error
-    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    return extras.load("matplotlib.figure", "a picture", "demo").Figure(
+        figsize=(width, height), layout="constrained", facecolor="white"
+    )
 
 
 def bare(axes: Any) -> None:

@@ -1,6 +1,5 @@
 """What a run leaves behind: configuration, command, environment, metrics, result."""
 
-import importlib.util
 import json
 import math
 import os
@@ -10,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxai import extras
 from jaxai.runtime import config as configs
 from jaxai.runtime import environment
 
@@ -56,8 +56,8 @@ class RunFolder:
                     f"{self.path} holds a run with another configuration; choose another --workdir, or go on with the"
                     " new one by --resume-with-changes. What differs:\n  " + "\n  ".join(changes)
                 )
-        if self._tensorboard and importlib.util.find_spec("tensorboardX") is None:
-            raise ValueError("--tensorboard needs tensorboardX; pip install '.[tensorboard]' in the checkout of jaxai")
+        if self._tensorboard:
+            extras.folder("tensorboardX", "--tensorboard", "tensorboard")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxai.data.source import extra_missing
+from jaxai import extras
 
 MAIN = {
     "translation": ("bleu", False),
@@ -243,11 +243,7 @@ def _rapidfuzz() -> Callable[[_Tokens, _Tokens], int] | None:
 
 def _metrics() -> Any:
     """sacrebleu's metrics."""
-    try:
-        from sacrebleu import metrics
-    except ImportError as error:
-        raise extra_missing("BLEU and chrF", "text") from error
-    return metrics
+    return extras.load("sacrebleu.metrics", "the score of BLEU and chrF", "text")
 
 
 def _sacrebleu(hypotheses: Sequence[str], answers: Sequence[Sequence[str]]) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from jaxai import extras
+
 PAD, BEGIN, END, UNKNOWN = 0, 1, 2, 3
 SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
 KINDS = ("character", "word", "subword")
@@ -156,7 +158,7 @@ def build(
 
     Raises:
       ValueError: an unknown kind or algorithm, a size too small, or no text at all.
-      FileNotFoundError: a subword vocabulary is asked for and sentencepiece is not installed.
+      MissingExtraError: a subword vocabulary is asked for and sentencepiece is not installed.
     """
     if kind not in KINDS:
         raise ValueError(f"no vocabulary kind {kind}; expected one of {', '.join(KINDS)}")
@@ -218,14 +220,7 @@ def _split(kind: str, text: str) -> Sequence[str]:
 
 
 def _sentencepiece() -> Any:
-    try:
-        import sentencepiece
-    except ModuleNotFoundError as error:
-        raise FileNotFoundError(
-            "a subword vocabulary (sentencepiece) needs the extra jaxai-train[text], which is not installed; "
-            "run pip install '.[text]' in the checkout of jaxai"
-        ) from error
-    return sentencepiece
+    return extras.load("sentencepiece", "a subword vocabulary", "text")
 
 
 def _build_subword(texts: Iterable[str], size: int | None, lowercase: bool, algorithm: str) -> Vocabulary:

@@ -174,12 +174,6 @@ def test_a_mistake_is_named_in_one_line(environment, message):
     assert "\n" not in str(error.value)
 
 
-def test_without_gymnax_the_way_to_install_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "gymnax", None)
-    with pytest.raises(ValueError, match=r"needs gymnax, which is not installed; pip install '\.\[rl\]'"):
-        make_environment(Environment())
-
-
 def test_importing_the_environments_does_not_import_gymnax():
     program = "import sys, jaxai.dqn.environment; sys.exit('gymnax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -1,4 +1,3 @@
-import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -202,9 +201,3 @@ def test_maps_are_grey_and_vectors_are_bars(tmp_path):
     # Half of what was seen at most, which fills 0.9 of 240 pixels: 108; the one from below, the other from above.
     assert np.ptp(up[:, 0]) == pytest.approx(108, abs=4)
     assert up[:, 0].min() > down[:, 0].min()
-
-
-def test_without_pillow_the_way_to_install_it(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(ValueError, match=r"needs Pillow, which is not installed; pip install '\.\[demo\]'"):
-        render(Timed(5), None, played(np.zeros((2, 2))), tmp_path / "a.gif")

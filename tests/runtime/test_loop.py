@@ -413,10 +413,3 @@ def test_tensorboard_gets_what_the_lines_have(tmp_path):
     for line in lines:
         for name in line.keys() & {"loss", "test_accuracy"}:
             assert found[line["step"], name] == pytest.approx(line[name])
-
-
-def test_tensorboard_that_is_not_installed_is_said_before_anything_is_written(images, tmp_path, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None)
-    with pytest.raises(ValueError, match="--tensorboard needs tensorboardX"):
-        RunFolder(tmp_path / "run", tensorboard=True).open(experiment(tmp_path / "run"), False)
-    assert not (tmp_path / "run").exists()

@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
@@ -159,10 +157,3 @@ def test_pictures_of_another_kind_are_refused_in_one_line(tmp_path):
             call()
         assert "\n" not in str(error.value)
     assert not path.exists()
-
-
-def test_missing_pillow_is_told_in_one_line(tmp_path, monkeypatch):
-    assert mosaic.available()
-    monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(ValueError, match=r"Pillow, which is missing: run pip install '.\[demo\]'"):
-        mosaic.write_png(digits(1)[0], tmp_path / "a.png")
