@@ -79,12 +79,13 @@ def test_the_command_line_says_it_in_one_line(jaxai, tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
+NO_WARM_UP = ["--optimizer.warmup-steps", "0"]
 SHORT = {
     "": ["configs/dates.py", "--epochs", "0.02"],
-    "demo": ["configs/mnist_cnn.py", "--epochs", "0.2"],
-    "data": ["configs/mnist_cnn.py", "--data.source", "tfds:pets", "--batch-size", "8", "--epochs", "2"],
+    "demo": ["configs/mnist_cnn.py", "--epochs", "1"],
+    "data": ["configs/mnist_cnn.py", "--data.source", "tfds:pets", "--batch-size", "8", *NO_WARM_UP],
     "rl": ["configs/catch_dqn.py", "--total-steps", "2000", "--evaluation-episodes", "2"],
-    "text": ["configs/g2p_lstm.py", "--hidden", "8", "--embed", "8", "--epochs", "0.01", "--evaluate-every", "1000"],
+    "text": ["configs/g2p_lstm.py", "--hidden", "8", "--embed", "8", "--epochs", "0.01", *NO_WARM_UP],
     "tensorboard": ["configs/dates.py", "--epochs", "0.02", "--tensorboard"],
 }
 """Extra -> a training that needs it, a few seconds long."""
@@ -101,7 +102,7 @@ def test_each_extra_is_tried_alone_or_named():
 @pytest.mark.parametrize("extra", SHORT)
 def test_each_extra_alone_in_a_fresh_environment_does_its_job(extra, tmp_path):
     if extra == "data":
-        prepared(tmp_path, {"train": pets(40), "test": pets(12)})
+        prepared(tmp_path, {"train": pets(40, 20, 20), "test": pets(12, 20, 20)}, ("20", "20", "3"))
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "XLA_FLAGS")}
 
     def run(*command):
