@@ -27,7 +27,9 @@ from jaxai.core import Key, PyTree, T
 
 # A matrix unit that rounds its inputs to bfloat16 or TF32 would lose small distances.
 _dot = functools.partial(jnp.dot, precision=lax.Precision.HIGHEST)
-_BLOCK = 2**23  # distances held at a time: 32 MiB
+_BLOCK = 2**21  # distances held at a time: 8 MiB, which fit the caches
+_TIES = 1e-6  # relative: sums of squares in float32 that differ by less are taken for equal
+_SAME = 1e-12  # of the mean square of examples: what a network's rounding makes of two copies of an image
 
 
 class Statistics(struct.PyTreeNode):
@@ -165,7 +167,8 @@ def precision_recall(real: Array, generated: Array, k: int = 3) -> tuple[Array, 
     """Improved precision and recall (Kynkäänniemi et al. 2019, arXiv:1904.06991, eq. 1 and 2).
 
     The manifold of a sample is the union of balls about its examples that reach to their `k`-th neighbour in the same
-    sample. Precision: the share of generated examples in the real manifold. Recall: of real ones in the generated.
+    sample, and hold what is as far as that neighbour. Precision: the share of generated examples in the real manifold.
+    Recall: of real ones in the generated.
 
     Args:
       real, generated: [examples, features], both with more than `k` examples.
@@ -385,25 +388,29 @@ def _inception_score(logits: Array, splits: int) -> InceptionScore:
 
 
 class _Distances(NamedTuple):
-    """Squared distances to references, blockwise; all is measured from their mean, so that less of it cancels."""
+    """Squared distances to references, blockwise, from the differences themselves.
 
-    centre: Array
-    references: Array
-    squares: Array
+    `|x|^2 + |y|^2 - 2 x.y` is rounded by as much as the squares are: two copies would not be at distance 0, and of two
+    examples that are equally far, one would be outside of a ball.
+    """
+
+    columns: Array  # [features, references]
 
     @classmethod
     def to(cls, references: Array) -> "_Distances":
-        centre = _mean(references)
-        return cls(centre, references - centre, jnp.sum((references - centre) ** 2, axis=1))
+        return cls(references.T)
 
     def __call__(self, query: Array) -> Array:
         """[features] -> [references]."""
-        query = query - self.centre
-        return jnp.maximum(jnp.sum(query**2) + self.squares - 2.0 * _dot(self.references, query), 0.0)
+        # Feature by feature, so that every reference's sum has the same order; unrolled, several stay in registers.
+        start = jnp.zeros(self.columns.shape[1])
+        return lax.scan(
+            lambda total, each: (total + (each[1] - each[0]) ** 2, None), start, (query, self.columns), unroll=16
+        )[0]
 
     def map(self, function: Callable[[PyTree], T], queries: PyTree) -> T:
         """`function` of each query, as many at a time as `_BLOCK` allows."""
-        return lax.map(function, queries, batch_size=max(1, _BLOCK // self.references.shape[0]))
+        return lax.map(function, queries, batch_size=max(1, _BLOCK // self.columns.shape[1]))
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -411,18 +418,20 @@ def _neighbours(queries: Array, references: Array, k: int) -> tuple[Array, Array
     squared_distances = _Distances.to(references)
 
     def nearest(query: Array) -> tuple[Array, Array]:
-        _, indices = lax.top_k(-squared_distances(query), k)
-        # Anew from the differences: a copy then is at distance 0.
-        distances = jnp.sqrt(jnp.sum((references[indices] - query) ** 2, axis=1))
-        order = jnp.argsort(distances)
-        return distances[order], indices[order]
+        closeness, indices = lax.top_k(-squared_distances(query), k)
+        return jnp.sqrt(-closeness), indices
 
     return squared_distances.map(nearest, queries)
 
 
 def _squared_radii(features: Array, k: int) -> Array:
-    """Squared distance of each example to its `k`-th neighbour; the example itself is the one before the first."""
-    return _neighbours(features, features, k + 1)[0][:, k] ** 2
+    """Squared distance of each example to its `k`-th neighbour; the example itself is the one before the first.
+
+    With room for rounding: an example that is exactly as far as the neighbour is inside of the ball.
+    """
+    squared_distances = _Distances.to(features)
+    squares = squared_distances.map(lambda query: -lax.top_k(-squared_distances(query), k + 1)[0][k], features)
+    return squares * (1 + _TIES) + _SAME * jnp.mean(jnp.sum(features**2, axis=1))
 
 
 @functools.partial(jax.jit, static_argnums=2)

@@ -85,6 +85,8 @@ class BatchNorm(nn.Module):
         [batch, latent_size] where there is modulation; else it is not looked at.
         """
         learned = not (self.num_classes or self.modulation)
+        if train and not self.is_initializing():
+            inputs.check_batch_statistics(x, self.axis_name)
         x = nn.BatchNorm(
             use_running_average=not train,
             momentum=0.9,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxai import cnn
+from jaxai.runtime import parallel
 
 FAST = cnn.Optimizer(learning_rate=1e-2)
 MLP = cnn.Config(architecture="mlp", width=8, depth=1, image_shape=(4, 4, 1), num_classes=7)
@@ -202,3 +203,38 @@ def test_accuracy_of_a_mixture_is_the_share_of_the_label_that_was_predicted(kind
     logits = numpy_logits(jax.device_get(state.params), (np.asarray(images) + 1) * 127.5)
     expected = np.asarray(mixed)[np.arange(12), logits.argmax(-1)].mean()
     np.testing.assert_allclose(metrics["accuracy"], expected, rtol=1e-5)
+
+
+NORMALIZED = dataclasses.replace(MLP, normalization="batch")
+
+
+@pytest.mark.parametrize(
+    ("changes", "examples"), [({}, 1), ({"gradient_blocks": 12}, 12)], ids=["one image", "blocks of one image"]
+)
+def test_batch_statistics_of_a_single_value_are_refused_in_training(changes: dict, examples: int) -> None:
+    workload = cnn.make(dataclasses.replace(NORMALIZED, **changes))
+    state = jax.eval_shape(workload.init, jax.random.key(0))
+    with pytest.raises(ValueError, match="more than 1 value per channel, and gets 1 example") as error:
+        jax.eval_shape(workload.train_step, state, batch(examples))
+    assert "\n" not in str(error.value)
+    jax.eval_shape(workload.eval_step, state, batch(1))
+    pixels = cnn.make(dataclasses.replace(NORMALIZED, architecture="resnet", image_shape=(8, 8, 1)))
+    one = {"image": np.zeros((1, 8, 8, 1), np.uint8), "label": np.zeros(1, np.int32)}
+    jax.eval_shape(pixels.train_step, jax.eval_shape(pixels.init, jax.random.key(0)), one)
+
+
+@pytest.mark.parametrize("mode", ["jit", "shard_map", "pmap"])
+def test_devices_of_one_image_each_share_their_batch_statistics(mode: parallel.Mode) -> None:
+    mesh = parallel.make_mesh(2)
+    workload = cnn.make(NORMALIZED, parallel.axis_name(mode))
+    alone, state = started(NORMALIZED)
+    expected, _ = jax.jit(alone.train_step)(state, batch(2))
+    placed = parallel.place_state(jax.tree.map(jnp.copy, state), mesh, mode)
+    after, _ = parallel.compile_step(workload.train_step, mesh, mode)(
+        placed, parallel.place_batches(batch(2), mesh, mode)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), after.extra, expected.extra)
+    one = parallel.make_mesh(1)
+    placed = parallel.place_state(jax.tree.map(jnp.copy, state), one, mode)
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        parallel.compile_step(workload.train_step, one, mode)(placed, parallel.place_batches(batch(1), one, mode))

@@ -209,6 +209,55 @@ def test_precision_and_the_rest_equal_a_double_loop_for_other_sizes():
     assert float(coverage) == pytest.approx(np.mean(held.any(axis=1)))
 
 
+def manifolds_in_float64(real, generated, k, wide_k):
+    """Precision, recall, density and coverage from all differences, in float64."""
+    real, generated = real.astype(np.float64), generated.astype(np.float64)
+
+    def squares(x, y):
+        return ((x[:, None] - y[None]) ** 2).sum(-1)
+
+    def radii(x, k):
+        return np.sort(squares(x, x), axis=1)[:, k]
+
+    between = squares(real, generated)
+    held = between <= radii(real, wide_k)[:, None]
+    return {
+        "precision": (between <= radii(real, k)[:, None]).any(0).mean(),
+        "recall": (between <= radii(generated, k)[None]).any(1).mean(),
+        "density": held.sum() / (wide_k * len(generated)),
+        "coverage": held.any(1).mean(),
+    }
+
+
+def measured_manifolds(real, generated, k=3, wide_k=5):
+    pairs = fidelity.precision_recall(real, generated, k), fidelity.density_coverage(real, generated, wide_k)
+    names = ("precision", "recall", "density", "coverage")
+    return dict(zip(names, map(float, [*pairs[0], *pairs[1]]), strict=True))
+
+
+@pytest.mark.parametrize("copies", [2, 4, 7])
+def test_a_set_with_duplicates_has_full_precision_and_recall_against_itself(copies):
+    # Far from 0, where a product of matrices rounds more than the distances are.
+    features = np.repeat(made.features(5)[:90] + 50, copies, axis=0).astype(np.float32)
+    found = measured_manifolds(features, features[np.random.default_rng(0).permutation(len(features))])
+    assert (found["precision"], found["recall"], found["coverage"]) == (1, 1, 1)
+    assert found == pytest.approx(manifolds_in_float64(features, features, 3, 5))
+    # A network rounds copies of an image in other ways where they are in other places of a batch.
+    rounded = features * np.random.default_rng(1).choice(np.float32([1, 1 + 2**-23]), features.shape)
+    assert measured_manifolds(features, rounded)["precision"] == 1
+
+
+def test_what_is_exactly_as_far_as_the_neighbour_is_inside():
+    # On a lattice many examples are equally far.
+    random = np.random.default_rng(3)
+    real, generated = (random.integers(0, 4, (count, 3)).astype(np.float32) / 4 + 7 for count in (150, 90))
+    for k, wide_k in ((1, 1), (3, 5), (8, 20)):
+        lattice = [np.round((each - 7) * 4) for each in (real, generated)]
+        assert measured_manifolds(real, generated, k, wide_k) == pytest.approx(
+            manifolds_in_float64(*lattice, k, wide_k), abs=1e-6
+        )
+
+
 def test_a_collapsed_generator_is_precise_and_covers_nothing():
     one_image = np.repeat(REAL[:1], 600, axis=0)
     precision, recall = fidelity.precision_recall(REAL, one_image)

@@ -537,3 +537,15 @@ def test_what_cannot_be_trained_with_is_told_in_a_line_before_anything_compiles(
         gan.make(changed(**changes))
     assert "\n" not in str(told.value)
     assert not [record for record in caplog.records if "Compiling" in record.getMessage()]
+
+
+@pytest.mark.parametrize("changes", [{}, {"discriminator_normalization": "batch"}], ids=["generator", "both"])
+def test_batch_statistics_of_one_pixel_of_one_image_are_refused(changes):
+    config = gan.Config(width=2, latent_size=4, image_shape=(4, 4, 1), **changes)
+    workload = gan.make(config)
+    state = jax.eval_shape(workload.init, jax.random.key(0))
+    images = jnp.zeros((2, 4, 4, 1), jnp.uint8)
+    with pytest.raises(ValueError, match="more than 1 value per channel") as error:
+        jax.eval_shape(workload.train_step, state, {"image": images[:1]})
+    assert "\n" not in str(error.value)
+    jax.eval_shape(workload.train_step, state, {"image": images})
