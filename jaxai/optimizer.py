@@ -12,14 +12,16 @@ import inspect
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 import optax.contrib
 
+from jaxai import ranges
 from jaxai.core import PyTree
+from jaxai.ranges import Natural, NonNegative, OpenShare, Rate
 
 Schedule = Literal["constant", "cosine", "linear", "step"]
 
@@ -29,20 +31,20 @@ class Optimizer:
     """What turns gradients into updates. A field left at None keeps optax's own default for that optimizer."""
 
     name: str = "adam"  # sgd, adam, adamw, lion, muon, rmsprop, or any other optimizer of optax by its name there
-    learning_rate: float = 1e-3  # at the end of the warm-up
+    learning_rate: NonNegative = 1e-3  # at the end of the warm-up
     schedule: Schedule = "constant"  # of the learning rate after the warm-up
-    warmup_steps: int = 0  # steps over which the learning rate rises linearly from 0
-    decay_steps: int = 0  # steps over which the schedule runs, warm-up included; 0: the length of the run
-    final_fraction: float = 0.0  # of the learning rate, at the end of a cosine or linear schedule
-    step_boundaries: tuple[float, ...] = (0.5, 0.75)  # shares of decay_steps at which a step schedule falls
-    step_factor: float = 0.1  # what a step schedule multiplies the learning rate by at each boundary
-    momentum: float | None = None  # decay rate of the momentum (sgd, rmsprop, muon, ...)
+    warmup_steps: Natural = 0  # steps over which the learning rate rises linearly from 0
+    decay_steps: Natural = 0  # steps over which the schedule runs, warm-up included; 0: the length of the run
+    final_fraction: NonNegative = 0.0  # of the learning rate, at the end of a cosine or linear schedule
+    step_boundaries: tuple[OpenShare, ...] = (0.5, 0.75)  # shares of decay_steps at which a step schedule falls
+    step_factor: NonNegative = 0.1  # what a step schedule multiplies the learning rate by at each boundary
+    momentum: Rate | None = None  # decay rate of the momentum (sgd, rmsprop, muon, ...)
     nesterov: bool | None = None  # Nesterov's form of the momentum
-    b1: float | None = None  # decay rate of the mean of gradients (adam and its kin)
-    b2: float | None = None  # decay rate of the mean of squared gradients (adam and its kin)
-    eps: float | None = None  # added to the denominator (adam and its kin)
-    weight_decay: float = 0.0  # of kernels only; decoupled for adamw, lion, muon and the like, else L2 in the gradient
-    clip_norm: float = 0.0  # gradients of a larger global norm are scaled down to it; 0: off
+    b1: Rate | None = None  # decay rate of the mean of gradients (adam and its kin)
+    b2: Rate | None = None  # decay rate of the mean of squared gradients (adam and its kin)
+    eps: NonNegative | None = None  # added to the denominator (adam and its kin)
+    weight_decay: NonNegative = 0.0  # of kernels only; decoupled for adamw, lion, muon etc., else L2 in the gradient
+    clip_norm: NonNegative = 0.0  # gradients of a larger global norm are scaled down to it; 0: off
     parameters: tuple[str, ...] = ()  # further arguments of the optax optimizer, each as name=value
 
 
@@ -68,6 +70,7 @@ def make(optimizer: Optimizer) -> optax.GradientTransformation:
     Raises:
       ValueError: an unknown optimizer or parameter, or a value out of its range; the message names it.
     """
+    ranges.check(optimizer, "optimizer.")
     constructor, accepted = find(optimizer.name)
     rate: Any = schedule(optimizer)
     if optimizer.name in UNSCHEDULED:
@@ -75,11 +78,6 @@ def make(optimizer: Optimizer) -> optax.GradientTransformation:
             raise ValueError(f"optimizer.name is {optimizer.name!r}, which takes no schedule and no warm-up")
         rate = optimizer.learning_rate
     arguments: dict[str, Any] = {"learning_rate": rate, **fields(optimizer, accepted), **parse(optimizer, accepted)}
-    if optimizer.weight_decay < 0 or optimizer.clip_norm < 0:
-        raise ValueError(
-            f"optimizer.weight_decay is {optimizer.weight_decay} and optimizer.clip_norm {optimizer.clip_norm}, "
-            "expected neither below 0"
-        )
     if optimizer.name == "muon":
         arguments["muon_weight_dimension_numbers"] = matrices
         if "adam_learning_rate" in arguments:
@@ -104,22 +102,13 @@ def schedule(optimizer: Optimizer) -> optax.Schedule:
     Raises:
       ValueError: a schedule that is not constant without its length, or a value out of its range.
     """
+    ranges.check(optimizer, "optimizer.")
     kind, warmup, steps = optimizer.schedule, optimizer.warmup_steps, optimizer.decay_steps
-    if kind not in get_args(Schedule):
-        raise ValueError(f"optimizer.schedule is {kind!r}, expected one of {', '.join(get_args(Schedule))}")
-    # A traced learning rate, as in a sweep under vmap, has no value to look at.
-    if isinstance(optimizer.learning_rate, float | int) and not optimizer.learning_rate >= 0:
-        raise ValueError(f"optimizer.learning_rate is {optimizer.learning_rate}, expected 0 or more")
-    if warmup < 0 or steps < 0:
-        raise ValueError(f"optimizer.warmup_steps is {warmup} and optimizer.decay_steps {steps}, expected 0 or more")
     if kind != "constant" and steps <= warmup:
         raise ValueError(
             f"optimizer.decay_steps is {steps}, expected more than the {warmup} of optimizer.warmup_steps "
             f"for the schedule {kind!r}; run longer, or warm up over fewer steps"
         )
-    boundaries = optimizer.step_boundaries
-    if kind == "step" and not all(0 < boundary < 1 for boundary in boundaries):
-        raise ValueError(f"optimizer.step_boundaries are {boundaries}, expected shares of decay_steps between 0 and 1")
 
     def rate(step: jax.typing.ArrayLike) -> jax.Array:
         step = jnp.asarray(step, jnp.float32)
@@ -130,7 +119,9 @@ def schedule(optimizer: Optimizer) -> optax.Schedule:
         elif kind == "linear":
             fraction = 1 + (optimizer.final_fraction - 1) * done
         elif kind == "step":
-            fallen = sum((step >= round(boundary * steps)).astype(jnp.float32) for boundary in boundaries)
+            fallen = sum(
+                (step >= round(boundary * steps)).astype(jnp.float32) for boundary in optimizer.step_boundaries
+            )
             fraction = optimizer.step_factor**fallen
         rising = jnp.minimum(step / warmup, 1) if warmup else jnp.ones([])
         return optimizer.learning_rate * rising * fraction

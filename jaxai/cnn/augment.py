@@ -11,7 +11,9 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from jaxai import ranges
 from jaxai.core import Key
+from jaxai.ranges import Natural, NonNegative
 
 Flip = Literal["none", "random", "alternating"]
 TestTime = Literal["none", "flip", "flip_shift"]
@@ -22,10 +24,10 @@ class Augment:
     """What is done to a training batch; the default is nothing."""
 
     flip: Flip = "none"  # left to right; alternating: random in the first epoch, then the other way every epoch
-    crop_padding: int = 0  # pixels of reflected border that a random crop is taken from; 0: off
-    cutout: int = 0  # side of the blanked square, pixels; 0: off
-    mixup: float = 0.0  # Beta parameter of the share of the partner in each image; 0: off
-    cutmix: float = 0.0  # Beta parameter of the area pasted from the partner; 0: off
+    crop_padding: Natural = 0  # pixels of reflected border that a random crop is taken from; 0: off
+    cutout: Natural = 0  # side of the blanked square, pixels; 0: off
+    mixup: NonNegative = 0.0  # Beta parameter of the share of the partner in each image; 0: off
+    cutmix: NonNegative = 0.0  # Beta parameter of the area pasted from the partner; 0: off
 
 
 def augment(
@@ -78,11 +80,7 @@ def augment(
 
 def check(config: Augment, sides: tuple[int, ...]) -> None:
     """Raises ValueError unless the config fits images of `sides` (height, width) pixels."""
-    if config.flip not in ("none", "random", "alternating"):
-        raise ValueError(f"augment.flip is {config.flip!r}, expected none, random or alternating")
-    for field in ("crop_padding", "cutout", "mixup", "cutmix"):
-        if not getattr(config, field) >= 0:
-            raise ValueError(f"augment.{field} is {getattr(config, field)}, expected 0 (off) or more")
+    ranges.check(config, "augment.")
     if config.crop_padding >= min(sides):
         raise ValueError(
             f"augment.crop_padding is {config.crop_padding}, expected less than the {min(sides)} pixels of a side"

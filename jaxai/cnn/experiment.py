@@ -11,10 +11,11 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from jaxai import cnn
+from jaxai import cnn, ranges
 from jaxai.cnn.whitening import whiten
 from jaxai.core import State
 from jaxai.data import Data, Images, checked, load
+from jaxai.ranges import Finite, Natural, Positive
 from jaxai.runtime import parallel, pictures, progress
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run
@@ -39,9 +40,9 @@ class Experiment:
 
     workload: Annotated[cnn.Config, tyro.conf.arg(name="")] = cnn.Config()
     data: Data = Data()
-    epochs: float = 10.0  # times that the training data is seen
-    batch_size: int = 64  # examples in a step over all devices; 0: all of them, which is plain gradient descent
-    expected: float = 0.0  # test accuracy that the preset is known to reach, shown beside what was got; 0: not known
+    epochs: Positive = 10.0  # times that the training data is seen
+    batch_size: Natural = 64  # examples in a step over all devices; 0: all of them, which is plain gradient descent
+    expected: Finite = 0.0  # test accuracy that the preset is known to reach, shown beside what was got; 0: not known
     run: Annotated[Run, tyro.conf.arg(name="")] = Run()
 
     trains_seeds_together: ClassVar[bool] = False
@@ -58,12 +59,11 @@ class Experiment:
         Raises:
           ValueError: no epochs, or a batch that is larger than the data.
         """
+        ranges.check(self)
         examples = len(images.train["label"])
         batch_size = self.batch_size or examples
         if not 1 <= batch_size <= examples:
             raise ValueError(f"batch_size is {batch_size}; expected 1 to {examples}, or 0 for all {examples} examples")
-        if self.epochs <= 0:
-            raise ValueError(f"epochs is {self.epochs}; it must be above 0")
         optimizer = self.workload.optimizer
         if not optimizer.decay_steps:
             steps = max(1, round(self.epochs * (examples // batch_size)))
@@ -98,6 +98,7 @@ class Experiment:
           images: data to use instead of what `data` names.
           console: where progress goes.
         """
+        ranges.check(self)
         images = self.load() if images is None else checked(images)
         experiment = self.resolve(images)
         outcome = fit(experiment.training(images), experiment, console)

@@ -8,16 +8,17 @@ Parameters are float32 whatever the compute dtype; batch statistics are float32 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxai import inputs, ops
+from jaxai import inputs, ops, ranges
 from jaxai.cnn.whitening import Whitening
 from jaxai.cnn.whitening import whiten as whiten
 from jaxai.cnn.whitening import whitening_kernel as whitening_kernel
+from jaxai.ranges import Count, Natural, Rate
 
 Architecture = Literal["mlp", "textbook", "resnet", "airbench"]
 Normalization = Literal["auto", "none", "batch", "layer", "group"]
@@ -33,10 +34,10 @@ class Model:
     """The network: which one, how large, how regularised."""
 
     architecture: Architecture = "textbook"  # the network
-    width: int = 32  # channels of the first block, units of a hidden layer for mlp (airbench94 of the paper: 64)
-    depth: int = 0  # mlp: hidden layers, textbook: convolutions, resnet and airbench: depth of a block; 0: 2, 3, 2, 2
+    width: Count = 32  # channels of the first block, units of a hidden layer for mlp (airbench94 of the paper: 64)
+    depth: Natural = 0  # mlp: hidden layers, textbook: convolutions, resnet, airbench: depth of a block; 0: 2, 3, 2, 2
     normalization: Normalization = "auto"  # after each layer; auto: none for mlp and textbook, batch for the others
-    dropout: float = 0.0  # share of units dropped before the last layer, for mlp after each hidden layer
+    dropout: Rate = 0.0  # share of units dropped before the last layer, for mlp after each hidden layer
     compute_dtype: ComputeDtype = "auto"  # of activations; auto: float32 on CPU, bfloat16 on accelerators
 
 
@@ -282,16 +283,9 @@ def build(model: Model, num_classes: int, axis_name: str | None = None) -> nn.Mo
     Raises:
       ValueError: a field of the config is out of its range; the message names it.
     """
-    choices = {"architecture": Architecture, "normalization": Normalization, "compute_dtype": ComputeDtype}
-    for field, kind in choices.items():
-        if getattr(model, field) not in get_args(kind):
-            raise ValueError(f"model.{field} is {getattr(model, field)!r}, expected one of {', '.join(get_args(kind))}")
-    if model.width < 1 or num_classes < 1:
-        raise ValueError(f"model.width is {model.width} with {num_classes} classes, expected at least 1 of each")
-    if model.depth < 0:
-        raise ValueError(f"model.depth is {model.depth}, expected at least 1, or 0 for the architecture's own")
-    if not 0 <= model.dropout < 1:
-        raise ValueError(f"model.dropout is {model.dropout}, expected a share in [0, 1)")
+    ranges.check(model)
+    if num_classes < 1:
+        raise ValueError(f"num_classes is {num_classes}; it must be at least 1")
     dtype = model.compute_dtype
     if dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"

@@ -2,19 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jaxai import inputs
+from jaxai import inputs, ranges
 from jaxai import optimizer as optimizers
 from jaxai.cnn.augment import Augment, TestTime, augment, test_time
 from jaxai.cnn.model import Model, build
 from jaxai.core import Batch, Key, Metrics, PyTree, State, Workload, pmean, psum, split_batch, step_key
 from jaxai.optimizer import Optimizer
+from jaxai.ranges import Count, Finite, ImageShape, Natural, Positive, Range, Rate
 
 CPU_BLOCK = 16
 """Images per gradient block on CPU: what im2col makes of so many still fits the caches (benchmarks/README.md)."""
@@ -24,16 +25,16 @@ CPU_BLOCK = 16
 class Config(Model):
     """A network (the fields of `Model`) and how it is trained."""
 
-    image_shape: tuple[int, int, int] = (32, 32, 3)  # height, width and channels of an image; pixels
-    num_classes: int = 10  # labels are 0 to num_classes - 1
-    image_mean: tuple[float, ...] = (0.5,)  # subtracted from images scaled to [0, 1], for each channel or for all
-    image_std: tuple[float, ...] = (0.5,)  # what is left is divided by this, for each channel or for all
+    image_shape: ImageShape = (32, 32, 3)  # height, width and channels of an image; pixels
+    num_classes: Annotated[int, Range(least=2)] = 10  # labels are 0 to num_classes - 1
+    image_mean: tuple[Finite, ...] = (0.5,)  # subtracted from images scaled to [0, 1], for each channel or for all
+    image_std: tuple[Positive, ...] = (0.5,)  # what is left is divided by this, for each channel or for all
     optimizer: Optimizer = Optimizer()
     augment: Augment = Augment()
-    label_smoothing: float = 0.0  # share of the label spread evenly over all classes (Szegedy et al. 2016)
-    ema_decay: float = 0.0  # decay of the moving average of the weights that evaluation uses; 0 evaluates the weights
-    gradient_blocks: int = 0  # blocks that a batch's gradient is accumulated over; 0: one, and on CPU as fit its caches
-    steps_per_epoch: int = 1  # optimizer steps in an epoch; filled in from the data
+    label_smoothing: Rate = 0.0  # share of the label spread evenly over all classes (Szegedy et al. 2016)
+    ema_decay: Rate = 0.0  # decay of the moving average of the weights that evaluation uses; 0 evaluates the weights
+    gradient_blocks: Natural = 0  # blocks that a batch's gradient is accumulated over; 0: 1, on CPU as fit its cache
+    steps_per_epoch: Count = 1  # optimizer steps in an epoch; filled in from the data
     test_time: TestTime = "none"  # views of a test image whose logits are averaged
 
 
@@ -235,20 +236,11 @@ def _in_range(config: Config, labels: jax.Array) -> jax.Array:
 
 
 def _check(config: Config) -> None:
+    ranges.check(config)
     channels = config.image_shape[-1]
     for name, value in (("image_mean", config.image_mean), ("image_std", config.image_std)):
         if len(value) not in (1, channels):
             raise ValueError(f"{name} has {len(value)} values; give one for all channels or one for each of {channels}")
-    if min(config.image_std) <= 0:
-        raise ValueError(f"image_std is {config.image_std}; every value must be above 0")
-    if not 0 <= config.label_smoothing < 1:
-        raise ValueError(f"label_smoothing is {config.label_smoothing}; it must be at least 0 and below 1")
-    if not 0 <= config.ema_decay < 1:
-        raise ValueError(f"ema_decay is {config.ema_decay}; it must be at least 0 and below 1")
-    if config.gradient_blocks < 0:
-        raise ValueError(f"gradient_blocks is {config.gradient_blocks}; it must be at least 1, or 0 for automatic")
-    if config.num_classes < 2:
-        raise ValueError(f"num_classes is {config.num_classes}; a classifier needs at least 2")
 
 
 def _gradient_blocks(config: Config, batch_size: int, has_batch_statistics: bool) -> int:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxai import ranges
 from jaxai.data import cache, cifar, folder, idx, mnist5k, synthetic, tfds
 from jaxai.data.decode import resize_all
 from jaxai.data.holdout import stratified
 from jaxai.data.source import Decoded, Source, Split
 from jaxai.data.validate import check, check_names
+from jaxai.ranges import Count, ImageShape, Rate
 
 SOURCES = ("mnist5k", "synthetic", "idx", "cifar", "folder", "tfds:mnist", "tfds:cifar10", "tfds:NAME")
 SHORT_NAMES = {"mnist": "tfds:mnist", "cifar10": "tfds:cifar10"}
@@ -23,12 +25,12 @@ class Data:
     source: str = "mnist5k"  # mnist5k, synthetic, idx, cifar, folder, or tfds:NAME such as tfds:mnist and tfds:cifar10
     dir: str | None = None  # folder that holds the files of idx, cifar and folder, or the tfds data_dir
     cache: str = "auto"  # folder for decoded arrays; auto: $JAXAI_CACHE or the user's cache folder; off: keep none
-    resize: int | None = None  # pixels a side: scale the shorter side of each image to it, crop the centre to a square
-    validation_fraction: float = 0.0  # share of the training images of each class to hold out for validation, below 1
-    image_shape: tuple[int, int, int] = (32, 32, 3)  # height, width and channels of synthetic images
-    num_classes: int = 10  # number of classes of synthetic data and of idx files, which do not tell it
-    examples: int = 50_000  # number of synthetic training images
-    test_examples: int = 10_000  # number of synthetic test images
+    resize: Count | None = None  # pixels a side: the shorter side of each image is scaled to it, the centre cropped
+    validation_fraction: Rate = 0.0  # share of the training images of each class to hold out for validation, below 1
+    image_shape: ImageShape = (32, 32, 3)  # height, width and channels of synthetic images
+    num_classes: Count = 10  # number of classes of synthetic data and of idx files, which do not tell it
+    examples: Count = 50_000  # number of synthetic training images
+    test_examples: Count = 10_000  # number of synthetic test images
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,10 +106,7 @@ def load(config: Data) -> Images:
       FileNotFoundError: the data is not there; one line says where it was looked for and what prepares it.
       ValueError: a field of `config`, or the data, is wrong; one line names the file, the index and the value.
     """
-    if not 0 <= config.validation_fraction < 1:
-        raise ValueError(f"validation_fraction is {config.validation_fraction}; expected at least 0 and below 1")
-    if config.resize is not None and config.resize < 1:
-        raise ValueError(f"resize is {config.resize}; expected at least 1 pixel")
+    ranges.check(config, "data.")
     source = _source(config)
     train, test, classes = cache.decoded(source, config.cache)
     images = checked(Images(train, test, classes, source.name))

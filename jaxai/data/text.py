@@ -3,12 +3,14 @@
 import difflib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
+from jaxai import ranges
 from jaxai.data import cmudict, line_files, sequence_tasks, tfds_text
-from jaxai.data.pairs import TASKS, Found, Pairs, PairSplit
+from jaxai.data.pairs import Found, Pairs, PairSplit
+from jaxai.ranges import Count, OpenShare, Range, Seed
 
 SOURCES = ("files", "tsv", "cmudict", "tfds:NAME", "dates", "reverse", "addition")
 
@@ -35,16 +37,16 @@ class TextData:
     source_language: str = "en"  # suffix of the source files, or the tfds feature
     target_language: str = "de"  # suffix of the target files, or the tfds feature
     empty: Literal["drop", "error"] = "drop"  # pairs with an empty side: drop and count them, or stop
-    validation_fraction: float = 0.05  # share of the different sources held out where there is no validation split
-    test_fraction: float = 0.05  # share of the different sources held out where there is no test split
+    validation_fraction: OpenShare = 0.05  # share of the different sources held out where there is no validation split
+    test_fraction: OpenShare = 0.05  # share of the different sources held out where there is no test split
     pronunciations: Literal["all", "first"] = "all"  # of a training word; all: each its own pair
-    limit: int | None = None  # keep this many training pairs, drawn at random; none: all
-    examples: int = 50_000  # number of training pairs of dates, reverse and addition
-    validation_examples: int = 1_000  # number of their validation pairs
-    test_examples: int = 2_000  # number of their test pairs
-    longest: int = 12  # letters of the longest string to reverse
-    digits: int = 3  # digits of the largest number to add
-    seed: int = 0  # of the pairs that are made, of those held out, and of limit
+    limit: Count | None = None  # keep this many training pairs, drawn at random; none: all
+    examples: Count = 50_000  # number of training pairs of dates, reverse and addition
+    validation_examples: Count = 1_000  # number of their validation pairs
+    test_examples: Count = 2_000  # number of their test pairs
+    longest: Count = 12  # letters of the longest string to reverse
+    digits: Annotated[int, Range(least=1, most=17)] = 3  # digits of the largest number to add
+    seed: Seed = 0  # of the pairs that are made, of those held out, and of limit
 
 
 def load(config: TextData) -> Pairs:
@@ -54,7 +56,7 @@ def load(config: TextData) -> Pairs:
       FileNotFoundError: the data, or the package that reads it, is not there; one line says where it was looked for.
       ValueError: a field of `config`, or the data, is wrong; one line names the file, the line and the value.
     """
-    _check(config)
+    ranges.check(config, "data.")
     if config.source.startswith("tfds:"):
         pairs = _tfds(config)
     else:
@@ -72,19 +74,6 @@ def load(config: TextData) -> Pairs:
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise ValueError(f"no text source {name}; expected one of {', '.join(SOURCES)}{hint}")
     return _finished(pairs, config)
-
-
-def _check(config: TextData) -> None:
-    choices = {"empty": ("drop", "error"), "pronunciations": ("all", "first"), "task": ("auto", *TASKS)}
-    for field, allowed in choices.items():
-        if (value := getattr(config, field)) not in allowed:
-            raise ValueError(f"{field} is {value}; expected {', '.join(allowed[:-1])} or {allowed[-1]}")
-    for field in ("validation_fraction", "test_fraction"):
-        if not 0 < (value := getattr(config, field)) < 1:
-            raise ValueError(f"{field} is {value}; expected above 0 and below 1")
-    for field in ("examples", "validation_examples", "test_examples", "limit"):
-        if (value := getattr(config, field)) is not None and value < 1:
-            raise ValueError(f"{field} is {value}; expected at least 1")
 
 
 def _path(config: TextData) -> Path:

@@ -1,54 +1,58 @@
 """The configuration of deep Q-learning, what follows from it, and what may differ between vmapped trainings."""
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Annotated, Literal, cast
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxai import ranges
 from jaxai.dqn import priorities
 from jaxai.dqn.environment import EnvironmentSpec
 from jaxai.dqn.model import Network
 from jaxai.dqn.replay import Replay
 from jaxai.optimizer import Optimizer
+from jaxai.ranges import Count, Natural, NonNegative, Positive, Range, Share
 
 MOST = 2**31 - 1
 """The largest int32, which steps, slots and updates are counted in."""
+Steps = Annotated[int, Range(least=1, most=2**53)]
+"""Environment steps, of which there may be more than an int32 holds."""
 
 
 @dataclass(frozen=True)
 class Config(Network):
     """A network (the fields of `Network`) and how it learns. Steps are environment steps, over all environments."""
 
-    total_steps: int = 500_000  # environment steps in all
-    num_envs: int = 10  # environments that step side by side
-    learning_starts: int = 10_000  # environment steps at random that fill the replay before the first update
-    train_every: int = 10  # environment steps between updates; a multiple of num_envs
-    updates_per_step: int = 1  # updates that follow them
-    batch_size: int = 128  # transitions in an update, over all devices
-    capacity: int = 100_000  # transitions in the replay, over all devices
-    discount: float = 0.99  # gamma
-    n_step: int = 1  # rewards in a return before it bootstraps (Sutton 1988)
-    frame_stack: int = 1  # last observations that the network sees together (Mnih et al. 2015)
+    total_steps: Steps = 500_000  # environment steps in all
+    num_envs: Count = 10  # environments that step side by side
+    learning_starts: Natural = 10_000  # environment steps at random that fill the replay before the first update
+    train_every: Count = 10  # environment steps between updates; a multiple of num_envs
+    updates_per_step: Count = 1  # updates that follow them
+    batch_size: Count = 128  # transitions in an update, over all devices
+    capacity: Steps = 100_000  # transitions in the replay, over all devices
+    discount: Share = 0.99  # gamma
+    n_step: Count = 1  # rewards in a return before it bootstraps (Sutton 1988)
+    frame_stack: Count = 1  # last observations that the network sees together (Mnih et al. 2015)
     storage: Literal["auto", "bits", "dtype"] = "auto"  # observations in the replay: as bits where they are binary
-    truncation_spacing: int = 0  # least steps of an environment between two truncations; 0: its longest episode, or 64
+    truncation_spacing: Natural = 0  # least steps between two truncations of an environment; 0: longest episode, or 64
     epsilon: Literal["linear", "exponential"] = "linear"  # how the share of random actions falls
-    epsilon_start: float | None = None  # share of random actions at first; None: 1, or with noisy layers epsilon_end
-    epsilon_end: float | None = None  # share of random actions in the end; None: 0.05, or with noisy layers 0
-    epsilon_steps: int = 50_000  # environment steps over which it falls
-    target_every: int = 500  # environment steps between updates of the target network
-    target_rate: float = 1.0  # share of the way that the target goes to the network; below 1: Polyak averaging
+    epsilon_start: Share | None = None  # share of random actions at first; None: 1, or with noisy layers epsilon_end
+    epsilon_end: Share | None = None  # share of random actions in the end; None: 0.05, or with noisy layers 0
+    epsilon_steps: Steps = 50_000  # environment steps over which it falls
+    target_every: Count = 500  # environment steps between updates of the target network
+    target_rate: Share = 1.0  # share of the way that the target goes to the network; below 1: Polyak averaging
     double: bool = False  # the network chooses the next action, the target values it (van Hasselt et al. 2016)
-    huber_delta: float = 1.0  # where the loss turns from squared to linear; 0: squared
-    munchausen: float = 0.0  # weight of the log-policy in the reward, 0.9 in the paper (Vieillard et al. 2020); 0: off
-    munchausen_temperature: float = 0.03  # of the softmax policy
-    munchausen_minimum: float = -1.0  # least value of the scaled log-policy
+    huber_delta: NonNegative = 1.0  # where the loss turns from squared to linear; 0: squared
+    munchausen: NonNegative = 0.0  # weight of the log-policy in the reward (Vieillard et al. 2020: 0.9); 0: off
+    munchausen_temperature: Positive = 0.03  # of the softmax policy
+    munchausen_minimum: Annotated[float, Range(most=0)] = -1.0  # least value of the scaled log-policy
     prioritized: bool = False  # draws in proportion to the last error (Schaul et al. 2016)
-    priority_exponent: float = 0.6  # alpha: 0 is uniform
-    importance_exponent: float = 0.4  # beta at first; it rises linearly to 1 over total_steps
-    evaluation_episodes: int = 10  # greedy episodes in an evaluation, each of a fresh environment
-    evaluation_steps: int = 0  # most steps of an evaluation episode; 0: the environment's longest, or 27,000
+    priority_exponent: NonNegative = 0.6  # alpha: 0 is uniform
+    importance_exponent: Share = 0.4  # beta at first; it rises linearly to 1 over total_steps
+    evaluation_episodes: Count = 10  # greedy episodes in an evaluation, each of a fresh environment
+    evaluation_steps: Natural = 0  # most steps of an evaluation episode; 0: the environment's longest, or 27,000
     optimizer: Optimizer = Optimizer(learning_rate=2.5e-4)
 
     @property
@@ -134,32 +138,11 @@ def observation_shape(config: Config, spec: EnvironmentSpec) -> tuple[int, ...]:
 
 def check(config: Config, replay: Replay) -> None:
     """Raises ValueError, in one line, for a field that nothing can be trained with."""
-    positive = ("total_steps", "num_envs", "train_every", "updates_per_step", "batch_size", "n_step", "frame_stack")
-    for name in (*positive, "epsilon_steps", "target_every", "evaluation_episodes"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 1")
-    zero_or_more = ("learning_starts", "huber_delta", "munchausen", "truncation_spacing", "evaluation_steps")
-    for name in (*zero_or_more, "priority_exponent"):
-        if getattr(config, name) < 0:
-            raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 0")
+    ranges.check(config)
     epsilons = dict(zip(("epsilon_start", "epsilon_end"), config.epsilons, strict=True))
-    shares = epsilons | {name: getattr(config, name) for name in ("discount", "target_rate", "importance_exponent")}
-    for name, value in shares.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} is {value}; it must be between 0 and 1")
-    for name, kinds in (("epsilon", ("linear", "exponential")), ("storage", ("auto", "bits", "dtype"))):
-        if getattr(config, name) not in kinds:
-            raise ValueError(f"{name} is {getattr(config, name)!r}; it must be one of {', '.join(kinds)}")
     for name, value in epsilons.items():
         if config.epsilon == "exponential" and value <= 0 < max(epsilons.values()):
             raise ValueError(f"{name} is {value}; an exponential schedule never reaches 0: try 0.01")
-    if config.munchausen and config.munchausen_temperature <= 0:
-        raise ValueError(f"munchausen_temperature is {config.munchausen_temperature}; it must be above 0")
-    if config.munchausen and config.munchausen_minimum > 0:
-        raise ValueError(f"munchausen_minimum is {config.munchausen_minimum}; it must be at most 0")
-    for name in ("target_every", "truncation_spacing", "evaluation_steps", "evaluation_episodes"):
-        if getattr(config, name) > MOST:
-            raise ValueError(f"{name} is {getattr(config, name)}; it must be at most {MOST}, as an int32 holds")
     if replay.slots * replay.num_envs > MOST:
         raise ValueError(
             f"capacity is {config.capacity}, a replay of {replay.nbytes / 1e9:,.1f} GB; at most {MOST} transitions are"

@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from jaxai import extras
+from jaxai import extras, ranges
 from jaxai.core import Key, PyTree
+from jaxai.ranges import Finite, Rate
 
 DISCRETE = (
     "CartPole-v1",
@@ -52,10 +53,10 @@ class Environment:
 
     name: str = "CartPole-v1"  # a gymnax environment, as Breakout-MinAtar
     # MutableMapping and not dict: of a preset's dict tyro would make options with its names and take no others.
-    params: MutableMapping[str, float] = field(  # its parameters that differ, as max_steps_in_episode 1000
+    params: MutableMapping[str, Finite] = field(  # its parameters that differ, as max_steps_in_episode 1000
         default_factory=dict, hash=False
     )
-    sticky_actions: float = 0.0  # probability that the last action is repeated instead of the chosen one
+    sticky_actions: Rate = 0.0  # probability that the last action is repeated instead of the chosen one
 
 
 @dataclass(frozen=True)
@@ -132,10 +133,7 @@ def make_environment(environment: Environment) -> tuple[Any, PyTree]:
       ValueError: gymnax has no such environment, the environment has no such parameter or not
         with such a value, or a probability that is none.
     """
-    if not 0 <= environment.sticky_actions < 1:
-        raise ValueError(
-            f"sticky_actions is {environment.sticky_actions}; it is a probability, at least 0 and below 1 (usual: 0.1)"
-        )
+    ranges.check(environment, "env.")
     gymnax = extras.load("gymnax", f"environment {environment.name}", "rl")
     if environment.name not in gymnax.registered_envs:
         near = _nearest(environment.name, gymnax.registered_envs)

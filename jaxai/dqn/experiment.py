@@ -13,9 +13,10 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from jaxai import dqn, population
+from jaxai import dqn, population, ranges
 from jaxai.core import State, Workload
 from jaxai.dqn.environment import Environment, make_environment
+from jaxai.ranges import Finite
 from jaxai.runtime import chips, parallel, progress
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run
@@ -37,7 +38,7 @@ class Experiment:
 
     workload: Annotated[dqn.Config, tyro.conf.arg(name="")] = dqn.Config()
     env: Environment = Environment()
-    expected: float = 0.0  # mean return that the preset is known to reach, shown beside what was got; 0: not known
+    expected: Finite = 0.0  # mean return that the preset is known to reach, shown beside what was got; 0: not known
     run: Annotated[Run, tyro.conf.arg(name="")] = Run(mode="shard_map")
 
     trains_seeds_together: ClassVar[bool] = True
@@ -71,10 +72,7 @@ class Experiment:
 
     def check(self) -> None:
         """Raises ValueError, in one line and before anything compiles, for what cannot be trained."""
-        if self.run.seeds < 1:
-            raise ValueError(f"seeds is {self.run.seeds}; it must be at least 1")
-        if not 0 <= self.run.seed <= 2**32 - self.run.seeds:
-            raise ValueError(f"seed is {self.run.seed}; it must be at least 0 and fit 32 bits")
+        ranges.check(self)
         self.check_workload()
         steps = self.workload.train_steps
         if self.run.evaluate_every > steps:

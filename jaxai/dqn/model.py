@@ -7,14 +7,16 @@ All take observations `[batch, *observation_shape]`, uint8 scaled by 1/255, and 
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Annotated, Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from jaxai import ranges
 from jaxai.ops.conv import patches_matmul
+from jaxai.ranges import Count, Finite, NonNegative, Range
 
 Torso = Literal["auto", "mlp", "minatar", "nature"]
 Activation = Literal["relu", "tanh", "silu", "gelu", "elu"]
@@ -35,16 +37,16 @@ class Network:
     """The Q network: its torso, its layers, and what it says of an action's return."""
 
     torso: Torso = "auto"  # auto: nature for images of 36 pixels a side or more, minatar for smaller ones, else mlp
-    hidden: tuple[int, ...] = ()  # units of the dense layers; empty: 64 64 for mlp, 128 for minatar, 512 for nature
+    hidden: tuple[Count, ...] = ()  # units of the dense layers; empty: 64 64 for mlp, 128 for minatar, 512 for nature
     activation: Activation = "relu"  # after each hidden layer
     layer_norm: bool = False  # normalise each hidden layer over its features, before the activation
     dueling: bool = False  # one stream for the state's value, one for the advantages of the actions
     noisy: bool = False  # explore by learned noise in the dense layers
-    noisy_sigma: float = 0.5  # scale of that noise at the start
+    noisy_sigma: NonNegative = 0.5  # scale of that noise at the start
     distribution: Distribution = "none"  # of returns: none (their mean), categorical (C51) or quantile (QR-DQN)
-    atoms: int = 51  # of the distribution (QR-DQN's paper: 200)
-    value_min: float = -10.0  # least return of the categorical distribution
-    value_max: float = 10.0  # greatest return of the categorical distribution
+    atoms: Annotated[int, Range(least=2)] = 51  # of the distribution (QR-DQN's paper: 200)
+    value_min: Finite = -10.0  # least return of the categorical distribution
+    value_max: Finite = 10.0  # greatest return of the categorical distribution
     dtype: ComputeDtype = "float32"  # of activations; parameters and outputs stay float32
 
 
@@ -227,18 +229,9 @@ def build(network: Network, observation_shape: Sequence[int], num_actions: int) 
     Raises:
       ValueError: a field of the config is out of its range, or its torso does not fit the observations.
     """
-    choices = {"torso": Torso, "activation": Activation, "distribution": Distribution, "dtype": ComputeDtype}
-    for field, kind in choices.items():
-        if getattr(network, field) not in get_args(kind):
-            raise ValueError(f"{field} is {getattr(network, field)!r}, expected one of {', '.join(get_args(kind))}")
-    if min(network.hidden, default=1) < 1:
-        raise ValueError(f"hidden is {network.hidden}, expected at least 1 unit in each layer")
+    ranges.check(network)
     if num_actions < 1:
         raise ValueError(f"num_actions is {num_actions}, expected at least 1")
-    if not network.noisy_sigma >= 0:
-        raise ValueError(f"noisy_sigma is {network.noisy_sigma}, expected 0 or more (0.5 in the paper)")
-    if network.distribution != "none" and network.atoms < 2:
-        raise ValueError(f"atoms is {network.atoms}, expected at least 2 for a {network.distribution} distribution")
     if network.distribution == "categorical" and not network.value_min < network.value_max:
         raise ValueError(
             f"value_min is {network.value_min} and value_max is {network.value_max}, expected value_min < value_max"

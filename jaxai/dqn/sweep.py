@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxai.dqn.experiment import Experiment
+from jaxai.ranges import Count, NonNegative, Share
 from jaxai.runtime import pictures
 from jaxai.runtime.loop import Outcome
 from jaxai.runtime.run_folder import RunFolder
@@ -23,14 +24,14 @@ BEST = 10
 class Grid:
     """The values to try; every combination is trained. What is left empty stays as the preset has it."""
 
-    learning_rate: tuple[float, ...] = ()  # of the optimizer
-    discount: tuple[float, ...] = ()  # gamma
-    epsilon_start: tuple[float, ...] = ()  # share of random actions at first
-    epsilon_end: tuple[float, ...] = ()  # share of random actions in the end
-    epsilon_steps: tuple[float, ...] = ()  # environment steps over which it falls
-    target_rate: tuple[float, ...] = ()  # share of the way that the target goes to the network
-    priority_exponent: tuple[float, ...] = ()  # alpha of prioritized replay
-    importance_exponent: tuple[float, ...] = ()  # beta of prioritized replay at first
+    learning_rate: tuple[NonNegative, ...] = ()  # of the optimizer
+    discount: tuple[Share, ...] = ()  # gamma
+    epsilon_start: tuple[Share, ...] = ()  # share of random actions at first
+    epsilon_end: tuple[Share, ...] = ()  # share of random actions in the end
+    epsilon_steps: tuple[Count, ...] = ()  # environment steps over which it falls
+    target_rate: tuple[Share, ...] = ()  # share of the way that the target goes to the network
+    priority_exponent: tuple[NonNegative, ...] = ()  # alpha of prioritized replay
+    importance_exponent: tuple[Share, ...] = ()  # beta of prioritized replay at first
 
     def swept(self) -> dict[str, tuple[float, ...]]:
         """The fields that have values."""

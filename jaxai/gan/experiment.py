@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 from rich.table import Table
 
-from jaxai import gan
+from jaxai import gan, ranges
 from jaxai.core import State
 from jaxai.data import Data, Images, checked, load
 from jaxai.gan import fidelity
@@ -21,6 +21,7 @@ from jaxai.gan.extractor import extract, load_extractor
 from jaxai.gan.generator import CHUNK, Generator, Samples
 from jaxai.gan.latent import spherical_interpolation
 from jaxai.gan.quality import LEAST_SHARE, Quality
+from jaxai.ranges import Count, Finite, Natural, Positive
 from jaxai.runtime import flops, mosaic, parallel
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run
@@ -44,12 +45,12 @@ class Experiment:
 
     workload: Annotated[gan.Config, tyro.conf.arg(name="")] = gan.Config()
     data: Data = Data()
-    epochs: float = 40.0  # times that the training data is seen
-    batch_size: int = 64  # real images in an update of the discriminator, over all devices
+    epochs: Positive = 40.0  # times that the training data is seen
+    batch_size: Count = 64  # real images in an update of the discriminator, over all devices
     extractor: str = "auto"  # features for fidelity: mnist, cifar10, pixels, or the folder of a classifier's run
-    samples: int = 10_000  # images drawn at each evaluation
-    fidelity_samples: int = 0  # of these, measured against as many real ones; 0: all, or half of the real images
-    expected: float = 0.0  # Frechet distance that the preset is known to reach; 0: not known
+    samples: Count = 10_000  # images drawn at each evaluation
+    fidelity_samples: Natural = 0  # of these, measured against as many real ones; 0: all, or half of the real images
+    expected: Finite = 0.0  # Frechet distance that the preset is known to reach; 0: not known
     run: Annotated[Run, tyro.conf.arg(name="")] = Run()
 
     trains_seeds_together: ClassVar[bool] = False
@@ -66,19 +67,16 @@ class Experiment:
         Raises:
           ValueError: no epochs, samples or batch, or a batch that is larger than the data.
         """
+        ranges.check(self)
         examples, share = len(images.train["label"]), self.workload.discriminator_steps
-        if self.batch_size < 1 or self.batch_size * max(1, share) > examples:
+        if self.batch_size * share > examples:
             raise ValueError(
-                f"batch_size is {self.batch_size}, with {share} updates of the discriminator in a step; expected at"
-                f" least 1, and no more than the {examples} training images in a step"
+                f"batch_size is {self.batch_size}, with {share} updates of the discriminator in a step; expected no"
+                f" more than the {examples} training images in a step"
             )
-        if self.epochs <= 0:
-            raise ValueError(f"epochs is {self.epochs}; it must be above 0")
-        if self.samples < 1:
-            raise ValueError(f"samples is {self.samples}; it must be at least 1")
         workload = self.workload
         steps = self._steps(examples)
-        decays = {"generator_optimizer": steps, "discriminator_optimizer": steps * max(1, share)}
+        decays = {"generator_optimizer": steps, "discriminator_optimizer": steps * share}
         optimizers: dict[str, Any] = {
             name: dataclasses.replace(getattr(workload, name), decay_steps=length)
             for name, length in decays.items()

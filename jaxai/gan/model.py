@@ -7,13 +7,13 @@ compute dtype.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxai import inputs
+from jaxai import inputs, ranges
 from jaxai.gan.layers import (
     BatchNorm,
     ConvTranspose,
@@ -27,6 +27,7 @@ from jaxai.gan.layers import (
     upsample,
     with_minibatch_std,
 )
+from jaxai.ranges import Count, Natural, Rate
 
 Architecture = Literal["dcgan", "residual"]
 SpectralNormalization = Literal["none", "discriminator", "both"]
@@ -46,17 +47,17 @@ class Model:
     """The two networks: which ones, how large, how regularised."""
 
     architecture: Architecture = "dcgan"  # both networks: the textbook's, or the residual pair of SNGAN
-    latent_size: int = 100  # numbers in the noise that an image is made from (SNGAN: 128)
-    width: int = 64  # channels of dcgan's last hidden layer; of each residual block (SNGAN: 256 and 128)
-    discriminator_width: int = 0  # channels of the discriminator's first layer; 0: width
-    discriminator_hidden: int = 0  # units of a dense layer before the logit of dcgan (InfoGAN: 1024); 0: none
+    latent_size: Count = 100  # numbers in the noise that an image is made from (SNGAN: 128)
+    width: Count = 64  # channels of dcgan's last hidden layer; of each residual block (SNGAN: 256 and 128)
+    discriminator_width: Natural = 0  # channels of the discriminator's first layer; 0: width
+    discriminator_hidden: Natural = 0  # units of a dense layer before the logit of dcgan (InfoGAN: 1024); 0: none
     conditional: bool = False  # make and judge images of a given class: conditional BatchNorm, projection
     spectral_normalization: SpectralNormalization = "none"  # networks whose matrices get a largest singular value of 1
-    attention: int = 0  # height in pixels of the feature maps with self-attention, in both networks; 0: none
-    minibatch_std: int = 0  # images in a group whose spread the discriminator is shown; 0: not shown
-    dropout: float = 0.0  # share of units dropped in the discriminator
+    attention: Natural = 0  # height in pixels of the feature maps with self-attention, in both networks; 0: none
+    minibatch_std: Natural = 0  # images in a group whose spread the discriminator is shown; 0: not shown
+    dropout: Rate = 0.0  # share of units dropped in the discriminator
     discriminator_normalization: DiscriminatorNormalization = "none"  # of its hidden layers but for the first
-    self_modulation: int = 0  # units that make the generator's scales and biases out of the latent (paper: 32); 0: off
+    self_modulation: Natural = 0  # units that make the generator's scales and biases of the latent (paper: 32); 0: off
     polyphase: bool = False  # dcgan's transposed convolutions as plain ones on accelerators that are slow at them
     compute_dtype: ComputeDtype = "auto"  # of activations; auto: float32 on CPU, bfloat16 on accelerators
 
@@ -349,45 +350,31 @@ def build(
 
 def check(model: Model, image_shape: tuple[int, int, int], num_classes: int) -> None:
     """Raises ValueError, of one line, where `build` could not build these networks."""
-    choices = {
-        "architecture": Architecture,
-        "spectral_normalization": SpectralNormalization,
-        "discriminator_normalization": DiscriminatorNormalization,
-        "compute_dtype": ComputeDtype,
-    }
-    for field, kind in choices.items():
-        if getattr(model, field) not in get_args(kind):
-            raise ValueError(f"model.{field} is {getattr(model, field)!r}, expected one of {', '.join(get_args(kind))}")
-    others = ("discriminator_width", "discriminator_hidden", "self_modulation", "attention", "minibatch_std")
-    for field, least in {"latent_size": 1, "width": 1, **dict.fromkeys(others, 0)}.items():
-        if getattr(model, field) < least:
-            raise ValueError(f"model.{field} is {getattr(model, field)}, expected at least {least}")
+    ranges.check(model)
     if model.discriminator_hidden and model.architecture != "dcgan":
         raise ValueError(
-            f"model.discriminator_hidden is {model.discriminator_hidden}, which only dcgan has; set 0, or take"
-            " model.architecture dcgan"
+            f"discriminator_hidden is {model.discriminator_hidden}, which only dcgan has; set 0, or take"
+            " architecture dcgan"
         )
     if model.polyphase and model.architecture != "dcgan":
-        raise ValueError("model.polyphase is True, but only dcgan has transposed convolutions; leave it False")
-    if not 0 <= model.dropout < 1:
-        raise ValueError(f"model.dropout is {model.dropout}, expected a share in [0, 1)")
+        raise ValueError("polyphase is True, but only dcgan has transposed convolutions; leave it False")
     if model.conditional and num_classes < 2:
-        raise ValueError(f"model.conditional needs labels of at least 2 classes, the data has {num_classes}")
+        raise ValueError(f"conditional needs labels of at least 2 classes, the data has {num_classes}")
     if model.conditional and model.self_modulation:
         raise ValueError(
-            f"model.self_modulation is {model.self_modulation}, but a conditional generator's scales and biases are its"
-            " label's; set 0, or leave model.conditional out"
+            f"self_modulation is {model.self_modulation}, but a conditional generator's scales and biases are its"
+            " label's; set 0, or leave conditional out"
         )
     divisor = DIVISOR[model.architecture]
     if len(image_shape) != 3 or min(image_shape) < 1 or any(side % divisor for side in image_shape[:2]):
         size = "x".join(map(str, image_shape))
         raise ValueError(
             f"images are {size}, but the {model.architecture} generator makes height x width x channels whose sides "
-            f"are multiples of {divisor}: crop or resize them, or take another model.architecture"
+            f"are multiples of {divisor}: crop or resize them, or take another architecture"
         )
     heights = (image_shape[0] // 4, image_shape[0] // 2)
     if model.attention and model.attention not in heights:
         raise ValueError(
-            f"model.attention is {model.attention}, but the feature maps of both networks are "
+            f"attention is {model.attention}, but the feature maps of both networks are "
             f"{heights[0]} or {heights[1]} pixels high: choose one of them, or 0 for no attention"
         )

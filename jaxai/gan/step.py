@@ -1,16 +1,15 @@
 """Adversarial image generation: the configuration, and the pure functions that train both networks and sample."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jaxai import inputs
+from jaxai import inputs, ranges
 from jaxai import optimizer as optimizers
 from jaxai.core import Batch, Key, Metrics, PyTree, State, Workload, pmean, psum, split_batch, step_key
 from jaxai.gan.diffaugment import check as check_policy
@@ -18,8 +17,10 @@ from jaxai.gan.diffaugment import diffaugment
 from jaxai.gan.losses import LOSSES, Loss, r1_penalty, wasserstein_gradient_penalty
 from jaxai.gan.model import Model, build
 from jaxai.optimizer import Optimizer
+from jaxai.ranges import Count, ImageShape, NonNegative, Range, Rate
 
 Updates = Literal["alternating", "simultaneous"]
+Smoothing = Annotated[float, Range(least=0, below=0.5)]
 WASSERSTEIN_PENALTY = 10.0
 """Weight of the gradient penalty where nobody gives one (Gulrajani et al. 2017, arXiv:1704.00028, algorithm 1)."""
 ADAM = Optimizer("adam", learning_rate=2e-4, b1=0.5)
@@ -30,19 +31,19 @@ ADAM = Optimizer("adam", learning_rate=2e-4, b1=0.5)
 class Config(Model):
     """Two networks (the fields of `Model`) and how they are trained against each other."""
 
-    image_shape: tuple[int, int, int] = (28, 28, 1)  # height, width and channels of an image; pixels
-    num_classes: int = 10  # labels of a conditional model are 0 to num_classes - 1
+    image_shape: ImageShape = (28, 28, 1)  # height, width and channels of an image; pixels
+    num_classes: Count = 10  # labels of a conditional model are 0 to num_classes - 1
     loss: Loss = "non_saturating"  # what the two play for
-    smooth_real: float = 0.0  # target of real images is 1 less this (one-sided label smoothing)
-    smooth_fake: float = 0.0  # target of generated images, for smoothing on both sides
-    gradient_penalty: float | None = None  # weight of the Wasserstein penalty; None: 10 with that loss, else 0
-    r1: float = 0.0  # gamma of the R1 penalty on real images; 0: off
-    r1_interval: int = 1  # updates of the discriminator for each R1 penalty, which weighs as many times more
+    smooth_real: Smoothing = 0.0  # target of real images is 1 less this (one-sided label smoothing)
+    smooth_fake: Smoothing = 0.0  # target of generated images, for smoothing on both sides
+    gradient_penalty: NonNegative | None = None  # weight of the Wasserstein penalty; None: 10 with that loss, else 0
+    r1: NonNegative = 0.0  # gamma of the R1 penalty on real images; 0: off
+    r1_interval: Count = 1  # updates of the discriminator for each R1 penalty, which weighs as many times more
     updates: Updates = "alternating"  # the generator meets the updated discriminator, or both move at once
-    discriminator_steps: int = 1  # updates of the discriminator for each of the generator
+    discriminator_steps: Count = 1  # updates of the discriminator for each of the generator
     generator_optimizer: Optimizer = ADAM
     discriminator_optimizer: Optimizer = ADAM
-    ema_decay: float = 0.0  # decay of the moving average of the generator that samples are drawn from; 0: none
+    ema_decay: Rate = 0.0  # decay of the moving average of the generator that samples are drawn from; 0: none
     diffaugment: tuple[str, ...] = ()  # differentiable augmentation of all that is judged: color, translation, cutout
 
 
@@ -367,36 +368,22 @@ def _check_batch(config: Config, size: int) -> None:
 
 
 def _check(config: Config) -> None:
-    for name, kind in (("loss", Loss), ("updates", Updates)):
-        if getattr(config, name) not in get_args(kind):
-            raise ValueError(f"{name} is {getattr(config, name)!r}, expected one of {', '.join(get_args(kind))}")
+    ranges.check(config)
     for name in ("smooth_real", "smooth_fake"):
-        if not 0 <= getattr(config, name) < 0.5:
-            raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 0 and below 0.5")
         if getattr(config, name) and config.loss in ("wasserstein", "hinge"):
             raise ValueError(
                 f"{name} is {getattr(config, name)}, expected 0: the {config.loss} loss has no labels to smooth, take"
                 " minimax, non_saturating or least_squares"
             )
-    for name in ("gradient_penalty", "r1"):
-        weight = getattr(config, name)
-        if weight is not None and not (weight >= 0 and math.isfinite(weight)):
-            raise ValueError(f"{name} is {weight}; it must be a number of at least 0")
-    if config.r1_interval < 1:
-        raise ValueError(f"r1_interval is {config.r1_interval}; it must be at least 1")
     penalized = config.r1 or _penalty_weight(config)
     if penalized and config.discriminator_normalization == "batch":
         raise ValueError(
             "discriminator_normalization is 'batch', under which a gradient penalty, of one image alone, has no meaning"
             " (arXiv:1704.00028, section 4); choose layer or none"
         )
-    if config.discriminator_steps < 1:
-        raise ValueError(f"discriminator_steps is {config.discriminator_steps}; it must be at least 1")
     if config.updates == "simultaneous" and config.discriminator_steps > 1:
         raise ValueError(
             f"updates is 'simultaneous' with discriminator_steps {config.discriminator_steps}; both networks move at"
             " once only with 1, else choose alternating"
         )
-    if not 0 <= config.ema_decay < 1:
-        raise ValueError(f"ema_decay is {config.ema_decay}; it must be at least 0 and below 1")
     check_policy(config.diffaugment)

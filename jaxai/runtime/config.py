@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from jaxai.ranges import Count, Natural, Seed
 from jaxai.runtime.parallel import Mode
 
 Placement = Literal["auto", "device", "host"]
@@ -33,14 +34,14 @@ class Run:
     """How to run, whatever the workload."""
 
     workdir: str = "runs/run"  # folder of the run; a second training in the same folder resumes
-    seed: int = 0  # everything random follows from it
-    seeds: int = 1  # repeats with seeds seed, seed + 1, ...: in workdir/seed-0, ..., or for DQN all in one program
+    seed: Seed = 0  # everything random follows from it
+    seeds: Count = 1  # repeats with seeds seed, seed + 1, ...: in workdir/seed-0, ..., or for DQN all in one program
     mode: Mode = "jit"  # engine: jit over a mesh, shard_map or pmap
-    devices: int | None = None  # how many devices; None: all
-    steps_per_call: int = 0  # optimizer steps in one call of the compiled program; 0: about 50
-    evaluate_every: int = 0  # steps between evaluations; 0: an epoch
-    checkpoint_every: int = 0  # steps between checkpoints; 0: as often as it evaluates
-    early_stopping: int = 0  # evaluations without a better score after which training stops; 0: never
+    devices: Count | None = None  # how many devices; None: all
+    steps_per_call: Natural = 0  # optimizer steps in one call of the compiled program; 0: about 50
+    evaluate_every: Natural = 0  # steps between evaluations; 0: an epoch
+    checkpoint_every: Natural = 0  # steps between checkpoints; 0: as often as it evaluates
+    early_stopping: Natural = 0  # evaluations without a better score after which training stops; 0: never
     placement: Placement = "auto"  # data on the device or streamed from the host; auto: on the device if it fits
     tensorboard: bool = False  # writes TensorBoard event files too; needs the tensorboard extra
     resume_with_changes: bool = False  # goes on in a workdir whose run had another configuration

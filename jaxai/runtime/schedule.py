@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from jaxai import ranges
 from jaxai.runtime.config import Run
 
 STEPS_PER_CALL = 50
@@ -25,9 +26,7 @@ class Schedule:
         Raises:
           ValueError: a negative number of steps.
         """
-        for name in ("steps_per_call", "evaluate_every", "checkpoint_every", "early_stopping"):
-            if getattr(run, name) < 0:
-                raise ValueError(f"{name} is {getattr(run, name)}; it must be at least 1, or 0 for the default")
+        ranges.check(run)
         evaluate_every = min(run.evaluate_every or steps_per_epoch, steps)
         # As many equal calls as come near to the usual length, so that no rest is left over before an evaluation.
         equal = -(-evaluate_every // -(-evaluate_every // steps_per_call))

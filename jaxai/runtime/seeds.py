@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from jaxai import ranges
 from jaxai.runtime import progress
 from jaxai.runtime.run_folder import RunFolder
 
@@ -23,8 +24,7 @@ def train_seeds(experiment: Any, console: Console) -> str:
       ValueError: fewer than one seed, or what a training raises.
     """
     run = experiment.run
-    if run.seeds < 1:
-        raise ValueError(f"seeds is {run.seeds}; it must be at least 1")
+    ranges.check(experiment)
     if run.seeds == 1 or experiment.trains_seeds_together:
         return experiment.train(console=console).interrupted
     results = []

@@ -6,8 +6,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from jaxai import ranges
 from jaxai.data.buckets import Buckets, choose_buckets, padding
 from jaxai.data.pairs import Pairs, PairSplit
+from jaxai.ranges import Count, Natural
 from jaxai.seq2seq import vocabulary
 from jaxai.seq2seq.translator import cut
 from jaxai.seq2seq.vocabulary import END, UNKNOWN, Vocabulary
@@ -22,16 +24,16 @@ class Tokens:
 
     kind: Kind = "subword"  # character, word or subword
     target_kind: Kind | None = None  # of the target; None: as of the source
-    size: int = 8_000  # most tokens in a vocabulary
+    size: Count = 8_000  # most tokens in a vocabulary
     joint: bool = False  # one vocabulary for both sides
     lowercase: bool = False  # lower-case all text; BLEU then is no longer case-sensitive
-    min_frequency: int = 1  # characters and words that are rarer are unknown
+    min_frequency: Count = 1  # characters and words that are rarer are unknown
     algorithm: Literal["bpe", "unigram"] = "bpe"  # of subwords
-    longest_source: int = 0  # tokens, END among them, that a source may have; 0: as many as it has
-    longest_target: int = 0  # tokens, END among them, that a target may have; 0: as many as it has
+    longest_source: Natural = 0  # tokens, END among them, that a source may have; 0: as many as it has
+    longest_target: Natural = 0  # tokens, END among them, that a target may have; 0: as many as it has
     overlong: Literal["drop", "cut"] = "drop"  # what is done with training pairs that are longer
-    buckets: int = 8  # shapes of batches, by length
-    batch: int = 4_096  # tokens of a batch on its longer side, padding included, over all devices
+    buckets: Count = 8  # shapes of batches, by length
+    batch: Count = 4_096  # tokens of a batch on its longer side, padding included, over all devices
     digests: tuple[str, ...] = ()  # of the vocabularies of a run; filled in
 
 
@@ -89,8 +91,9 @@ def make_corpus(config: Tokens, pairs: Pairs) -> Corpus:
     Raises:
       ValueError: nothing is left to train on, or a field of `config` is out of its range.
     """
+    ranges.check(config, "tokens.")
     for name in ("longest_source", "longest_target"):
-        if getattr(config, name) < 0 or getattr(config, name) == 1:
+        if getattr(config, name) == 1:
             raise ValueError(f"tokens.{name} is {getattr(config, name)}; it must be at least 2, or 0 for no limit")
     source, target = vocabularies(config, pairs)
     notes = list(pairs.notes)

@@ -14,11 +14,12 @@ import tyro
 from jax.sharding import Mesh
 from rich.console import Console
 
-from jaxai import seq2seq
+from jaxai import ranges, seq2seq
 from jaxai.core import PyTree, State
 from jaxai.data import line_files, text
 from jaxai.data.buckets import BucketedEpochs, choose_buckets
 from jaxai.data.pairs import Pairs, PairSplit
+from jaxai.ranges import Count, Finite, Positive
 from jaxai.runtime import flops, parallel, pictures, progress
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run
@@ -51,9 +52,9 @@ class Experiment:
     data: text.TextData = dataclasses.field(default_factory=text.TextData)
     tokens: Tokens = Tokens()
     decoding: Decoding = Decoding()
-    epochs: float = 10.0  # times that the training pairs are seen
-    scored: int = 500  # validation sentences that are translated, greedily, at each evaluation
-    expected: float = 0.0  # main score on the test set that the preset is known to reach; 0: not known
+    epochs: Positive = 10.0  # times that the training pairs are seen
+    scored: Count = 500  # validation sentences that are translated, greedily, at each evaluation
+    expected: Finite = 0.0  # main score on the test set that the preset is known to reach; 0: not known
     run: Annotated[Run, tyro.conf.arg(name="")] = Run()
 
     trains_seeds_together: ClassVar[bool] = False
@@ -79,10 +80,7 @@ class Experiment:
         Raises:
           ValueError: a field is out of its range.
         """
-        if self.epochs <= 0:
-            raise ValueError(f"epochs is {self.epochs}; it must be above 0")
-        if self.scored < 1:
-            raise ValueError(f"scored is {self.scored}; it must be at least 1")
+        ranges.check(self)
         corpus = self.corpus(pairs)
         optimizer = self.workload.optimizer
         if not optimizer.decay_steps:
@@ -133,6 +131,7 @@ class Experiment:
           console: where progress goes.
         """
         console = console or Console()
+        ranges.check(self)
         pairs = pairs or self.load()
         corpus = self.corpus(pairs)
         experiment = self.resolve(pairs)

@@ -5,14 +5,15 @@ compute dtype. The same parameters serve the pass over whole targets that traini
 token at a time (`encode`, then `step`), which agree to rounding.
 """
 
-import difflib
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxai import ranges
+from jaxai.ranges import Count, Natural, Rate
 from jaxai.seq2seq import attention as attentions
 from jaxai.seq2seq.recurrent import Masks, Stack, State
 
@@ -25,19 +26,19 @@ ComputeDtype = Literal["auto", "float32", "bfloat16"]
 class Model:
     """The network: which parts, how large, how regularised."""
 
-    source_vocabulary: int = 0  # entries of the source's vocabulary, special ones included; 0: taken from the data
-    target_vocabulary: int = 0  # entries of the target's vocabulary, special ones included; 0: taken from the data
+    source_vocabulary: Natural = 0  # entries of the source's vocabulary, special ones included; 0: taken from the data
+    target_vocabulary: Natural = 0  # entries of the target's vocabulary, special ones included; 0: taken from the data
     cell: Cell = "lstm"  # recurrent cell of encoder and decoder
-    layers: int = 1  # recurrent layers of the encoder, and of the decoder
-    hidden: int = 256  # units of a recurrent layer; of each direction in a bidirectional encoder
-    embed: int = 128  # numbers in the embedding of a token
+    layers: Count = 1  # recurrent layers of the encoder, and of the decoder
+    hidden: Count = 256  # units of a recurrent layer; of each direction in a bidirectional encoder
+    embed: Count = 128  # numbers in the embedding of a token
     bidirectional: bool = True  # the encoder reads the source in both directions
     attention: AttentionName = "general"  # Bahdanau's additive, Luong's dot and general, scaled dot; none: final state
     input_feeding: bool = False  # the decoder's input holds what attention last found (additive: of the state before)
     tie_embeddings: bool = False  # the target's embedding is the matrix of the softmax too
     share_embeddings: bool = False  # source and target have one embedding; their vocabularies must be one
-    dropout: float = 0.0  # share of units dropped before each recurrent layer and before the softmax
-    recurrent_dropout: float = 0.0  # share of the recurrent state dropped, the same units at all steps of a sequence
+    dropout: Rate = 0.0  # share of units dropped before each recurrent layer and before the softmax
+    recurrent_dropout: Rate = 0.0  # share of the recurrent state dropped, the same units at all steps of a sequence
     variational: bool = False  # dropout, too, drops the same units at all steps of a sequence
     layer_norm: bool = False  # normalise the sums inside the recurrent cells
     residual: bool = False  # add a recurrent layer's input to its output, where they are of one size
@@ -300,30 +301,19 @@ def compute_dtype(model: Model) -> jnp.dtype:
 
 def check(model: Model) -> None:
     """Raises ValueError, of one line, where `Seq2Seq` could not build this network."""
-    attentions.find(model.attention)
-    for field, kind in {"cell": Cell, "compute_dtype": ComputeDtype}.items():
-        value, names = getattr(model, field), get_args(kind)
-        if value not in names:
-            near = difflib.get_close_matches(str(value), names, 1, 0.5)
-            hint = f"did you mean {near[0]}? Expected" if near else "expected"
-            raise ValueError(f"model.{field} is {value!r}, {hint} one of {', '.join(names)}")
-    for field in ("source_vocabulary", "target_vocabulary", "layers", "hidden", "embed"):
+    ranges.check(model)
+    for field in ("source_vocabulary", "target_vocabulary"):
         if getattr(model, field) < 1:
-            raise ValueError(f"model.{field} is {getattr(model, field)}, expected at least 1")
-    for field in ("dropout", "recurrent_dropout"):
-        if not 0 <= getattr(model, field) < 1:
-            raise ValueError(f"model.{field} is {getattr(model, field)}, expected a share in [0, 1)")
+            raise ValueError(f"{field} is {getattr(model, field)}; it must be at least 1")
     if model.input_feeding and model.attention == "none":
-        raise ValueError(
-            "model.input_feeding feeds back what attention found: choose a model.attention other than none"
-        )
+        raise ValueError("input_feeding feeds back what attention found: choose an attention other than none")
     if model.bidirectional and model.attention == "dot":
         raise ValueError(
-            "model.attention is dot, whose memory must be as large as the decoder's state, but a bidirectional encoder "
-            "makes it twice as large: choose general, or set model.bidirectional to False"
+            "attention is dot, whose memory must be as large as the decoder's state, but a bidirectional encoder "
+            "makes it twice as large: choose general, or set bidirectional to False"
         )
     if model.share_embeddings and model.source_vocabulary != model.target_vocabulary:
         raise ValueError(
-            f"model.share_embeddings needs one vocabulary, but the source has {model.source_vocabulary} entries and "
+            f"share_embeddings needs one vocabulary, but the source has {model.source_vocabulary} entries and "
             f"the target {model.target_vocabulary}: build one vocabulary of both, or set it to False"
         )

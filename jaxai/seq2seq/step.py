@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import optax
 
 from jaxai import optimizer as optimizers
+from jaxai import ranges
 from jaxai.core import Batch, Key, Metrics, PyTree, State, Workload, pmean, psum, step_key
 from jaxai.optimizer import Optimizer
+from jaxai.ranges import Natural, Rate, Share
 from jaxai.seq2seq.model import Model, Seq2Seq
 from jaxai.seq2seq.vocabulary import BEGIN
 
@@ -20,10 +22,10 @@ class Config(Model):
     """What `make` builds: the network, its loss and its optimizer."""
 
     optimizer: Optimizer = field(default_factory=lambda: Optimizer("adam", 1e-3, clip_norm=5.0))
-    label_smoothing: float = 0.0  # share of the probability that is spread over the whole vocabulary
-    scheduled_sampling: float = 0.0  # in the end, share of decoder inputs that the network draws itself
-    scheduled_sampling_steps: int = 0  # steps over which that share rises from 0; 0: all along
-    ema_decay: float = 0.0  # of the average of parameters that translates; 0: none, the last ones do
+    label_smoothing: Rate = 0.0  # share of the probability that is spread over the whole vocabulary
+    scheduled_sampling: Share = 0.0  # in the end, share of decoder inputs that the network draws itself
+    scheduled_sampling_steps: Natural = 0  # steps over which that share rises from 0; 0: all along
+    ema_decay: Rate = 0.0  # of the average of parameters that translates; 0: none, the last ones do
 
 
 def make(config: Config, axis_name: str | None = None) -> Workload:
@@ -44,7 +46,7 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
     Raises:
       ValueError: a field out of its range; one line that names it.
     """
-    _check(config)
+    ranges.check(config)
     network = Seq2Seq(config)
     transform, rate = optimizers.make(config.optimizer), optimizers.schedule(config.optimizer)
 
@@ -163,13 +165,3 @@ def _mixed(config: Config, key: Key, step: jax.Array, inputs: jax.Array, logits:
     drawn = jax.random.categorical(draw_key, logits[:, :-1]).astype(inputs.dtype)
     chosen = jax.random.bernoulli(choose_key, share, drawn.shape)
     return inputs.at[:, 1:].set(jnp.where(chosen, drawn, inputs[:, 1:]))
-
-
-def _check(config: Config) -> None:
-    for name in ("label_smoothing", "ema_decay"):
-        if not 0 <= getattr(config, name) < 1:
-            raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 0 and below 1")
-    if not 0 <= config.scheduled_sampling <= 1:
-        raise ValueError(f"scheduled_sampling is {config.scheduled_sampling}; it must be from 0 to 1")
-    if config.scheduled_sampling_steps < 0:
-        raise ValueError(f"scheduled_sampling_steps is {config.scheduled_sampling_steps}; it must be at least 0")

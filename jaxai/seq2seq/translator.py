@@ -3,18 +3,21 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxai import ranges
 from jaxai.core import Key, PyTree
+from jaxai.ranges import Count, Natural, NonNegative, Positive, Range
 from jaxai.seq2seq import decode
 from jaxai.seq2seq.model import Model, Seq2Seq
 from jaxai.seq2seq.vocabulary import BEGIN, END, UNKNOWN, Vocabulary
 
 Method = Literal["beam", "greedy", "sample"]
+TopP = Annotated[float, Range(above=0, most=1)]
 SHORTEST = 8
 """Sources are padded to this length, then to 1.5 and 2 times it and so on: few programs, little padding."""
 
@@ -24,14 +27,14 @@ class Decoding:
     """How the target is searched for."""
 
     method: Method = "beam"  # beam, greedy, or sample
-    beam: int = 4  # hypotheses that the beam search goes on with
-    length_penalty: float = 0.6  # exponent of the length that beam scores are divided by (Wu et al. 2016); 0: none
-    coverage_penalty: float = 0.0  # weight of source tokens that nothing attended to (Wu et al. 2016); 0: none
-    temperature: float = 1.0  # of sampling; below 1 takes likely tokens more often
-    top_k: int = 0  # sampling takes one of so many of the likeliest tokens; 0: of all
-    top_p: float = 1.0  # sampling takes one of the likeliest tokens that have this probability together; 1: of all
-    longest_ratio: float = 2.0  # a translation has at most so many tokens for each of its source,
-    longest_extra: int = 10  # and so many more
+    beam: Count = 4  # hypotheses that the beam search goes on with
+    length_penalty: NonNegative = 0.6  # exponent of the length that scores are divided by (Wu et al. 2016); 0: none
+    coverage_penalty: NonNegative = 0.0  # weight of source tokens that nothing attended to (Wu et al. 2016); 0: none
+    temperature: Positive = 1.0  # of sampling; below 1 takes likely tokens more often
+    top_k: Natural = 0  # sampling takes one of so many of the likeliest tokens; 0: of all
+    top_p: TopP = 1.0  # sampling takes one of the likeliest tokens that have this probability together; 1: of all
+    longest_ratio: NonNegative = 2.0  # a translation has at most so many tokens for each of its source,
+    longest_extra: Count = 10  # and so many more
 
 
 class Translation(NamedTuple):
@@ -85,13 +88,7 @@ class Translator:
         longest: int = 0,
         seed: int = 0,
     ):
-        if decoding.method not in get_args(Method):
-            raise ValueError(f"decoding.method is {decoding.method!r}, expected one of {', '.join(get_args(Method))}")
-        if decoding.longest_ratio < 0 or decoding.longest_extra < 1:
-            raise ValueError(
-                f"decoding.longest_ratio is {decoding.longest_ratio} and decoding.longest_extra"
-                f" {decoding.longest_extra}; expected at least 0 and 1"
-            )
+        ranges.check(decoding, "decoding.")
         self.source, self.target, self.decoding = source, target, decoding
         self.cut = 0
         self._params, self._longest, self._key = tuple(params), longest, jax.random.key(seed)

@@ -192,7 +192,7 @@ def test_test_time_averages_the_views_with_the_papers_weights():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (Augment(flip="up"), "augment.flip is 'up', expected none, random or alternating"),
+        (Augment(flip="up"), "augment.flip is 'up'; it must be one of none, random, alternating"),
         (Augment(crop_padding=-1), "augment.crop_padding is -1"),
         (Augment(crop_padding=10), "augment.crop_padding is 10, expected less than the 10 pixels"),
         (Augment(cutout=-2), "augment.cutout is -2"),

@@ -262,12 +262,12 @@ def test_no_gradient_is_taken_for_the_whitening_kernel():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"architecture": "vgg"}, "model.architecture is 'vgg', expected one of mlp, textbook, resnet, airbench"),
-        ({"normalization": "weight"}, "model.normalization is 'weight'"),
-        ({"compute_dtype": "float16"}, "model.compute_dtype is 'float16'"),
-        ({"width": 0}, "model.width is 0"),
-        ({"depth": -1}, "model.depth is -1"),
-        ({"dropout": 1.0}, r"model.dropout is 1.0, expected a share in \[0, 1\)"),
+        ({"architecture": "vgg"}, "architecture is 'vgg'; it must be one of mlp, textbook, resnet, airbench"),
+        ({"normalization": "weight"}, "normalization is 'weight'"),
+        ({"compute_dtype": "float16"}, "compute_dtype is 'float16'"),
+        ({"width": 0}, "width is 0"),
+        ({"depth": -1}, "depth is -1"),
+        ({"dropout": 1.0}, r"dropout is 1.0; it must be at least 0 and below 1"),
     ],
 )
 def test_a_bad_field_is_named_in_one_line(change, message):

@@ -35,13 +35,13 @@ def test_synthetic_data_can_be_learnt():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"image_shape": (0, 5, 2)}, "image_shape is .*each at least 1"),
-        ({"num_classes": 0}, "num_classes is 0; expected at least 1"),
+        ({"image_shape": (0, 5, 2)}, "data.image_shape is .*every value must be at least 1"),
+        ({"num_classes": 0}, "data.num_classes is 0; it must be at least 1"),
         ({"examples": -1}, "examples is -1"),
         ({"test_examples": 0}, "test_examples is 0"),
         ({"resize": 8}, "resize does not apply to synthetic data; set image_shape"),
         ({"resize": 0}, "resize is 0"),
-        ({"validation_fraction": 1.0}, "validation_fraction is 1.0; expected at least 0 and below 1"),
+        ({"validation_fraction": 1.0}, "data.validation_fraction is 1.0; it must be at least 0 and below 1"),
         ({"validation_fraction": -0.1}, "validation_fraction is -0.1"),
         ({"validation_fraction": 0.001}, "holds out 0 and keeps 200"),
     ],

@@ -115,16 +115,19 @@ def test_strings_are_reversed_and_as_long_as_allowed():
     ("config", "expected"),
     [
         (TextData("addition", digits=1), "2000 test sums of numbers of at most 1 digits asked for; expected 0 to 2"),
-        (TextData("addition", digits=18), "numbers of 18 digits; expected 1 to 17"),
+        (TextData("addition", digits=18), "data.digits is 18; it must be between 1 and 17"),
         (TextData("reverse", longest=2), "2000 test strings of at most 2 letters asked for; expected 0 to 35"),
-        (TextData("reverse", longest=0), "the longest string has 0 letters"),
+        (TextData("reverse", longest=0), "data.longest is 0; it must be at least 1"),
         (TextData("dates", test_examples=10**6), "1000000 test dates asked for; expected 0 to"),
-        (TextData("dates", examples=0), "examples is 0; expected at least 1"),
+        (TextData("dates", examples=0), "data.examples is 0; it must be at least 1"),
         (TextData("date"), "no text source date; expected one of files, tsv, .*; did you mean dates?"),
         (TextData("files"), "text source files needs --data.dir"),
-        (TextData(empty="skip"), "empty is skip; expected drop or error"),
-        (TextData(task="speech"), "task is speech; expected auto, translation, pronunciation or transformation"),
-        (TextData(test_fraction=1.0), "test_fraction is 1.0; expected above 0 and below 1"),
+        (TextData(empty="skip"), "data.empty is 'skip'; it must be one of drop, error"),
+        (
+            TextData(task="speech"),
+            "data.task is 'speech'; it must be one of auto, translation, pronunciation",
+        ),
+        (TextData(test_fraction=1.0), "data.test_fraction is 1.0; it must be above 0 and below 1"),
     ],
 )
 def test_wrong_field_is_told_in_one_line(config, expected):

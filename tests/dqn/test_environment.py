@@ -162,7 +162,7 @@ def test_the_config_survives_its_json_and_can_be_hashed():
         (Environment(params={"zzz": 9}), "no parameter 'zzz'; it has max_steps_in_episode, gravity"),
         (Environment(params={"max_steps_in_episode": 9.5}), "max_steps_in_episode is 9.5; expected int"),
         (Environment("Acrobot-v1", {"available_torque": 2}), "available_torque is an array"),
-        (Environment(sticky_actions=1.0), "sticky_actions is 1.0; it is a probability, at least 0 and below 1"),
+        (Environment(sticky_actions=1.0), "env.sticky_actions is 1.0; it must be at least 0 and below 1"),
         (Environment(sticky_actions=-0.1), "sticky_actions is -0.1"),
         (Environment(sticky_actions=float("nan")), "sticky_actions is nan"),
         (Environment("Pendulum-v1", sticky_actions=0.1), "Pendulum-v1 has continuous actions"),

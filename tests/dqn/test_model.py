@@ -338,13 +338,13 @@ def test_bfloat16_compute_keeps_parameters_and_outputs_in_float32():
 @pytest.mark.parametrize(
     ("change", "shape", "message"),
     [
-        ({"torso": "resnet"}, (4,), "torso is 'resnet', expected one of auto, mlp, minatar, nature"),
+        ({"torso": "resnet"}, (4,), "torso is 'resnet'; it must be one of auto, mlp, minatar, nature"),
         ({"activation": "step"}, (4,), "activation is 'step'"),
         ({"distribution": "normal"}, (4,), "distribution is 'normal'"),
         ({"dtype": "float16"}, (4,), "dtype is 'float16'"),
-        ({"hidden": (64, 0)}, (4,), r"hidden is \(64, 0\), expected at least 1 unit"),
+        ({"hidden": (64, 0)}, (4,), r"hidden is \(64, 0\); every value must be at least 1"),
         ({"noisy_sigma": -1.0}, (4,), "noisy_sigma is -1.0"),
-        ({"distribution": "quantile", "atoms": 1}, (4,), "atoms is 1, expected at least 2 for a quantile"),
+        ({"distribution": "quantile", "atoms": 1}, (4,), "atoms is 1; it must be at least 2"),
         ({"distribution": "categorical", "value_min": 10.0}, (4,), "value_min is 10.0 and value_max is 10.0"),
         ({"torso": "nature"}, (84, 35, 4), r"\(84, 35, 4\) do not fit the nature torso.*at least 36x36 pixels"),
         ({"torso": "minatar"}, (2, 2, 1), "do not fit the minatar torso.*at least 3x3"),

@@ -144,9 +144,9 @@ def test_a_sweep_is_saved_and_read_again():
         (Grid(), "a sweep needs values to try, as --grid.learning-rate 1e-4 1e-3; one or more of"),
         (Grid(priority_exponent=(0.5, 0.6)), "priority_exponent says nothing without prioritized replay"),
         (Grid(importance_exponent=(0.5,)), "importance_exponent says nothing without prioritized replay"),
-        (Grid(discount=(0.9, 1.5)), "discount is 1.5; it must be between 0 and 1"),
-        (Grid(epsilon_steps=(0.0,)), "epsilon_steps is 0.0; it must be at least 1"),
-        (Grid(learning_rate=(1e-3, -1.0)), "learning_rate is -1.0"),
+        (Grid(discount=(0.9, 1.5)), r"grid.discount is \(0.9, 1.5\); every value must be between 0 and 1"),
+        (Grid(epsilon_steps=(0,)), r"grid.epsilon_steps is \(0,\); every value must be at least 1"),
+        (Grid(learning_rate=(1e-3, -1.0)), r"grid.learning_rate is \(0.001, -1.0\)"),
     ],
     ids=str,
 )

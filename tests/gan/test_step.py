@@ -501,16 +501,16 @@ def test_init_gives_both_networks_and_an_average_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"loss": "logistic"}, "loss is 'logistic', expected one of minimax, non_saturating"),
-        ({"updates": "both"}, "updates is 'both', expected one of alternating, simultaneous"),
+        ({"loss": "logistic"}, "loss is 'logistic'; it must be one of minimax, non_saturating"),
+        ({"updates": "both"}, "updates is 'both'; it must be one of alternating, simultaneous"),
         ({"smooth_real": 0.5}, "smooth_real is 0.5; it must be at least 0 and below 0.5"),
         ({"smooth_fake": -0.1}, "smooth_fake is -0.1; it must be at least 0 and below 0.5"),
         ({"smooth_real": float("nan")}, "smooth_real is nan"),
         ({"loss": "hinge", "smooth_real": 0.1}, "smooth_real is 0.1.* the hinge loss has no labels to smooth"),
         ({"loss": "wasserstein", "smooth_fake": 0.1}, "smooth_fake is 0.1.* the wasserstein loss has no labels"),
-        ({"gradient_penalty": -1.0}, "gradient_penalty is -1.0; it must be a number of at least 0"),
+        ({"gradient_penalty": -1.0}, "gradient_penalty is -1.0; it must be at least 0"),
         ({"gradient_penalty": float("inf")}, "gradient_penalty is inf"),
-        ({"r1": float("nan")}, "r1 is nan; it must be a number of at least 0"),
+        ({"r1": float("nan")}, "r1 is nan; it must be finite and at least 0"),
         ({"r1": 1.0, "r1_interval": 0}, "r1_interval is 0; it must be at least 1"),
         (
             {"r1": 1.0, "discriminator_normalization": "batch"},

@@ -293,7 +293,7 @@ def test_a_wait_for_data_counts_in_the_call_during_which_it_passed(tmp_path, mon
         ({"epochs": 0.0}, "epochs is 0.0; it must be above 0"),
         ({"batch_size": EXAMPLES + 1}, f"batch_size is {EXAMPLES + 1}; expected 1 to {EXAMPLES}"),
         ({"devices": 9}, "devices is 9; this machine has 8"),
-        ({"devices": 0}, "devices is 0; this machine has 8"),
+        ({"devices": 0}, "devices is 0; it must be at least 1"),
         ({"devices": 3}, "a batch of 8 does not divide over 3 devices"),
         ({"devices": 3, "placement": "host"}, "a batch of 8 does not divide over 3 devices"),
         ({"steps_per_call": -1}, "steps_per_call is -1"),

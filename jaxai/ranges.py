@@ -1,0 +1,177 @@
+"""The range of each number in a configuration, written in its field's type and checked in one place.
+
+>>> from dataclasses import dataclass
+>>> @dataclass(frozen=True)
+... class Config:
+...     width: Count = 32
+...     dropout: Rate = 0.0
+>>> check(Config(dropout=1.5))
+Traceback (most recent call last):
+ValueError: dropout is 1.5; it must be at least 0 and below 1
+"""
+
+import dataclasses
+import difflib
+import functools
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import jax
+import numpy as np
+
+INT32_MAX = 2**31 - 1
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a field may have; always finite, and no larger than int32 or float32 unless `most` says so."""
+
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def holds(self, value: float) -> bool:
+        """Whether an int, or a float as the float32 that a step computes with, is in the range."""
+        default = FLOAT32_MAX
+        if isinstance(value, int):
+            default = INT32_MAX
+        else:
+            value = _float32(value)
+        return (
+            abs(value) < math.inf
+            and value <= (default if self.most is None else self.most)
+            and (self.least is None or value >= self.least)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
+
+    def describe(self, value: float) -> str:
+        """What `value`, which is outside, should have been, as "at least 0 and below 1"."""
+        bounds = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
+        words = [f"{word} {bound}" for word, bound in bounds.items() if bound is not None]
+        if self.least is not None and self.most is not None:
+            words = [f"between {self.least} and {self.most}"]
+        if isinstance(value, int):
+            words = [f"at most {INT32_MAX}"] if value > INT32_MAX and self.most is None else words
+        elif not math.isfinite(_float32(value)) and self.most is None and self.below is None:
+            words = ["finite", *words]
+        return " and ".join(words)
+
+
+# Of a field in place of int and float. A Rate is of dropout or decay, where 1 leaves nothing.
+Count = Annotated[int, Range(least=1)]
+Natural = Annotated[int, Range(least=0)]
+Seed = Annotated[int, Range(least=0, most=2**32 - 1)]
+Finite = Annotated[float, Range()]
+Positive = Annotated[float, Range(above=0)]
+NonNegative = Annotated[float, Range(least=0)]
+Share = Annotated[float, Range(least=0, most=1)]
+Rate = Annotated[float, Range(least=0, below=1)]
+OpenShare = Annotated[float, Range(above=0, below=1)]
+ImageShape = tuple[Count, Count, Count]
+
+
+def check(config: Any, prefix: str = "") -> None:
+    """Checks each field of a configuration, and of those inside it, against its type and its range.
+
+    A traced number, as a sweep under `vmap` has, passes: it has no value yet.
+
+    Args:
+      config: an instance of a dataclass.
+      prefix: what the user types before a field's name, as "optimizer.".
+
+    Raises:
+      ValueError: one line with the name of the field, its value, and what was expected.
+    """
+    kind: Any = type(config)
+    for field, hint in hints(kind).items():
+        _check(f"{prefix}{field}", prefix, hint, getattr(config, field))
+
+
+@functools.cache
+def hints(kind: Any) -> dict[str, Any]:
+    """The type of each field of a dataclass, ranges included."""
+    found = typing.get_type_hints(kind, include_extras=True)
+    return {field.name: found[field.name] for field in dataclasses.fields(kind)}
+
+
+def _check(name: str, prefix: str, hint: Any, value: Any) -> None:
+    """Checks the value of one field, or what it is made of."""
+    kind, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if kind is Annotated and dataclasses.is_dataclass(arguments[0]):
+        # tyro's arg(name=""): the fields inside are typed without a name before them.
+        flat = any(getattr(each, "name", None) == "" for each in hint.__metadata__)
+        _check_inside(name, prefix if flat else f"{name}.", arguments[0], value)
+    elif dataclasses.is_dataclass(kind):
+        _check_inside(name, f"{name}.", kind, value)
+    elif kind is tuple and isinstance(value, tuple | list):
+        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(value) != len(kinds):
+            raise ValueError(f"{name} is {shown(value)}; it must have {len(kinds)} values")
+        for each, element in zip(kinds, value, strict=True):
+            if expected := _expected(each, element):
+                raise ValueError(f"{name} is {shown(value)}; every value must be {expected}")
+    elif isinstance(value, Mapping) and len(arguments) == 2:
+        for key, element in value.items():
+            _check(f"{name} {key}", prefix, arguments[1], element)
+    elif expected := _expected(hint, value):
+        raise ValueError(f"{name} is {shown(value)}; it must be {expected}")
+
+
+def _check_inside(name: str, prefix: str, kind: Any, value: Any) -> None:
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} is {shown(value)}; it must be of type {kind.__module__}.{kind.__name__}")
+    check(value, prefix)
+
+
+def _expected(hint: Any, value: Any) -> str:
+    """What a value should have been by its type, as it follows "it must be"; "" where it is right."""
+    kind, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if kind in (types.UnionType, typing.Union):
+        if value is None and types.NoneType in arguments:
+            return ""
+        found = [_expected(each, value) for each in arguments if each is not types.NoneType]
+        return "" if "" in found else " or ".join(found)
+    if kind is Annotated:
+        return _expected_number(arguments[0], hint.__metadata__, value)
+    if kind is Literal and value not in arguments:
+        near = difflib.get_close_matches(str(value), map(str, arguments), 1, 0.5)
+        return f"one of {', '.join(map(str, arguments))}" + (f" (did you mean {near[0]}?)" if near else "")
+    if kind is bool and not isinstance(value, bool):
+        return "True or False"
+    if kind is str and not isinstance(value, str):
+        return "text, in quotes"
+    if kind is tuple:
+        return "a tuple"
+    return "a dict" if isinstance(kind, type) and issubclass(kind, Mapping) else ""
+
+
+def _expected_number(kind: type, metadata: tuple[Any, ...], value: Any) -> str:
+    if isinstance(value, jax.core.Tracer):
+        return ""
+    number: Any = value.item() if getattr(value, "shape", None) == () else value
+    if isinstance(number, bool) or not isinstance(number, int if kind is int else int | float):
+        return "a whole number" if kind is int else "a number"
+    [allowed] = [each for each in metadata if isinstance(each, Range)]
+    number = number if kind is int else _float32(number)
+    return "" if allowed.holds(number) else allowed.describe(number)
+
+
+def _float32(value: float) -> float:
+    try:
+        with np.errstate(over="ignore"):
+            return float(np.float32(value))
+    except OverflowError:  # an int that no float holds
+        return math.inf
+
+
+def shown(value: Any) -> str:
+    """A value as an error shows it: its repr, cut where it is longer than a line."""
+    text = repr(value.item() if getattr(value, "shape", None) == () else value)
+    return text if len(text) <= 60 else f"{text[:50]}... ({len(text)} characters)"
