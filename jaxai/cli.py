@@ -130,6 +130,7 @@ def evaluate(arguments: Sequence[str]) -> None:
         source: Path | None = None,
         reference: Path | None = None,
         ensemble: tuple[Path, ...] = (),
+        episodes: int | None = None,
     ) -> None:
         """Measure a run's checkpoint: on the test set, over greedy episodes, or a generator's images against real ones.
 
@@ -144,6 +145,7 @@ def evaluate(arguments: Sequence[str]) -> None:
           source: of a translator's run: a file to translate, a sentence a line, instead of the test set
           reference: of a translator's run: the right translations of source, line by line
           ensemble: of a translator's run: further runs, whose models translate together with it
+          episodes: of an agent's run: greedy episodes of each training; None: 100
         """
         experiment = _experiment(run, devices)
         if source is not None or reference is not None or ensemble:
@@ -160,6 +162,10 @@ def evaluate(arguments: Sequence[str]) -> None:
                 _fail("--data-dir says where data is, and this run makes its own")
             experiment = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, dir=data_dir))
         further: dict[str, Any] = {}
+        if episodes is not None:
+            if not hasattr(experiment, "play"):
+                _fail("--episodes says how many episodes an agent plays, and this run has none")
+            further = {"episodes": episodes}
         if hasattr(experiment, "translator"):
             files = None if source is None else (source, reference)
             further = {"files": files, "others": [_experiment(other) for other in ensemble]}
@@ -295,7 +301,7 @@ def play(arguments: Sequence[str]) -> None:
           run: folder of the run
           checkpoint: the last, or the best by its evaluation
           seed: of the episode
-          member: which of the run's trainings, from 0; None: the best by its last evaluation
+          member: which of the run's trainings, from 0; None: the best by the evaluation of that checkpoint
           output: the GIF; default: pictures/episode.gif in the run's folder
         """
         experiment = _experiment(run)

@@ -1,6 +1,7 @@
 """Binds deep Q-learning to an environment, evaluation and pictures: what `jaxai train`, `sweep` and `play` run."""
 
 import dataclasses
+import functools
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +16,11 @@ from rich.console import Console
 
 from jaxai import dqn, population, ranges
 from jaxai.core import State, Workload
+from jaxai.dqn import advice
+from jaxai.dqn.config import make_replay
 from jaxai.dqn.environment import Environment, make_environment
 from jaxai.ranges import Finite
-from jaxai.runtime import chips, parallel, progress
+from jaxai.runtime import chips, parallel, progress, wording
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run
 from jaxai.runtime.loop import Outcome, Training, fit, trained_state
@@ -54,6 +57,26 @@ class Experiment:
         return [*range(self.run.seed, self.run.seed + self.run.seeds)] * len(self.settings)
 
     @property
+    def names(self) -> list[str]:
+        """What each training is called where several are spoken of: `seed 3`, or `learning_rate 0.001, seed 3`."""
+        settings = [setting for setting in self.settings for _ in range(self.run.seeds)]
+        return [
+            ", ".join([*(f"{name} {value:g}" for name, value in setting.items()), f"seed {seed}"])
+            for setting, seed in zip(settings, self.seeds, strict=True)
+        ]
+
+    @property
+    def configs(self) -> list[dqn.Config]:
+        """The configuration of each setting."""
+        found = []
+        for setting in self.settings:
+            changes: dict[str, Any] = dict(setting)
+            rate = changes.pop("learning_rate", self.workload.optimizer.learning_rate)
+            changes["optimizer"] = dataclasses.replace(self.workload.optimizer, learning_rate=rate)
+            found.append(dataclasses.replace(self.workload, **changes))
+        return found
+
+    @property
     def alone(self) -> bool:
         """Whether it is one training as the preset has it, whose state is not stacked with others."""
         return len(self.seeds) == 1 and not self.settings[0]
@@ -74,6 +97,7 @@ class Experiment:
         """Raises ValueError, in one line and before anything compiles, for what cannot be trained."""
         ranges.check(self)
         self.check_workload()
+        self.check_size()
         steps = self.workload.train_steps
         if self.run.evaluate_every > steps:
             raise ValueError(
@@ -83,7 +107,31 @@ class Experiment:
 
     def check_workload(self) -> None:
         """Raises ValueError for a configuration that does not fit the environment, or fits none."""
-        dqn.make(self.workload, *make_environment(self.env))
+        env, env_params = make_environment(self.env)
+        for config in self.configs:
+            dqn.make(config, env, env_params)
+
+    def check_size(self) -> None:
+        """Raises ValueError for a replay that is larger than the memory of the devices."""
+        mesh = parallel.make_mesh(self.run.devices)
+        memory = chips.memory(mesh)
+        if memory is not None and self.replay_bytes > memory:
+            raise ValueError(
+                f"capacity is {self.workload.capacity}: {self.replay_size}, and there are {wording.size(memory)} of"
+                " memory; lower it" + (", or train fewer together" if len(self.seeds) > 1 else "")
+            )
+
+    @property
+    def replay_bytes(self) -> int:
+        """Bytes of all trainings' replays."""
+        spec = dqn.make_environment_spec(*make_environment(self.env))
+        return len(self.seeds) * make_replay(self.workload, spec).nbytes
+
+    @property
+    def replay_size(self) -> str:
+        """`replay of 100,000 transitions, 5.6 MB`, with the number of trainings where there are several."""
+        each = f"{len(self.seeds)} x " if len(self.seeds) > 1 else ""
+        return f"replay of {each}{self.workload.capacity:,} transitions, {wording.size(self.replay_bytes)}"
 
     def training(self) -> Training:
         """What the loop needs.
@@ -110,6 +158,8 @@ class Experiment:
             describe_evaluation=_describe_evaluation,
             summarize=self._summarize,
             parameters=lambda state: self.member(state, 0).params,
+            warnings=functools.partial(self._warnings, self._advice()),
+            opening=self.replay_size,
         )
 
     def make(self, axis_name: str | None = None) -> Workload:
@@ -120,7 +170,7 @@ class Experiment:
             several = axis_name is not None and parallel.make_mesh(self.run.devices).size > 1
             return dqn.make(self.workload, env, env_params, axis_name if several else None)
         alone = dqn.make(self.workload, env, env_params)
-        return population.make(alone, self.seeds, self._with_settings, tolerant=len(self.settings) > 1)
+        return population.make(alone, self.seeds, self._with_settings, tolerant=len(self.seeds) > 1)
 
     def train(self, console: Console | None = None) -> Outcome:
         """Trains or resumes all seeds in one program, and leaves the pictures of the result in the run folder."""
@@ -136,9 +186,16 @@ class Experiment:
         """Measures a checkpoint of the run over greedy episodes of every seed, and shows and returns what it finds.
 
         Raises:
-          ValueError: the run has no such checkpoint.
+          ValueError: the run has no such checkpoint, or no episode is asked for.
+          FloatingPointError: every training of the run diverged.
         """
+        if episodes < 1:
+            raise ValueError(f"episodes is {episodes}; it must be at least 1")
         state = self.restore(which)
+        if not self._finite(state).any():
+            raise FloatingPointError(
+                f"{self._every_one()} of {self.run.workdir} diverged: there is nothing to evaluate"
+            )
         many = dataclasses.replace(self, workload=dataclasses.replace(self.workload, evaluation_episodes=episodes))
         evaluate = many.make().eval_step
         assert evaluate is not None
@@ -172,23 +229,29 @@ class Experiment:
           path: of the GIF.
           which: checkpoint.
           seed: of the episode.
-          member: which of the run's trainings; None: the one with the highest return in its last evaluation.
+          member: which of the run's trainings; None: the one with the highest return in the evaluation of the
+            checkpoint.
 
         Returns:
           `return`, `length` and `member`.
 
         Raises:
-          ValueError: no such checkpoint or training.
+          ValueError: no such checkpoint or training, or one that diverged.
+          FloatingPointError: every training of the run diverged.
         """
         from jaxai.dqn import play
 
         state, members = self.restore(which), len(self.seeds)
         if member is not None and not 0 <= member < members:
             raise ValueError(f"member is {member}; the run has {members} trainings, 0 to {members - 1}")
+        finite = self._finite(state)
+        if not finite.any():
+            raise FloatingPointError(f"{self._every_one()} of {self.run.workdir} diverged: there is nothing to play")
         if member is None:
-            lines = RunFolder(self.run.workdir).lines("metrics.jsonl")
-            scores = next((line["evaluation_return_per_seed"] for line in reversed(lines) if _scored(line)), [0.0])
-            member = int(np.argmax([-np.inf if score is None else score for score in scores]))
+            member = int(np.argmax(np.where(finite, self._scores(int(state.step)), -np.inf)))
+        if not finite[member]:
+            rest = ", ".join(map(str, np.flatnonzero(finite)))
+            raise ValueError(f"member is {member} ({self.names[member]}), which diverged; choose one of {rest}")
         env, env_params = make_environment(self.env)
         params = self.member(state, member).params
         policy, config = dqn.make_policy(self.workload, env, env_params), self.workload
@@ -211,6 +274,43 @@ class Experiment:
             self.play(folder.pictures / "episode.gif")
             folder.write_json("pictures/captions.json", {"episode.gif": "A greedy episode of the best agent"})
 
+    def _scores(self, step: int) -> np.ndarray:
+        """What each training got in the evaluation at a step, or in the last before it; -inf where it diverged."""
+        lines = RunFolder(self.run.workdir).lines("metrics.jsonl")
+        scored = (line for line in reversed(lines) if "evaluation_return_per_seed" in line and line["step"] <= step)
+        scores = next(scored, {"evaluation_return_per_seed": [0.0] * len(self.seeds)})["evaluation_return_per_seed"]
+        return np.array([-np.inf if score is None else score for score in scores])
+
+    def _finite(self, state: State) -> np.ndarray:
+        """Whether the parameters of each training are finite."""
+        params = state.params if self.alone else population.members_of(state).params
+        leaves = [np.asarray(leaf).reshape(len(self.seeds), -1) for leaf in jax.tree.leaves(params)]
+        return np.all([np.isfinite(leaf).all(1) for leaf in leaves], axis=0)
+
+    def _every_one(self) -> str:
+        return "the training" if self.alone else f"all {len(self.seeds)} trainings"
+
+    def _advice(self) -> dict[str, str]:
+        """What is unusual about the configuration, of each kind the first setting's."""
+        found: dict[str, str] = {}
+        for config in self.configs:
+            found = advice.of_config(config) | found
+        return found
+
+    def _warnings(self, unusual: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, str]:
+        """What a person should know: what is unusual about the configuration, and what goes wrong in a call.
+
+        Raises:
+          FloatingPointError: all trainings have diverged.
+        """
+        diverged = values.get("diverged_per_seed", [0.0])
+        if all(diverged):
+            raise FloatingPointError(
+                f"{self._every_one()} diverged by step {values['step']}; lower the learning rate, or train one alone"
+                f" (--seeds 1 --seed {self.run.seed}) for a dump of the step that jaxai replay runs again"
+            )
+        return {**unusual, **advice.of_call(values, self.workload, self.names)}
+
     def _with_settings(self, members: State) -> State:
         """The stacked states with each its hyperparameters."""
         settings = [setting for setting in self.settings for _ in range(self.run.seeds)]
@@ -220,6 +320,8 @@ class Experiment:
 
     def _summarize(self, result: dict[str, Any], lines: list[dict[str, Any]]) -> dict[str, Any]:
         together = _figures(result) | {"seeds": self.run.seeds, "env_steps": lines[-1]["env_steps"] if lines else 0}
+        if not self.alone:
+            together["diverged"] = sum(score is None for score in together["return_per_seed"])
         return together | {f"training_return_last_{LAST_EPISODES}_per_seed": last_returns(lines)}
 
 
@@ -241,16 +343,19 @@ def _per_seed(line: Mapping[str, Any], name: str) -> list[Any]:
     return line.get(f"{name}_per_seed", [line[name]])
 
 
-def _scored(line: Mapping[str, Any]) -> bool:
-    return "evaluation_return_per_seed" in line
-
-
 def _describe(metrics: Mapping[str, np.ndarray], steps: int) -> dict[str, Any]:
-    """One call's metrics: means over seeds, `NAME_per_seed` beside them; of episodes, mean return and length."""
+    """One call's metrics: means over seeds, `NAME_per_seed` beside them; of episodes, mean return and length.
+
+    A seed that diverged counts in no mean but in that of `diverged`.
+    """
     arrays = {name: np.atleast_1d(np.asarray(value, np.float64)) for name, value in metrics.items()}
     episodes = np.rint(arrays.pop("episodes") * steps)
     sums = {name: arrays.pop(f"{name}_sum") * steps for name in ("return", "length")}
-    values: dict[str, Any] = {name: float(value.mean()) for name, value in arrays.items()}
+    diverged = arrays.get("diverged", np.zeros(len(episodes)))
+    well = diverged == 0 if (diverged == 0).any() else np.ones(len(diverged), bool)
+    values: dict[str, Any] = {name: float(value[well].mean()) for name, value in arrays.items() if name != "diverged"}
+    if "diverged" in arrays:
+        values["diverged"] = float(diverged.mean())
     total = episodes.sum()
     values |= {
         "episodes": total,
@@ -260,7 +365,11 @@ def _describe(metrics: Mapping[str, np.ndarray], steps: int) -> dict[str, Any]:
     if len(episodes) > 1:
         means = [float(s / n) if n else None for s, n in zip(sums["return"], episodes, strict=True)]
         values |= {"return_per_seed": means, "episodes_per_seed": episodes.tolist()}
-        values |= {f"{name}_per_seed": arrays[name].tolist() for name in ("loss", "diverged") if name in arrays}
+        if "loss" in arrays:
+            losses = zip(arrays["loss"].tolist(), diverged, strict=True)
+            values["loss_per_seed"] = [None if lost else loss for loss, lost in losses]
+        if "diverged" in arrays:
+            values["diverged_per_seed"] = diverged.tolist()
     return values
 
 

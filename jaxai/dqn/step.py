@@ -62,7 +62,8 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
 
     Returns:
       A workload. Training metrics: `loss`, `q_mean` (mean value of the actions taken), `grad_norm` (before clipping),
-      `learning_rate`, `epsilon`, and of the episodes that ended in the step `episodes`, `return_sum`, `length_sum`.
+      `learning_rate`, `epsilon`, `discarded` (share of the draws that count nothing, since a truncation's successor is
+      gone), and of the episodes that ended in the step `episodes`, `return_sum`, `length_sum`.
       Evaluation sums over greedy episodes: `return`, `length`, `count`.
 
     Raises:
@@ -255,6 +256,7 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
         sample_key, noise_key = jax.random.split(key) if config.noisy else (key, key)
         batch, sample = remembered(state, sample_key)
         state, errors, metrics = learn(state, batch, noise_key)
+        metrics["discarded"] = pmean(1 - batch["mask"].mean(), axis_name)
         if config.prioritized:
             exponent = state.extra["hyperparameters"].priority_exponent
             # What has lost its successor is never drawn again.

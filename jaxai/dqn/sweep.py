@@ -60,12 +60,6 @@ class Sweep(Experiment):
         if unused and not self.workload.prioritized:
             raise ValueError(f"{min(unused)} says nothing without prioritized replay; add --prioritized")
         super().check()
-        for setting in self.settings:
-            rate = setting.pop("learning_rate", self.workload.optimizer.learning_rate)
-            changes: dict[str, Any] = dict(setting)
-            changes["optimizer"] = dataclasses.replace(self.workload.optimizer, learning_rate=rate)
-            config = dataclasses.replace(self.workload, **changes)
-            dataclasses.replace(self, workload=config).check_workload()
 
     def draw(self, outcome: Outcome, folder: RunFolder, console: Console | None) -> None:
         """The table of the settings, best first, in `sweep.json`, on the terminal and as a picture."""

@@ -1,7 +1,9 @@
 """What is known of a chip by the name that JAX reports: its peak, and a short name for folders and tables."""
 
+import contextlib
 import os
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -67,6 +69,21 @@ def describe(mesh: jax.sharding.Mesh) -> str:
 def count(mesh: jax.sharding.Mesh) -> int:
     """The chips of a mesh, which throughput is measured by: its devices, but all CPU devices of a machine are one."""
     return 1 if mesh.devices.flat[0].platform == "cpu" else mesh.size
+
+
+def memory(mesh: jax.sharding.Mesh) -> int | None:
+    """Bytes of memory of all devices of a mesh; on a CPU, of the machine or of the container; None: not known."""
+    device = mesh.devices.flat[0]
+    if device.platform != "cpu":
+        limit = (device.memory_stats() or {}).get("bytes_limit")
+        return None if limit is None else limit * mesh.size
+    sizes = []
+    with contextlib.suppress(OSError, ValueError):
+        sizes.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # "max", or no such file
+            sizes.append(int(Path(file).read_text()))
+    return min(sizes, default=None)
 
 
 def usable_cores() -> int:

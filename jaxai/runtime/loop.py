@@ -54,7 +54,8 @@ class Training:
       measure: (mesh, state) -> the metrics of an evaluation, beside or instead of `splits`.
       evaluates_untrained: whether the fresh state is evaluated too, for what is told against it.
       warnings: what a call or an evaluation wrote down -> kind -> what a person should know of it, in a line, or ""
-        where that is well; said once for as long as it goes on.
+        where that is well; said once for as long as it goes on. It may raise FloatingPointError to end the run.
+      opening: a line that is shown below the table of the parameters, before anything is allocated; "": none.
     """
 
     make: Callable[[str | None], Workload]
@@ -81,6 +82,7 @@ class Training:
     keep: Callable[[Path], None] = lambda folder: None
     evaluates_untrained: bool = False
     warnings: Callable[[Mapping[str, Any]], Mapping[str, str]] = lambda values: {}
+    opening: str = ""
 
     @property
     def units(self) -> float:
@@ -139,16 +141,13 @@ def fit(training: Training, config: Any, console: Console | None = None) -> Outc
     folder.open(config, run.resume_with_changes)
     training.keep(folder.path)
     with stop_on_signal() as stop, Checkpoints(folder.checkpoints) as checkpoints:
-        state = _first_state(training, run, mesh, checkpoints)
+        state = _first_state(training, run, mesh, checkpoints, lambda: _open(training, flops_per_unit, console))
         first_step = int(state.step)
         folder.rewind(first_step)
         checkpoints.rewind(first_step)
         recorder = _recorder(training, folder, mesh, flops_per_unit, started)
         if first_step:
             console.print(f"going on at step {first_step} of {training.steps}", highlight=False)
-        else:
-            parameters = training.parameters(parallel.gather_state(state, run.mode))
-            console.print(progress.summary(parameters, flops_per_unit, training.unit))
         feed = make_feed(training.data, training.batches(run.seed), run, mesh, schedule, first_step)
         with feed, progress.Display(console, first_step, training.steps) as display:
             recorder.display = display
@@ -278,9 +277,22 @@ def trained_state(workload: Workload, run: Run, mesh: Mesh, which: Which = "late
     return state
 
 
-def _first_state(training: Training, run: Run, mesh: Mesh, checkpoints: Checkpoints) -> State:
+def _open(training: Training, flops_per_unit: float, console: Console) -> None:
+    """Shows what is going to be trained, by its shapes alone."""
+    init = training.make(None).init
+    parameters = jax.eval_shape(lambda key: training.parameters(init(key)), jax.random.key(0))
+    console.print(progress.summary(parameters, flops_per_unit, training.unit))
+    if training.opening:
+        console.print(training.opening, highlight=False, markup=False, soft_wrap=True)
+
+
+def _first_state(
+    training: Training, run: Run, mesh: Mesh, checkpoints: Checkpoints, begins: Callable[[], None]
+) -> State:
+    """The state that training goes on from; a new one where there is none, made after `begins` was called."""
     state = restored_state(training.make(None), run, mesh, checkpoints)
     if state is None:
+        begins()
         # Jitted: an eager init compiles its operations one by one, which takes twice as long.
         state = training.prepare(jax.jit(training.make(None).init)(jax.random.key(run.seed)))
         state = parallel.place_state(state, mesh, run.mode)

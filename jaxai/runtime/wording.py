@@ -14,6 +14,7 @@ NAMES = {
     "data_wait": "wait for data",
     "grad_norm": "gradient norm",
     "q_mean": "mean Q value",
+    "discarded": "discarded draws",
     "env_steps": "environment steps",
     "env_steps_per_second_per_chip": "environment steps/s/chip",
     "examples_per_second_per_chip": "examples/s/chip",
@@ -41,7 +42,8 @@ NAMES = {
     "confident": "samples that the classifier is sure of",
 }
 SPREAD = ("_std", PER_SEED, "_low", "_high")
-SHARES = ("data_wait", "mfu", "confident", "least_mode", "label_shares")
+SHARES = ("data_wait", "mfu", "confident", "least_mode", "label_shares", "discarded")
+UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 LISTED = 12  # seeds; of more only the lowest and the highest are told
 
 
@@ -120,6 +122,13 @@ def spread_of(record: Record, key: str) -> tuple[str, str, str]:
 
 def _numbers(values: Any) -> list[float]:
     return [value for value in values if is_number(value)] if isinstance(values, list) else []
+
+
+def size(number: float) -> str:
+    """Bytes as people say them: `56 MB`, `1.3 GB`."""
+    unit = next((unit for unit in ("kB", "MB", "GB") if number < 999.5 * UNITS[unit]), "TB")
+    value = number / UNITS[unit]
+    return f"{value:.1f} {unit}" if value < 10 else f"{value:,.0f} {unit}"
 
 
 def is_share(key: str) -> bool:

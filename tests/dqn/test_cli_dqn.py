@@ -204,6 +204,7 @@ def test_commands_of_the_other_workload_are_refused_in_one_line(jaxai, presets, 
         (["sweep", presets[1], "--workdir", tmp_path / "run"], "sweep takes a preset of deep Q-learning"),
         (["play", images], "has no agent to watch"),
         (["evaluate", two, "--data-dir", tmp_path], "--data-dir says where data is"),
+        (["evaluate", images, "--episodes", "5"], "--episodes says how many episodes an agent plays"),
         (["play", two, "--member", "2"], "member is 2; the run has 2 trainings, 0 to 1"),
         (["play", tmp_path / "nothing"], str(tmp_path / "nothing")),
     ):

@@ -266,11 +266,15 @@ def test_evaluate_measures_the_checkpoint_over_other_numbers_of_episodes(four):
     assert "return_mean" in console.file.getvalue()
 
 
-def test_played_member_is_the_best_of_the_last_evaluation(four, tmp_path):
+def test_played_member_is_the_best_of_the_checkpoints_own_evaluation(four, tmp_path):
     workdir, outcome, _ = four
     resolved = experiment(workdir, seeds=4)
-    played = resolved.play(tmp_path / "episode.gif")
-    assert played["member"] == int(np.argmax(outcome.result["return_per_seed"]))
+    returns = {line["step"]: line["evaluation_return_per_seed"] for line in calls_and_evaluations(workdir)[1]}
+    best = outcome.result["best_step"]
+    assert np.argmax(returns[best]) != np.argmax(returns[STEPS])  # else this test would tell nothing
+    for which, step in (("best", best), ("latest", STEPS)):
+        played = resolved.play(tmp_path / "episode.gif", which)
+        assert played["member"] == int(np.argmax(returns[step]))
     assert played["length"] == EPISODE
     assert played["return"] in (-1.0, 1.0)
     for member in (-1, 4):
