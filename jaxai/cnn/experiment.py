@@ -100,6 +100,7 @@ class Experiment:
         """
         ranges.check(self)
         images = self.load() if images is None else checked(images)
+        progress.show_notes(images.notes, console)
         experiment = self.resolve(images)
         outcome = fit(experiment.training(images), experiment, console)
         if not outcome.interrupted:
@@ -121,6 +122,7 @@ class Experiment:
           ValueError: the run has no such checkpoint.
         """
         images = self.load() if images is None else checked(images)
+        progress.show_notes(images.notes, console)
         mesh = parallel.make_mesh(self.run.devices)
         state = trained_state(self.make(), self.run, mesh, which)
         workload = cnn.make(self.workload, parallel.axis_name(self.run.mode))

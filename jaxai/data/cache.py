@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxai.data.source import Decoded, Source
+from jaxai.data.source import Decoded, Source, Split, given_path
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the same files would decode to other arrays, so that no older copy is used."""
 STALE_SECONDS = 24 * 3600
-FIELDS = ("train_image", "train_label", "test_image", "test_label", "classes")
+FIELDS = ("image", "label")
 
 
 def folder(setting: str) -> Path | None:
@@ -30,7 +30,7 @@ def folder(setting: str) -> Path | None:
     if setting == "off":
         return None
     if setting != "auto":
-        return Path(setting).expanduser()
+        return given_path(setting, "--data.cache")
     if chosen := os.environ.get("JAXAI_CACHE"):
         return Path(chosen).expanduser() / "data"
     if sys.platform == "darwin":
@@ -56,16 +56,30 @@ def decoded(source: Source, setting: str) -> Decoded:
         arrays = source.decode()
         try:
             _write(path, arrays)
+            _remove_outdated(path)
         except OSError as error:
             warnings.warn(f"decoded images are not kept: {error}; choose a folder with --data.cache", stacklevel=2)
     return arrays
 
 
 def _file_stem(source: Source) -> str:
-    files = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in source.files]
-    content = json.dumps([FORMAT, source.name, files, dict(source.options)], sort_keys=True)
-    readable = "".join(letter if letter.isalnum() else "-" for letter in source.name)
-    return f"{readable}-{hashlib.sha256(content.encode()).hexdigest()[:20]}"
+    """NAME-WHERE-STATE-OPTIONS: copies with the same beginning and another state are of files that have changed since.
+
+    The inode and the time of change tell files apart that `mv`, `cp -p` or `rsync -a` has exchanged: they have kept
+    size and modification time.
+    """
+    state = []
+    for path in source.files:
+        stat = path.stat()
+        state.append((str(path), stat.st_ino, stat.st_ctime_ns, stat.st_size, stat.st_mtime_ns))
+    readable = "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in source.name[:40])
+    where = source.where or [str(path) for path in source.files]
+    digests = map(_digest, ([source.name, where], [FORMAT, state], dict(source.options)))
+    return "-".join([readable, *digests])
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _read(path: Path) -> Decoded | None:
@@ -73,12 +87,17 @@ def _read(path: Path) -> Decoded | None:
         return None
     try:
         with zipfile.ZipFile(path) as archive:
-            arrays = {field: _read_array(archive, field) for field in FIELDS}
+            # The list of the splits is checksummed, the names in the archive are not.
+            names, classes, notes = (
+                tuple(map(str, _read_array(archive, field))) for field in ("splits", "classes", "notes")
+            )
+            splits: dict[str, Split] = {
+                name: {field: _read_array(archive, f"{name}_{field}") for field in FIELDS} for name in names
+            }
+            return Decoded(splits["train"], splits.get("test"), classes, splits.get("validation"), notes)
     # A damaged file raises nearly anything, from BadZipFile to MemoryError; the cure is always to decode again.
     except Exception:
         return None
-    train, test = ({key: arrays[f"{split}_{key}"] for key in ("image", "label")} for split in ("train", "test"))
-    return Decoded(train, test, tuple(map(str, arrays["classes"])))
 
 
 def _read_array(archive: zipfile.ZipFile, field: str) -> np.ndarray:
@@ -97,10 +116,11 @@ def _write(path: Path, arrays: Decoded) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.stem}-", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
-            content = {
-                f"{split}_{key}": array for split in ("train", "test") for key, array in getattr(arrays, split).items()
-            }
-            np.savez(file, allow_pickle=False, **content, classes=np.array(arrays.classes, np.str_))
+            splits = arrays.splits()
+            content = {f"{name}_{field}": split[field] for name, split in splits.items() for field in FIELDS}
+            texts = {"splits": list(splits), "classes": arrays.classes, "notes": arrays.notes}
+            content |= {field: np.array(values, np.str_) for field, values in texts.items()}
+            np.savez(file, allow_pickle=False, **content)
             file.flush()
             os.fsync(file.fileno())
         Path(name).replace(path)
@@ -108,6 +128,15 @@ def _write(path: Path, arrays: Decoded) -> None:
         with contextlib.suppress(OSError):
             Path(name).unlink(missing_ok=True)
         raise
+
+
+def _remove_outdated(path: Path) -> None:
+    """Remove what was decoded from the same source before its files changed; a process that reads it reads on."""
+    of_source, state, _ = path.stem.rsplit("-", 2)
+    for other in path.parent.glob(f"{of_source}-*.npz"):
+        if other.stem.rsplit("-", 2)[:-1] != [of_source, state]:
+            with contextlib.suppress(OSError):
+                other.unlink()
 
 
 def _remove_stale(place: Path) -> None:

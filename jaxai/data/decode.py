@@ -1,46 +1,113 @@
 """PNG, JPEG and other files to uint8 pixels, through Pillow."""
 
+import contextlib
 import io
+import warnings
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jaxai import extras
+from jaxai.data.source import new_images
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 GREY_MODES = ("1", "L", "LA", "La")
+TRANSPARENT_MODES = ("RGBA", "RGBa", "LA", "La", "PA")
+ORIENTATION = 0x0112
+"""The EXIF tag that says how a camera was held; 1 is upright."""
 
 
-def decode(data: bytes | Path, channels: int | None, resize: int | None, source: str) -> np.ndarray:
-    """Pixels of one encoded image.
+def decode(
+    data: bytes | Path,
+    channels: int | None,
+    resize: int | None,
+    source: str,
+    seen: Counter[str] | None = None,
+    upright: bool = False,
+) -> np.ndarray:
+    """Pixels of one encoded image; transparent ones lie on white.
 
     Args:
       data: the encoded bytes, or the file that holds them.
       channels: 1 converts to grey, 3 to RGB, None keeps grey images grey and makes all others RGB.
       resize: None keeps the size; a number scales the shorter side to it and crops the centre to a square.
       source: names the image in the message.
+      seen: counts "grey" images, "transparent" ones, those of several "frames", and those "turned" upright.
+      upright: turn the image as its EXIF orientation says.
 
     Returns:
-      [height, width, channels] uint8.
+      [height, width, channels] uint8, of the first frame.
 
     Raises:
       ValueError: not an image, truncated, or more than 8 bits a channel.
     """
+    counted: Counter[str] = Counter() if seen is None else seen
+    with _opened(data, source) as image:
+        if channels is None:
+            channels = 1 if image.mode in GREY_MODES else 3
+        counted["grey"] += image.mode in GREY_MODES
+        # A photo with a preview is no animation.
+        counted["frames"] += getattr(image, "is_animated", False) and image.format != "MPO"
+        image.load()
+        if upright:
+            image = _upright(image, counted)
+        if image.mode in TRANSPARENT_MODES or "transparency" in image.info:
+            image = _on_white(image, counted)
+        return _fit(image.convert("L" if channels == 1 else "RGB"), resize)
+
+
+def is_grey(data: Path, source: str) -> bool:
+    """Whether an image has no colours, by its header; raises ValueError as `decode`."""
+    with _opened(data, source) as image:
+        return image.mode in GREY_MODES
+
+
+@contextlib.contextmanager
+def _opened(data: bytes | Path, source: str) -> Iterator["Image"]:
     image_module = _pillow()
     try:
-        with image_module.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
+        # Pillow warns of damaged EXIF data and of large images; neither is the pixels' fault.
+        with (
+            warnings.catch_warnings(action="ignore"),
+            image_module.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image,
+        ):
             if image.mode[0] in "IF":
-                raise ValueError(f"pixels have mode {image.mode}; expected 8 bits a channel")
-            if channels is None:
-                channels = 1 if image.mode in GREY_MODES else 3
-            pixels = _fit(image.convert("L" if channels == 1 else "RGB"), resize)
-    # Pillow raises SyntaxError for a broken PNG chunk.
-    except (OSError, SyntaxError, ValueError, image_module.DecompressionBombError) as error:
-        raise ValueError(f"{source} cannot be decoded: {' '.join(str(error).split())}") from error
-    return pixels
+                raise ValueError(
+                    f"pixels have mode {image.mode}; expected 8 bits a channel: convert with mogrify -depth 8"
+                )
+            yield image
+    # Pillow raises SyntaxError for a broken PNG chunk, and others for other damage.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{source} cannot be decoded: {reason}") from error
+
+
+def _upright(image: "Image", seen: Counter[str]) -> "Image":
+    from PIL import ImageOps
+
+    try:
+        orientation = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # damaged EXIF data raises nearly anything
+        return image
+    if orientation not in range(2, 9):
+        return image
+    seen["turned"] += 1
+    return ImageOps.exif_transpose(image)
+
+
+def _on_white(image: "Image", seen: Counter[str]) -> "Image":
+    image_module = _pillow()
+    whole = image.convert("RGBA")
+    if whole.getchannel("A").getextrema()[0] == 255:
+        return image.convert("L" if image.mode in GREY_MODES else "RGB")
+    seen["transparent"] += 1
+    white = image_module.new("RGBA", whole.size, "white")
+    return image_module.alpha_composite(white, whole)
 
 
 def resize_all(images: np.ndarray, size: int) -> np.ndarray:
@@ -52,7 +119,10 @@ def resize_all(images: np.ndarray, size: int) -> np.ndarray:
     """
     image_module = _pillow()
     pictures = images[..., 0] if images.shape[-1] == 1 else images
-    return np.stack([_fit(image_module.fromarray(picture), size) for picture in pictures])
+    resized = new_images(len(images), (size, size, images.shape[-1]))
+    for index, picture in enumerate(pictures):
+        resized[index] = _fit(image_module.fromarray(picture), size)
+    return resized
 
 
 def _fit(image: "Image", size: int | None) -> np.ndarray:

@@ -1,66 +1,166 @@
 """A folder of images, one sub-folder a class: train/CLASS/*.png and test/CLASS/*.png."""
 
+import difflib
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from jaxai.data.decode import decode
-from jaxai.data.source import Decoded, Source, Split
+from jaxai.data.decode import decode, is_grey
+from jaxai.data.image_files import Found, find, summary, visible_folders
+from jaxai.data.source import Decoded, Source, Split, check_memory, new_images
+from jaxai.data.split_names import HOLD_OUT, NAMES, parts
+from jaxai.data.validate import check_names
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-TEST_NAMES = ("test", "val", "validation")
-LAYOUT = "expected train/CLASS/*.png and test/CLASS/*.png (also val or validation; jpg, jpeg, bmp, webp)"
+LAYOUT = "expected train/CLASS/*.png and test/CLASS/*.png (also val or validation; jpg, gif, tif, bmp, webp and others)"
+SEEN = {
+    "turned": "{} images were turned upright, as their EXIF orientation says",
+    "transparent": "{} images are transparent in parts, which are white now",
+    "frames": "{} images have several frames, of which the first is read",
+}
+"""The sentence on what `decode` counts."""
 
 
-def source(folder: Path, resize: int | None) -> Source:
+class _Files(NamedTuple):
+    """The images of a split, their labels, and the sentences on what else is there."""
+
+    images: list[Path]
+    labels: list[int]
+    notes: list[str]
+
+
+def source(folder: Path, resize: int | None, test_fraction: float) -> Source:
     """All images below `folder`; the classes are the sub-folders of `train`, in alphabetical order.
 
-    The first training image decides whether all are grey or RGB.
+    All are read as grey images only if every one of them is grey.
+
+    Raises:
+      FileNotFoundError: a folder, or every image, is missing.
+      ValueError: a class without images, a class that training does not know, or a name that is no text.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}; {LAYOUT}")
-    train_folder = folder / "train"
-    test_folder = next((folder / name for name in TEST_NAMES if (folder / name).is_dir()), None)
-    if not train_folder.is_dir() or test_folder is None:
-        missing = "train" if not train_folder.is_dir() else "test, val or validation"
-        raise FileNotFoundError(f"no folder {missing} in {folder}; {LAYOUT}")
-    classes = _sub_folders(train_folder)
-    unknown = sorted(set(_sub_folders(test_folder)) - set(classes))
-    if unknown:
-        raise ValueError(f"{test_folder / unknown[0]} is of no class in {train_folder}, which has {len(classes)}")
-    train, test = _files(train_folder, classes), _files(test_folder, classes)
+    there = {path.name: path for path in visible_folders(folder)}
+    named, decided = parts(there, test_fraction, str(folder))
+    if "train" not in named or ("test" not in named and not test_fraction):
+        raise _missing(folder, there, named)
+    split_folders = {part: there[name] for part, name in named.items()}
+    classes = _classes(split_folders["train"])
+    for path in split_folders.values():
+        _check_known(path, split_folders["train"], classes)
+    files = {part: _files(path, classes) for part, path in split_folders.items()}
+    notes = [*decided, *(note for split in files.values() for note in split.notes)]
+    if unused := [name for name in there if name not in named.values()]:
+        notes.append(f"not used: {', '.join(f'{name!a}'[1:-1] for name in unused)} in {folder}")
 
     def decode_all() -> Decoded:
-        first = decode(train[0][0], None, resize, str(train[0][0]))
-        return Decoded(_decode(train, first, resize), _decode(test, first, resize), classes)
+        every = [path for split in files.values() for path in split.images]
+        check_memory(len(every), (resize or 1, resize or 1, 1))
+        channels = 1 if all(is_grey(path, str(path)) for path in every) else 3
+        seen: Counter[str] = Counter()
+        read: dict[str, Split] = {}
+        for part, split in files.items():
+            first = next(iter(read.values()))["image"].shape[1:] if read else None
+            read[part] = _decode(split, channels, resize, first, seen)
+        return Decoded(
+            read["train"], read.get("test"), classes, read.get("validation"), _read_notes(seen, channels, len(every))
+        )
 
-    paths = tuple(path for path, _ in train + test)
-    return Source("folder", paths, {"folder": str(folder), "resize": resize}, decode_all)
-
-
-def _sub_folders(folder: Path) -> tuple[str, ...]:
-    return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")))
-
-
-def _files(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
-    found = []
-    for label, name in enumerate(classes):
-        if (folder / name).is_dir():
-            inside = [path for path in (folder / name).iterdir() if path.suffix.lower() in ENDINGS]
-            found += [(path, label) for path in sorted(inside) if not path.name.startswith(".")]
-    if not found:
-        raise FileNotFoundError(f"no images in the sub-folders of {folder}; {LAYOUT}")
-    return found
+    paths = tuple(path for split in files.values() for path in split.images)
+    # A class list, and which folder is which split, need not show in the files.
+    options = {"resize": resize, "classes": classes, "splits": named}
+    return Source("folder", paths, options, decode_all, str(folder), tuple(notes))
 
 
-def _decode(files: list[tuple[Path, int]], first: np.ndarray, resize: int | None) -> Split:
-    images = np.empty((len(files), *first.shape), np.uint8)
-    for index, (path, _) in enumerate(files):
-        pixels = decode(path, first.shape[-1], resize, str(path))
-        if pixels.shape != first.shape:
-            size, expected = (f"{array.shape[0]} x {array.shape[1]}" for array in (pixels, first))
+def _missing(folder: Path, there: Mapping[str, Path], named: Mapping[str, str]) -> Exception:
+    if "train" in named:
+        return FileNotFoundError(f"no folder test, val or validation in {folder}; {LAYOUT}; or {HOLD_OUT}")
+    if folder.name.casefold() in NAMES["train"]:
+        return FileNotFoundError(f"no folder train in {folder}, which is one itself; give --data.dir {folder.parent}")
+    for path in there.values():
+        if any(below.name.casefold() in NAMES["train"] for below in visible_folders(path)):
+            return FileNotFoundError(f"no folder train in {folder}, but in {path}; give --data.dir {path}")
+    hint = ""
+    if there and not named:
+        hint = f"; if {next(iter(there))!a} is a class, move the classes to train and add --data.test-fraction 0.2"
+    return FileNotFoundError(f"no folder train in {folder}; {LAYOUT}{hint}")
+
+
+def _class_folders(folder: Path) -> list[tuple[str, Path]]:
+    # The same letters are other code points on other systems: macOS takes accents apart.
+    return sorted((unicodedata.normalize("NFC", path.name), path) for path in visible_folders(folder))
+
+
+def _classes(train_folder: Path) -> tuple[str, ...]:
+    names = tuple(name for name, _ in _class_folders(train_folder))
+    if names:
+        check_names(names, str(train_folder))
+    return names
+
+
+def _check_known(folder: Path, train_folder: Path, classes: tuple[str, ...]) -> None:
+    for name, path in _class_folders(folder):
+        if name not in classes:
+            folded = {known.casefold(): known for known in classes}
+            near = difflib.get_close_matches(name.casefold(), folded, 1)
+            hint = f"; did you mean {folded[near[0]]}?" if near else ""
+            raise ValueError(f"{path} is of no class in {train_folder}, which has {len(classes)}{hint}")
+
+
+def _files(folder: Path, classes: tuple[str, ...]) -> _Files:
+    own = find(folder, recursive=False)
+    found = {name: find(path) for name, path in _class_folders(folder)}
+    images = [path for name in classes if name in found for path in found[name].images]
+    labels = [label for label, name in enumerate(classes) if name in found for _ in found[name].images]
+    skipped = sum((each.skipped for each in found.values()), own.skipped)
+    if not images:
+        hint = f"; {len(own.images)} images are in {folder} itself, and in no class" if own.images else ""
+        hint += f"; there are other files: {summary(skipped)}" if skipped else ""
+        raise FileNotFoundError(f"no images in the sub-folders of {folder}; {LAYOUT}{hint}")
+    for name, each in found.items():
+        if not each.images:
+            there = f" (there are other files: {summary(each.skipped)})" if each.skipped else ""
+            raise ValueError(f"{folder / name} has no images{there}; give class {name} some, or remove its folder")
+    return _Files(images, labels, _notes(folder, own, found, skipped, [name for name in classes if name not in found]))
+
+
+def _notes(folder: Path, own: Found, found: Mapping[str, Found], skipped: Counter[str], absent: list[str]) -> list[str]:
+    notes = []
+    if skipped:
+        notes.append(f"{folder}: skipped {skipped.total()} files that are no images: {summary(skipped)}")
+    if own.images:
+        notes.append(f"{folder}: skipped {len(own.images)} images that are in no class's folder")
+    if deeper := sum(each.deeper for each in found.values()):
+        notes.append(f"{folder}: {deeper} images are from folders below a class's folder")
+    if absent:
+        more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
+        notes.append(f"{folder}: no folder for {len(absent)} of the classes: {', '.join(absent[:5])}{more}")
+    return notes
+
+
+def _read_notes(seen: Counter[str], channels: int, examples: int) -> tuple[str, ...]:
+    notes = [sentence.format(seen[what]) for what, sentence in SEEN.items() if seen[what]]
+    if channels == 3 and seen["grey"]:
+        notes.append(f"{seen['grey']} of {examples} images are grey, and are read in colour as the others")
+    return tuple(notes)
+
+
+def _decode(
+    files: _Files, channels: int, resize: int | None, shape: tuple[int, ...] | None, seen: Counter[str]
+) -> Split:
+    images = np.empty(0, np.uint8)
+    for index, path in enumerate(files.images):
+        pixels = decode(path, channels, resize, str(path), seen, upright=True)
+        shape = shape or pixels.shape
+        if pixels.shape != shape:
+            size, expected = (f"{height} x {width}" for height, width, _ in (pixels.shape, shape))
             raise ValueError(
                 f"{path} is {size} pixels; expected {expected}, as the first image: scale all with --data.resize SIZE"
             )
+        if index == 0:
+            images = new_images(len(files.images), shape)
         images[index] = pixels
-    return {"image": images, "label": np.array([label for _, label in files], np.int32)}
+    return {"image": images, "label": np.array(files.labels, np.int32)}

@@ -10,7 +10,8 @@ from jaxai import ranges
 from jaxai.data import cache, cifar, folder, idx, mnist5k, synthetic, tfds
 from jaxai.data.decode import resize_all
 from jaxai.data.holdout import stratified
-from jaxai.data.source import Decoded, Source, Split
+from jaxai.data.source import Decoded, Source, Split, given_path
+from jaxai.data.split_names import HOLD_OUT
 from jaxai.data.validate import check, check_names
 from jaxai.ranges import Count, ImageShape, Rate
 
@@ -26,6 +27,7 @@ class Data:
     dir: str | None = None  # folder that holds the files of idx, cifar and folder, or the tfds data_dir
     cache: str = "auto"  # folder for decoded arrays; auto: $JAXAI_CACHE or the user's cache folder; off: keep none
     resize: Count | None = None  # pixels a side: the shorter side of each image is scaled to it, the centre cropped
+    test_fraction: Rate = 0.0  # share of the training images of each class to test on, where there is no test split
     validation_fraction: Rate = 0.0  # share of the training images of each class to hold out for validation, below 1
     image_shape: ImageShape = (32, 32, 3)  # height, width and channels of synthetic images
     num_classes: Count = 10  # number of classes of synthetic data and of idx files, which do not tell it
@@ -44,7 +46,8 @@ class Images:
       test: to measure the result on.
       classes: the class names, in label order.
       name: the source that it was loaded from.
-      validation: held out of the training examples to choose by; None unless `validation_fraction` asks for it.
+      validation: to choose by; None unless the source has one, or `validation_fraction` asks for it.
+      notes: what loading skipped or decided, one sentence each, to be shown to the user.
     """
 
     train: Split
@@ -52,6 +55,7 @@ class Images:
     classes: tuple[str, ...]
     name: str
     validation: Split | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -107,23 +111,59 @@ def load(config: Data) -> Images:
       ValueError: a field of `config`, or the data, is wrong; one line names the file, the index and the value.
     """
     ranges.check(config, "data.")
-    source = _source(config)
-    train, test, classes = cache.decoded(source, config.cache)
-    images = checked(Images(train, test, classes, source.name))
-    return _with_validation(images, config.validation_fraction) if config.validation_fraction else images
+    _check_fields(config)
+    try:
+        source = _source(config)
+        found = cache.decoded(source, config.cache)
+    except FileNotFoundError:
+        raise
+    except OSError as error:  # no permission, a name that is too long
+        raise ValueError(
+            f"{error.filename or config.source} cannot be read: {error.strerror}; check --data.dir"
+        ) from error
+    train, test, notes = found.train, found.test, [*source.notes, *found.notes]
+    if test is None:
+        if not config.test_fraction:
+            raise ValueError(f"{source.name} has no test split; {HOLD_OUT}")
+        train, test = _held_out(train, "test", config.test_fraction, notes)
+    elif config.test_fraction:
+        raise ValueError(f"test_fraction is {config.test_fraction}, but {source.name} has a test split; leave it out")
+    validation = found.validation
+    if config.validation_fraction:
+        if validation is not None:
+            notes.append("the validation split of the data is not used: validation_fraction asks for another")
+        train, validation = _held_out(train, "validation", config.validation_fraction, notes)
+    notes += _without_examples(found.classes, {"training": train, "test": test})
+    return checked(Images(train, test, found.classes, source.name, validation, tuple(notes)))
+
+
+def _check_fields(config: Data) -> None:
+    for name in ("source", "dir", "cache"):
+        if (text := getattr(config, name)) is not None and not text.strip():
+            raise ValueError(f"data.{name} is empty; give --data.{name} a value, or leave it out")
+
+
+def _without_examples(classes: tuple[str, ...], splits: dict[str, Split]) -> list[str]:
+    notes = []
+    for name, split in splits.items():
+        there = set(np.unique(split["label"]).tolist())
+        if absent := [each for label, each in enumerate(classes) if label not in there]:
+            more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
+            notes.append(f"no {name} images of {len(absent)} of {len(classes)} classes: {', '.join(absent[:5])}{more}")
+    return notes
 
 
 def _source(config: Data) -> Source:
     name = SHORT_NAMES.get(config.source, config.source)
     if name.startswith("tfds:"):
-        return tfds.source(name.removeprefix("tfds:"), config.dir, config.resize)
+        return tfds.source(name.removeprefix("tfds:"), config.dir, config.resize, config.test_fraction)
     match name:
         case "synthetic":
             if config.resize is not None:
                 raise ValueError("resize does not apply to synthetic data; set image_shape")
             return synthetic.source(config.image_shape, config.num_classes, config.examples, config.test_examples)
         case "folder":
-            return folder.source(_dir(config), config.resize)
+            return folder.source(_dir(config), config.resize, config.test_fraction)
         case "mnist5k":
             found = mnist5k.source()
         case "idx":
@@ -140,27 +180,27 @@ def _source(config: Data) -> Source:
 def _dir(config: Data) -> Path:
     if config.dir is None:
         raise ValueError(f"data source {config.source} needs --data.dir: the folder that holds its files")
-    return Path(config.dir).expanduser().resolve()
+    return given_path(config.dir, "--data.dir")
 
 
 def _resized(source: Source, size: int) -> Source:
     def decode() -> Decoded:
         whole = source.decode()
-        train, test = ({**split, "image": resize_all(split["image"], size)} for split in (whole.train, whole.test))
-        return whole._replace(train=train, test=test)
+        splits = {name: {**split, "image": resize_all(split["image"], size)} for name, split in whole.splits().items()}
+        return Decoded(splits["train"], splits.get("test"), whole.classes, splits.get("validation"), whole.notes)
 
     return source._replace(options={**source.options, "resize": size}, decode=decode)
 
 
-def _with_validation(images: Images, fraction: float) -> Images:
-    kept, held_out = stratified(images.train["label"], fraction)
+def _held_out(train: Split, part: str, fraction: float, notes: list[str]) -> tuple[Split, Split]:
+    """What is left of the training images, and what is held out of each class; always the same ones."""
+    examples = len(train["label"])
+    kept, held_out = stratified(train["label"], fraction)
     if not len(kept) or not len(held_out):
         raise ValueError(
-            f"validation_fraction {fraction} of {len(images.train['label'])} training images holds out {len(held_out)} "
+            f"{part}_fraction {fraction} of {examples} training images holds out {len(held_out)} "
             f"and keeps {len(kept)}; expected at least one of each"
         )
-    return replace(images, train=_take(images.train, kept), validation=_take(images.train, held_out))
-
-
-def _take(split: Split, positions: np.ndarray) -> Split:
-    return {key: array[positions] for key, array in split.items()}
+    notes.append(f"{part} split: {len(held_out)} of the {examples} training images, as {part}_fraction asks")
+    first, second = ({key: array[positions] for key, array in train.items()} for positions in (kept, held_out))
+    return first, second

@@ -1,11 +1,14 @@
 """Sets that TensorFlow Datasets has prepared as array_record: found on the disk, and read without TensorFlow."""
 
+import difflib
+import json
 import os
 import shlex
 from pathlib import Path
 from typing import Any
 
 from jaxai import extras
+from jaxai.data.source import given_path
 
 
 def folder(name: str, data_dir: str | None) -> Path:
@@ -21,7 +24,10 @@ def folder(name: str, data_dir: str | None) -> Path:
       FileNotFoundError: it is not there; the message holds the command that prepares it.
       ValueError: the name is wrong, or the set is prepared in another format.
     """
-    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser().resolve()
+    if data_dir is None:
+        root = given_path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", "TFDS_DATA_DIR")
+    else:
+        root = given_path(data_dir, "--data.dir")
     found = _versioned(name, root)
     if not any(".array_record" in path.name for path in found.iterdir()):
         raise _wrong_format(found, root)
@@ -33,8 +39,34 @@ def builder(folder: Path) -> Any:
 
     Raises:
       MissingExtraError: tensorflow-datasets is not installed.
+      ValueError: what describes the set is damaged; names the file.
     """
-    return extras.load("tensorflow_datasets", f"reading {folder}", "data").builder_from_directory(folder)
+    tfds = extras.load("tensorflow_datasets", f"reading {folder}", "data")
+    for name in ("dataset_info.json", "features.json"):
+        _check_described(folder / name)
+    try:
+        builder = tfds.builder_from_directory(folder)
+        for split in builder.info.splits.values():
+            _ = split.filenames, split.num_examples
+    # What a field of the wrong kind raises depends on the field.
+    except Exception as error:
+        raise _damaged(folder / "dataset_info.json", f"{type(error).__name__}: {error}") from error
+    return builder
+
+
+def _check_described(path: Path) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path.name} in {path.parent}: prepare the set again")
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise _damaged(path, str(error)) from error
+    if not isinstance(content, dict) or (path.name == "dataset_info.json" and not content.get("splits")):
+        raise _damaged(path, "expected a JSON object, and in dataset_info.json its splits")
+
+
+def _damaged(path: Path, reason: str) -> ValueError:
+    return ValueError(f"{path} is damaged: {' '.join(reason.split()):.200}; prepare the set again, or copy it again")
 
 
 class Records:
@@ -82,11 +114,37 @@ def _versioned(name: str, root: Path) -> Path:
         return versions[version]
     if versions and not version:
         return versions[max(versions, key=lambda text: tuple(map(int, text.split("."))))]
-    there = f" (there is {', '.join(versions)})" if versions else ""
-    raise FileNotFoundError(
-        f"tfds:{name} is not prepared in {root / path}{there}; give the tfds data_dir with --data.dir, or prepare it "
-        f"with: {_prepare(name, root)}"
-    )
+    raise FileNotFoundError(_missing(name, path, root, sorted(versions)))
+
+
+def _missing(name: str, path: str, root: Path, versions: list[str]) -> str:
+    """What to do about a set that is not prepared below `root`."""
+    where = f"tfds:{name} is not prepared in {root / path}"
+    if versions:
+        there = ", ".join(versions)
+        return f"{where} (there is {there}); leave the version out, or prepare it with: {_prepare(name, root)}"
+    # A folder too deep or too high: it must not be answered with a command that prepares a second copy.
+    for other in (*list(root.parents)[:3], *_folders(root)):
+        if _is_prepared(other / path):
+            return f"{where}, but in {other / path}; give the tfds data_dir with --data.dir {shlex.quote(str(other))}"
+    names = [folder.name for folder in _folders(root) if _is_prepared(folder)]
+    near = difflib.get_close_matches(path.partition("/")[0], names, len(names) or 1)
+    listed = near + [each for each in names if each not in near]
+    found = f" (there is {', '.join(listed[:10])}{' and more' if len(listed) > 10 else ''})" if listed else ""
+    meant = f"; did you mean tfds:{near[0]}? Else" if near else ";"
+    return f"{where}{found}{meant} give the tfds data_dir with --data.dir, or prepare it with: {_prepare(name, root)}"
+
+
+def _is_prepared(folder: Path) -> bool:
+    return bool(_versions(folder)) or any(_versions(below) for below in _folders(folder))
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folders in a folder; none where it is not there, or may not be read."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir())
+    except OSError:
+        return []
 
 
 def _versions(folder: Path) -> dict[str, Path]:

@@ -1,5 +1,7 @@
 """What a source of images is: the files it stands on, and the function that decodes them."""
 
+import math
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -11,11 +13,26 @@ Split = dict[str, np.ndarray]
 
 
 class Decoded(NamedTuple):
-    """Both splits as arrays, and the class names in label order."""
+    """The splits as arrays.
+
+    Attributes:
+      train: to learn from.
+      test: None where the source has no test set of its own.
+      classes: the class names, in label order.
+      validation: None where the source has none.
+      notes: what was decided while the files were read, one sentence each, to be shown to the user.
+    """
 
     train: Split
-    test: Split
+    test: Split | None
     classes: tuple[str, ...]
+    validation: Split | None = None
+    notes: tuple[str, ...] = ()
+
+    def splits(self) -> dict[str, Split]:
+        """Name -> arrays, of the splits that are there."""
+        named = {"train": self.train, "test": self.test, "validation": self.validation}
+        return {name: split for name, split in named.items() if split is not None}
 
 
 class Source(NamedTuple):
@@ -27,14 +44,60 @@ class Source(NamedTuple):
         Empty for data that is made, not read, which is never cached.
       options: whatever else the arrays depend on; numbers, strings and lists.
       decode: reads the files. Raises ValueError, in one line that names the file.
+      where: the place whose content the source is, if `files` may become others there; "": the files are the source.
+      notes: what was skipped or decided by the names of the files alone, one sentence each, to be shown to the user.
     """
 
     name: str
     files: tuple[Path, ...]
     options: Mapping[str, object]
     decode: Callable[[], Decoded]
+    where: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def split(images: np.ndarray, labels: np.ndarray) -> Split:
     """Images and labels as contiguous uint8 and int32 arrays."""
     return {"image": np.ascontiguousarray(images), "label": np.ascontiguousarray(labels, dtype=np.int32)}
+
+
+def given_path(text: str, option: str) -> Path:
+    """The path that a user has typed, absolute.
+
+    Raises:
+      ValueError: it is empty, or cannot be a path: names the option.
+    """
+    if not text.strip():
+        raise ValueError(f"{option} is empty; give a path, or leave it out")
+    try:
+        path = Path(text).expanduser().resolve()
+        path.is_dir()  # raises where the name is too long, or a folder above it may not be read
+    # RuntimeError: the home of a user that is not there. ValueError: a NUL.
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ValueError(f"{option} {text!a:.80} cannot be a path here: {reason}") from error
+    return path
+
+
+def new_images(examples: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Room for so many images of a shape, uint8; raises as `check_memory`."""
+    check_memory(examples, shape)
+    return np.empty((examples, *shape), np.uint8)
+
+
+def check_memory(examples: int, shape: tuple[int, ...]) -> None:
+    """Raises ValueError where so many uint8 images of a shape need more memory than this machine has."""
+    needed, there = examples * math.prod(shape), _memory()
+    if needed > there:
+        raise ValueError(
+            f"{examples:,} images of shape {list(shape)} take {needed / 2**30:,.1f} GiB, and this machine has "
+            f"{there / 2**30:,.1f}; take fewer or smaller ones"
+        )
+
+
+def _memory() -> int:
+    """Bytes of memory of this machine; what no machine has where it does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 2**50

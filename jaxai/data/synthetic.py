@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from jaxai.data.source import Decoded, Source, Split
+from jaxai.data.source import Decoded, Source, Split, check_memory, new_images
 
 BLOCK = 4096
+MOST_CLASSES = 1_000_000
 SIGNAL = 63
 """Amplitude of the class pattern; the other 192 of 255 grey levels are uniform noise."""
 
@@ -16,6 +17,10 @@ def source(image_shape: tuple[int, ...], num_classes: int, examples: int, test_e
     for name, value in (("num_classes", num_classes), ("examples", examples), ("test_examples", test_examples)):
         if value < 1:
             raise ValueError(f"{name} is {value}; expected at least 1 for synthetic data")
+    if num_classes > MOST_CLASSES:
+        raise ValueError(f"num_classes is {num_classes}; expected at most {MOST_CLASSES:,} for synthetic data")
+    for count in (num_classes, examples + test_examples):
+        check_memory(count, image_shape)
 
     def decode() -> Decoded:
         random = np.random.default_rng(0)
@@ -29,7 +34,7 @@ def source(image_shape: tuple[int, ...], num_classes: int, examples: int, test_e
 
 def _draw(random: np.random.Generator, patterns: np.ndarray, examples: int) -> Split:
     labels = random.permutation(np.arange(examples, dtype=np.int32) % len(patterns))
-    images = np.empty((examples, *patterns.shape[1:]), np.uint8)
+    images = new_images(examples, patterns.shape[1:])
     for start in range(0, examples, BLOCK):
         block = images[start : start + BLOCK]
         # Bounded integers take ten times as long as bytes.

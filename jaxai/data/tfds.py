@@ -7,13 +7,14 @@ import numpy as np
 
 from jaxai.data import cifar, prepared
 from jaxai.data.decode import decode
-from jaxai.data.source import Decoded, Source, Split
+from jaxai.data.source import Decoded, Source, Split, check_memory, new_images
+from jaxai.data.split_names import HOLD_OUT, parts
 from jaxai.data.validate import check
 
 READ_AT_ONCE = 1024
 
 
-def source(name: str, data_dir: str | None, resize: int | None) -> Source:
+def source(name: str, data_dir: str | None, resize: int | None, test_fraction: float) -> Source:
     """The set `name`, as tfds writes it: NAME, NAME/CONFIG, either with :VERSION (else the newest that is there).
 
     Looks at the disk alone, so that missing data is told at once: tfds would first try to download for minutes.
@@ -22,16 +23,19 @@ def source(name: str, data_dir: str | None, resize: int | None) -> Source:
       name: such as "mnist" or "cifar10:3.0.2".
       data_dir: the tfds data_dir; None for $TFDS_DATA_DIR or ~/tensorflow_datasets.
       resize: height and width of the images afterwards; None keeps their size.
+      test_fraction: above 0: test images will be held out of the training images, so that no split has to stand in.
     """
     folder = prepared.folder(name, data_dir)
     files = sorted(folder.iterdir())
     records = [path for path in files if ".array_record" in path.name]
     metadata = [path for path in files if path.suffix in (".json", ".txt")]
     paths = tuple(records + metadata)
-    return Source(f"tfds:{name}", paths, {"resize": resize}, lambda: _decode(folder, resize))
+    # Whether there is to be a test split decides which one the validation split is.
+    options = {"resize": resize, "holds_out": test_fraction > 0}
+    return Source(f"tfds:{name}", paths, options, lambda: _decode(folder, resize, test_fraction), str(folder))
 
 
-def _decode(folder: Path, resize: int | None) -> Decoded:
+def _decode(folder: Path, resize: int | None, test_fraction: float) -> Decoded:
     builder = prepared.builder(folder)
     features = dict(builder.info.features.items())
     image, label = features.get("image"), features.get("label")
@@ -43,18 +47,27 @@ def _decode(folder: Path, resize: int | None) -> Decoded:
         raise ValueError(f"{folder} has images of {np.dtype(image.np_dtype)}; expected uint8")
     if None in image.shape[:2] and resize is None:
         raise ValueError(f"{folder} has images of varying sizes; scale all to one with --data.resize SIZE")
-    train, test = (_read(builder, split, folder, resize) for split in _split_names(builder, folder))
-    return Decoded(train, test, _class_names(label.names, folder))
+    named, notes = _split_names(builder, folder, test_fraction)
+    read = {part: _read(builder, split, folder, resize) for part, split in named.items()}
+    classes = _class_names(label.names, folder)
+    return Decoded(read["train"], read.get("test"), classes, read.get("validation"), notes)
 
 
-def _split_names(builder: Any, folder: Path) -> tuple[str, str]:
-    splits = builder.info.splits
+def _split_names(builder: Any, folder: Path, test_fraction: float) -> tuple[dict[str, str], tuple[str, ...]]:
+    splits = dict(builder.info.splits)
+    notes: tuple[str, ...] = ()
     # Sets with a contest, as ImageNet, hide the labels of their test images behind -1.
-    hidden = "test" in splits and _encoded(builder, "test", folder).read([0])[0]["label"] < 0
-    test = "validation" if "test" not in splits or hidden else "test"
-    if "train" not in splits or test not in splits:
-        raise ValueError(f"{folder} has the splits {', '.join(splits)}; expected train, and test or validation")
-    return "train", test
+    if "test" in splits and _encoded(builder, "test", folder).read([0])[0]["label"] < 0:
+        del splits["test"]
+        notes = ("the test split is not used: its labels are hidden",)
+    named, decided = parts(splits, test_fraction, str(folder))
+    if "train" not in named or ("test" not in named and not test_fraction):
+        hint = f"; or {HOLD_OUT}" if "train" in named else ""
+        there = ", ".join(builder.info.splits)
+        raise ValueError(f"{folder} has the splits {there}; expected train, and test or validation{hint}")
+    if unused := [name for name in splits if name not in named.values()]:
+        notes += (f"not used: the splits {', '.join(unused)}",)
+    return named, (*notes, *decided)
 
 
 def _encoded(builder: Any, split: str, folder: Path) -> prepared.Records:
@@ -67,6 +80,7 @@ def _encoded(builder: Any, split: str, folder: Path) -> prepared.Records:
 def _read(builder: Any, split: str, folder: Path, resize: int | None) -> Split:
     records = _encoded(builder, split, folder)
     channels = builder.info.features["image"].shape[-1] or 3
+    check_memory(records.examples, (resize or 1, resize or 1, channels))
     labels = np.empty(records.examples, np.int32)
     images = np.empty(0, np.uint8)
     for start in range(0, records.examples, READ_AT_ONCE):
@@ -75,7 +89,7 @@ def _read(builder: Any, split: str, folder: Path, resize: int | None) -> Split:
             example = f"{records.where}: example {index}"
             pixels = decode(record["image"], channels, resize, example)
             if index == 0:
-                images = np.empty((records.examples, *pixels.shape), np.uint8)
+                images = new_images(records.examples, pixels.shape)
             if pixels.shape != images.shape[1:]:
                 raise ValueError(f"{example} has shape {list(pixels.shape)}; expected {list(images.shape[1:])}")
             images[index], labels[index] = pixels, record["label"]

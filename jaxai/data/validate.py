@@ -72,6 +72,12 @@ def _check_shape_and_dtype(images: np.ndarray, source: str) -> None:
         raise ValueError(
             f"{source}: images have shape {list(images.shape)}; expected [examples, height, width, channels]{hint}"
         )
+    _, height, width, channels = images.shape
+    if min(width, channels) > 4 and (height == 3 or (height == 1 and width == channels)):
+        raise ValueError(
+            f"{source}: images have shape {list(images.shape)}, {channels} channels; expected the channels last: "
+            "give images.transpose(0, 2, 3, 1)"
+        )
 
 
 def _dtype_fix(dtype: np.dtype) -> str:

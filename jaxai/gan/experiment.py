@@ -22,7 +22,7 @@ from jaxai.gan.generator import CHUNK, Generator, Samples
 from jaxai.gan.latent import spherical_interpolation
 from jaxai.gan.quality import LEAST_SHARE, Quality
 from jaxai.ranges import Count, Finite, Natural, Positive
-from jaxai.runtime import flops, mosaic, parallel
+from jaxai.runtime import flops, mosaic, parallel, progress
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run
 from jaxai.runtime.evaluation import Evaluation
@@ -117,6 +117,7 @@ class Experiment:
           console: where progress goes.
         """
         images = self.load() if images is None else checked(images)
+        progress.show_notes(images.notes, console)
         experiment = self.resolve(images)
         outcome = fit(experiment.training(images), experiment, console)
         if outcome.interrupted:
@@ -146,6 +147,7 @@ class Experiment:
           ValueError: the run has no such checkpoint, or was measured with another extractor.
         """
         images = self.load() if images is None else checked(images)
+        progress.show_notes(images.notes, console)
         evaluator = _Evaluator(self, images)
         state = self.restore(which)
         mesh = parallel.make_mesh(1)

@@ -19,6 +19,14 @@ PLAIN_SECONDS = 5.0
 """Least time between two plain lines of training."""
 
 
+def show_notes(notes: Iterable[str], console: Console | None) -> None:
+    """What loading the data skipped or decided, a line each."""
+    if console is None:
+        return
+    for note in notes:
+        console.print(note, soft_wrap=True, highlight=False, markup=False)
+
+
 class _Bar(Progress):
     """The bar, and the metrics on a line of their own: beside it they would not fit on 80 columns."""
 

@@ -1,10 +1,12 @@
 import multiprocessing
 import os
+import shutil
 import time
 import zipfile
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxai.data import Data, cache, load
 from jaxai.data.source import Decoded, Source, split
@@ -63,6 +65,108 @@ def test_changed_file_or_option_is_decoded_anew(tmp_path, place):
     counted.options = {"resize": 8}
     cache.decoded(counted.source(), str(place))
     assert counted.times == 4
+
+
+def other_pixels(path, value, size=(5, 4)):
+    """A grey PNG, whose size in bytes is the same for every value."""
+    Image.fromarray(np.full(size, value, np.uint8)).save(path, compress_level=0)
+
+
+@pytest.fixture
+def two_classes(tmp_path):
+    for index, name in enumerate(("train/cat", "train/dog", "test/cat", "test/dog")):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        other_pixels(tmp_path / "images" / name / "0.png", 10 * index)
+        os.utime(tmp_path / "images" / name / "0.png", (1_000_000, 1_000_000))
+    return tmp_path / "images"
+
+
+def exchanged_by_mv(cat, dog):
+    aside = cat.with_name("aside")
+    cat.rename(aside)
+    dog.rename(cat)
+    aside.rename(dog)
+
+
+def exchanged_by_cp_p(cat, dog):
+    aside = cat.with_name(".aside")
+    for source, target in ((cat, aside), (dog, cat), (aside, dog)):
+        shutil.copy2(source, target)
+    aside.unlink()
+
+
+@pytest.mark.parametrize("exchange", [exchanged_by_mv, exchanged_by_cp_p])
+def test_exchanged_files_of_the_same_size_and_time_are_decoded_anew(two_classes, place, exchange):
+    config = Data("folder", dir=str(two_classes), cache=str(place))
+    assert load(config).train["image"][:, 0, 0, 0].tolist() == [0, 10]
+    cat, dog = (two_classes / "train" / name / "0.png" for name in ("cat", "dog"))
+    before = [(path.stat().st_size, path.stat().st_mtime_ns) for path in (cat, dog)]
+    exchange(cat, dog)
+    assert [(path.stat().st_size, path.stat().st_mtime_ns) for path in (cat, dog)] == before
+    assert load(config).train["image"][:, 0, 0, 0].tolist() == [10, 0]
+
+
+def test_an_added_class_is_seen_though_a_copy_is_kept(two_classes, place):
+    config = Data("folder", dir=str(two_classes), cache=str(place))
+    load(config)
+    (two_classes / "train/ant").mkdir()
+    with pytest.raises(ValueError, match=r"train/ant has no images; give class ant some, or remove its folder"):
+        load(config)
+    other_pixels(two_classes / "train/ant/0.png", 7)
+    images = load(config)
+    assert images.classes == ("ant", "cat", "dog")
+    assert images.train["label"].tolist() == [0, 1, 2]
+    assert "no test images of 1 of 3 classes: ant" in images.notes
+
+
+def test_outdated_copies_of_a_source_are_removed_and_no_other(tmp_path, place):
+    counted = Counted(tmp_path, resize=None)
+    (tmp_path / "other").mkdir()
+    other, resized = Counted(tmp_path / "other", resize=None), Counted(tmp_path, resize=8)
+    for each in (counted, other, resized):
+        cache.decoded(each.source(), str(place))
+    of_other = {path for path in place.iterdir() if path.name == f"{cache._file_stem(other.source())}.npz"}
+    assert len(list(place.iterdir())) == 3
+    counted.path.write_bytes(b"changed")
+    cache.decoded(counted.source(), str(place))
+    assert {path.stem for path in place.iterdir()} == {cache._file_stem(each.source()) for each in (counted, other)}, (
+        "the resized copy is of the old file too"
+    )
+    assert of_other <= set(place.iterdir())
+    cache.decoded(resized.source(), str(place))
+    cache.decoded(counted.source(), str(place))
+    assert len(list(place.iterdir())) == 3
+    assert (counted.times, other.times, resized.times) == (2, 1, 2)
+
+
+def test_a_reader_whose_copy_is_removed_reads_on(tmp_path, place):
+    counted = Counted(tmp_path)
+    expected = cache.decoded(counted.source(), str(place))
+    (path,) = place.iterdir()
+    with zipfile.ZipFile(path) as archive:
+        counted.path.write_bytes(b"changed")
+        cache.decoded(counted.source(), str(place))
+        assert not path.exists()
+        np.testing.assert_array_equal(cache._read_array(archive, "test_image"), expected.test["image"])
+    assert cache._read(path) is None
+
+
+def test_every_part_of_a_set_is_kept(tmp_path, place):
+    counted = Counted(tmp_path)
+    whole = counted.decode()
+    notes = ("1 ä image was turned", "another")
+    for decoded in (
+        whole._replace(validation=split(whole.train["image"][:3], whole.train["label"][:3]), notes=notes),
+        whole._replace(test=None),
+    ):
+        counted.path.write_bytes(counted.path.read_bytes() + b"+")
+        source = counted.source()._replace(decode=lambda decoded=decoded: decoded)
+        cache.decoded(source, str(place))
+        read = cache.decoded(source._replace(decode=lambda: pytest.fail("decoded twice")), str(place))
+        assert read.notes == decoded.notes
+        assert read.splits().keys() == decoded.splits().keys()
+        for name, arrays in decoded.splits().items():
+            np.testing.assert_array_equal(read.splits()[name]["image"], arrays["image"])
 
 
 def test_cache_can_be_switched_off(tmp_path, monkeypatch):

@@ -261,22 +261,6 @@ def test_folder_of_images_comes_back_as_written(tmp_path, mode, test):
         np.testing.assert_array_equal(read["image"].reshape(expected.shape), expected)
 
 
-@pytest.mark.parametrize("ending", ["jpg", "jpeg", "bmp", "webp", "PNG"])
-def test_every_image_ending_is_read(tmp_path, ending):
-    write_folder(tmp_path, ending=ending)
-    assert loaded("folder", tmp_path).train["image"].shape == (6, 4, 6, 3)
-
-
-def test_first_image_decides_grey_or_colour(tmp_path):
-    write_folder(tmp_path, "L")
-    Image.fromarray(np.full((4, 6, 3), (255, 0, 0), np.uint8)).save(tmp_path / "train/dog/0.png")
-    images = loaded("folder", tmp_path)
-    assert images.shape == (4, 6, 1)
-    assert images.train["image"][3, 0, 0, 0] == 76  # 0.299 * 255, the luma of red (ITU-R 601)
-    Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(tmp_path / "train/cat/0.png")
-    assert loaded("folder", tmp_path).shape == (4, 6, 3)
-
-
 def test_folder_of_mixed_sizes_names_the_file_and_the_flag(tmp_path):
     write_folder(tmp_path)
     path = tmp_path / "train/dog/1.png"

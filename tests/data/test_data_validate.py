@@ -95,6 +95,11 @@ def test_class_names_that_cannot_be_written_or_told_apart_are_refused(classes, m
     [
         (IMAGES[..., 0], r"images have shape \[6, 4, 4\]; expected .*add the channel axis with images\[..., None\]"),
         (IMAGES.reshape(6, -1), r"images have shape \[6, 48\]; expected \[examples, height, width, channels\]"),
+        (np.zeros((6, 3, 8, 9), np.uint8), r"images have shape \[6, 3, 8, 9\], .*images\.transpose\(0, 2, 3, 1\)"),
+        (
+            np.zeros((6, 1, 8, 8), np.uint8),
+            r"images have shape .*, 8 channels; expected the channels last",
+        ),
         (IMAGES[:, :0], r"images have shape \[6, 0, 4, 3\]"),
         (IMAGES[:5], "5 images but 6 labels"),
         (IMAGES.tolist(), "images are a list; expected a NumPy array"),

@@ -1,0 +1,80 @@
+"""The image files below a folder, and what else lies there."""
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+ENDINGS = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif"),
+)
+"""Files of these endings, in any case, are images, and an error where they cannot be decoded."""
+BEGINNINGS = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
+"""By which a file without ending, or with an unknown one, is seen to be an image."""
+NEVER = ("thumbs.db", "desktop.ini", "__macosx")
+"""What operating systems leave behind, beside hidden files; not worth a word."""
+
+
+class Found(NamedTuple):
+    """What a folder holds.
+
+    Attributes:
+      images: sorted by path.
+      skipped: number of the other files by ending.
+      deeper: how many of the images are in folders below it.
+    """
+
+    images: list[Path]
+    skipped: Counter[str]
+    deeper: int
+
+
+def find(folder: Path, recursive: bool = True) -> Found:
+    """All images in a folder, and in the folders below it if `recursive`; symbolic links are followed."""
+    images: list[Path] = []
+    skipped: Counter[str] = Counter()
+    _walk(folder, recursive, (), images, skipped)
+    return Found(sorted(images), skipped, sum(path.parent != folder for path in images))
+
+
+def visible_folders(folder: Path) -> list[Path]:
+    """The folders in a folder that are not hidden."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not _hidden(path.name))
+
+
+def summary(skipped: Mapping[str, int]) -> str:
+    """As "3 .txt, 1 without ending", the most frequent first."""
+    return ", ".join(f"{count} {ending}" for ending, count in Counter(skipped).most_common())
+
+
+def _walk(folder: Path, recursive: bool, above: tuple[str, ...], images: list[Path], skipped: Counter[str]) -> None:
+    here = os.path.realpath(folder)
+    if here in above:  # a link to a folder that holds it
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            path = Path(entry.path)
+            if _hidden(entry.name):
+                continue
+            if entry.is_dir():
+                if recursive:
+                    _walk(path, recursive, (*above, here), images, skipped)
+            elif not entry.is_file():
+                skipped["broken link" if entry.is_symlink() else "special file"] += 1
+            elif path.suffix.lower() in ENDINGS or _begins_as_image(path):
+                images.append(path)
+            else:
+                skipped[ascii(path.suffix.lower())[1:-1] or "without ending"] += 1
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name.casefold() in NEVER
+
+
+def _begins_as_image(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(16)
+    bitmap = start[:2] == b"BM" and start[6:10] == bytes(4)
+    return bitmap or start.startswith(BEGINNINGS) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")
