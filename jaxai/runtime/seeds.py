@@ -15,43 +15,63 @@ from jaxai.runtime.run_folder import RunFolder
 def train_seeds(experiment: Any, console: Console) -> str:
     """Trains `experiment.run.seeds` times, each in a folder of its own, and writes the mean and the spread.
 
-    An experiment that trains all its seeds in one program, in one folder, does that.
+    An experiment that trains all its seeds in one program, in one folder, does that. A seed that diverges stops no
+    other: it is named, and the figures are over the others.
 
     Returns:
       The name of the signal that cut it short; "" if none did.
 
     Raises:
       ValueError: fewer than one seed, or what a training raises.
+      FloatingPointError: every seed diverged.
     """
     run = experiment.run
     ranges.check(experiment)
+    if run.seed + run.seeds > 2**32:
+        raise ValueError(f"seed is {run.seed} and seeds {run.seeds}; the last seed must be at most {2**32 - 1}")
     if run.seeds == 1 or experiment.trains_seeds_together:
         return experiment.train(console=console).interrupted
-    results = []
+    results: list[dict[str, Any]] = []
+    diverged: dict[int, FloatingPointError] = {}
     for seed in range(run.seed, run.seed + run.seeds):
         console.rule(f"seed {seed}")
         one = dataclasses.replace(run, seed=seed, seeds=1, workdir=str(Path(run.workdir) / f"seed-{seed}"))
-        outcome = dataclasses.replace(experiment, run=one).train(console=console)
+        try:
+            outcome = dataclasses.replace(experiment, run=one).train(console=console)
+        except FloatingPointError as error:
+            diverged[seed] = error
+            results.append({})
+            console.print(f"seed {seed} diverged: {error}", highlight=False, markup=False, soft_wrap=True)
+            continue
         if outcome.interrupted:
             return outcome.interrupted
         results.append(outcome.result)
+    if len(diverged) == run.seeds:
+        raise FloatingPointError(f"all {run.seeds} seeds diverged; the first: {diverged[run.seed]}")
     together = summarize(results)
     RunFolder(run.workdir).write_json("result.json", together)
     console.print(progress.results(together, title=f"Mean and spread of {run.seeds} seeds"))
+    if diverged:
+        lost = f"seed{'s' * (len(diverged) > 1)} {', '.join(map(str, diverged))} diverged"
+        console.print(f"{lost}: the figures are over the others", highlight=False, markup=False, soft_wrap=True)
     return ""
 
 
 def summarize(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """For each figure its mean, `_std` (sample standard deviation) and `_per_seed`; what is no figure as it is."""
-    together: dict[str, Any] = {"seeds": len(results)}
-    for name, value in results[0].items():
-        values = [result[name] for result in results if name in result]
+    """For each figure its mean, `_std` (sample standard deviation) and `_per_seed`; what is no figure as it is.
+
+    The result of a seed that diverged is empty: it counts in `diverged`, and is None in `_per_seed`.
+    """
+    together: dict[str, Any] = {"seeds": len(results), "diverged": results.count({})}
+    for name, value in next(result for result in results if result).items():
+        each = [result.get(name) for result in results]
+        values = [result[name] for result in results if result.get(name) is not None]
         if isinstance(value, float):
             together[name] = statistics.fmean(values)
             together[f"{name}_std"] = statistics.stdev(values) if len(values) > 1 else 0.0
-            together[f"{name}_per_seed"] = values
+            together[f"{name}_per_seed"] = each
         elif all(other == value for other in values):
             together[name] = value
         else:
-            together[f"{name}_per_seed"] = values
+            together[f"{name}_per_seed"] = each
     return together

@@ -1,0 +1,74 @@
+"""Several seeds, each in a folder of its own: one that diverges stops no other."""
+
+import dataclasses
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from jaxai.cnn import Config, Optimizer
+from jaxai.cnn.experiment import Experiment
+from jaxai.data import Data
+from jaxai.runtime.config import Run
+from jaxai.runtime.report import write_report
+from jaxai.runtime.seeds import summarize, train_seeds
+
+
+def experiment(workdir, seed=0, seeds=3):
+    return Experiment(
+        workload=Config(architecture="mlp", width=4, depth=1, optimizer=Optimizer("sgd", learning_rate=0.05)),
+        data=Data("synthetic", image_shape=(8, 8, 1), num_classes=4, examples=64, test_examples=30),
+        epochs=1,
+        batch_size=16,
+        run=Run(workdir=str(workdir), devices=1, seed=seed, seeds=seeds),
+    )
+
+
+def train(workdir, monkeypatch, diverging):
+    """Seeds 0 to 2, some of them with a learning rate that no network survives; what was shown."""
+    console, train_one = Console(file=io.StringIO(), width=200), Experiment.train
+
+    def train_or_explode(self, *arguments, **named):
+        rate = 1e30 if self.run.seed in diverging else 0.05
+        optimizer = dataclasses.replace(self.workload.optimizer, learning_rate=rate)
+        workload = dataclasses.replace(self.workload, optimizer=optimizer)
+        return train_one(dataclasses.replace(self, workload=workload), *arguments, **named)
+
+    monkeypatch.setattr(Experiment, "train", train_or_explode)
+    assert train_seeds(experiment(workdir), console) == ""
+    return console.file.getvalue()
+
+
+def test_a_seed_that_diverges_stops_no_other_and_counts_in_no_figure(tmp_path, monkeypatch):
+    text = train(tmp_path / "run", monkeypatch, [1])
+    assert "seed 1 diverged: step" in text
+    assert text.endswith("seed 1 diverged: the figures are over the others\n")
+    together = json.loads((tmp_path / "run" / "result.json").read_text())
+    each = [json.loads((tmp_path / f"run/seed-{seed}/result.json").read_text())["test_loss"] for seed in (0, 2)]
+    assert (together["seeds"], together["diverged"]) == (3, 1)
+    assert together["test_loss_per_seed"] == [each[0], None, each[1]]
+    assert together["test_loss"] == pytest.approx(sum(each) / 2)
+    assert (tmp_path / "run/seed-1/nonfinite/report.json").is_file()
+    assert write_report([tmp_path / "run"], tmp_path / "page.html").is_file()
+
+
+def test_where_all_seeds_diverge_the_first_is_named(tmp_path, monkeypatch):
+    with pytest.raises(FloatingPointError, match=r"^all 3 seeds diverged; the first: step \d+: non-finite") as error:
+        train(tmp_path / "run", monkeypatch, [0, 1, 2])
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_last_seed_that_does_not_fit_is_refused_before_the_first_trains(tmp_path):
+    with pytest.raises(ValueError, match=r"^seed is 4294967295 and seeds 2; the last seed must be at most 4294967295$"):
+        train_seeds(experiment(tmp_path / "run", seed=2**32 - 1, seeds=2), Console(file=io.StringIO()))
+    assert not (tmp_path / "run").exists()
+
+
+def test_figures_are_over_the_seeds_that_have_them():
+    together = summarize([{}, {"loss": 1.0, "steps": 4, "chip": "cpu"}, {"loss": 3.0, "steps": 5, "chip": "cpu"}])
+    assert together == {
+        **{"seeds": 3, "diverged": 1, "loss": 2.0, "loss_std": pytest.approx(2**0.5)},
+        **{"loss_per_seed": [None, 1.0, 3.0], "steps_per_seed": [None, 4, 5], "chip": "cpu"},
+    }
