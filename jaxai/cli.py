@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -131,6 +132,7 @@ def evaluate(arguments: Sequence[str]) -> None:
         reference: Path | None = None,
         ensemble: tuple[Path, ...] = (),
         episodes: int | None = None,
+        recompute_statistics: bool = False,
     ) -> None:
         """Measure a run's checkpoint: on the test set, over greedy episodes, or a generator's images against real ones.
 
@@ -146,6 +148,8 @@ def evaluate(arguments: Sequence[str]) -> None:
           reference: of a translator's run: the right translations of source, line by line
           ensemble: of a translator's run: further runs, whose models translate together with it
           episodes: of an agent's run: greedy episodes of each training; None: 100
+          recompute_statistics: of a classifier's or generator's run: batch statistics anew, from training images or
+            latents, instead of the averages that training left
         """
         experiment = _experiment(run, devices)
         if source is not None or reference is not None or ensemble:
@@ -169,6 +173,10 @@ def evaluate(arguments: Sequence[str]) -> None:
         if hasattr(experiment, "translator"):
             files = None if source is None else (source, reference)
             further = {"files": files, "others": [_experiment(other) for other in ensemble]}
+        if recompute_statistics:
+            if "recompute" not in inspect.signature(experiment.evaluate).parameters:
+                _fail("--recompute-statistics is of batch normalization, and this run's networks have none")
+            further |= {"recompute": True}
         RunFolder(run).write_json("evaluation.json", experiment.evaluate(Console(), checkpoint, **further))
 
     tyro.cli(parse, args=arguments, prog="jaxai evaluate")

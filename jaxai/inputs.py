@@ -4,14 +4,12 @@ Both are static, so that the checks cost nothing at run time and hold under `jit
 `scan`. Values are checked where data enters (`jaxai.data`). Every refusal is a ValueError of one line.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 NEAR = {"image": ("images", "x", "inputs", "pixels"), "label": ("labels", "y", "target", "targets")}
 """What other libraries call the arrays of a batch."""
@@ -117,21 +115,6 @@ def scaled(images: jax.Array) -> jax.Array:
     _check_pixels(images)
     floats = jnp.asarray(images, jnp.float32)
     return floats / 255 if images.dtype == jnp.uint8 else floats
-
-
-def check_batch_statistics(x: jax.Array, axis_name: str | None) -> None:
-    """Raises ValueError where batch statistics of `x` [batch, ..., channels] would be of a single value.
-
-    It is its own mean: what is left of it is 0, whatever the image. PyTorch refuses it too. With `axis_name` the
-    statistics are of all devices of the axis; under `jit` over a mesh the batch is the whole one already.
-    """
-    values = math.prod(x.shape[:-1]) * (1 if axis_name is None else lax.axis_size(axis_name))
-    if values == 1:
-        raise ValueError(
-            "batch normalization in training needs more than 1 value per channel, and gets 1 example of"
-            f" {'x'.join(map(str, x.shape[1:-1])) or 'no'} pixels: use a larger batch (on each device, or in each of"
-            " the gradient blocks), or another normalization"
-        )
 
 
 def check_floats(name: str, value: jax.Array, expected: str) -> None:

@@ -8,7 +8,16 @@
 
 from jaxai.cnn.augment import Augment, augment
 from jaxai.cnn.model import Model, build
-from jaxai.cnn.step import Config, example_batch, make, make_features, make_predict, normalize
+from jaxai.cnn.step import (
+    Config,
+    evaluated_variables,
+    example_batch,
+    make,
+    make_features,
+    make_predict,
+    make_recompute,
+    normalize,
+)
 from jaxai.optimizer import Optimizer
 
 __all__ = [
@@ -18,9 +27,11 @@ __all__ = [
     "Optimizer",
     "augment",
     "build",
+    "evaluated_variables",
     "example_batch",
     "make",
     "make_features",
     "make_predict",
+    "make_recompute",
     "normalize",
 ]

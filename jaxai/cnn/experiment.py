@@ -28,6 +28,8 @@ WHITENING_IMAGES = 5_000
 """As many training images give the whitening kernel (airbench)."""
 EVALUATION_BATCH = 500
 """Images in a batch of `jaxai evaluate`; the result does not depend on it."""
+STATISTICS_IMAGES = 10_000
+"""Training images that batch statistics are computed anew from."""
 MOST_COLUMNS = 20
 """Classes up to which a confusion matrix fits a terminal."""
 MISTAKES = 40
@@ -115,8 +117,16 @@ class Experiment:
         """The workload for one device; of a resolved experiment."""
         return cnn.make(self.workload)
 
-    def evaluate(self, console: Console, which: Which = "latest", images: Images | None = None) -> dict[str, Any]:
+    def evaluate(
+        self, console: Console, which: Which = "latest", images: Images | None = None, recompute: bool = False
+    ) -> dict[str, Any]:
         """Measures a checkpoint of the run on the test set, and shows and returns what it finds.
+
+        Args:
+          console: where it is shown.
+          which: checkpoint.
+          images: data to use instead of what `data` names.
+          recompute: computes the batch statistics anew, from training images; see `cnn.make_recompute`.
 
         Raises:
           ValueError: the run has no such checkpoint.
@@ -125,6 +135,8 @@ class Experiment:
         progress.show_notes(images.notes, console)
         mesh = parallel.make_mesh(self.run.devices)
         state = trained_state(self.make(), self.run, mesh, which)
+        if recompute:
+            state = jax.jit(cnn.make_recompute(self.workload))(state, self._in_batches(images))
         workload = cnn.make(self.workload, parallel.axis_name(self.run.mode))
         measured = Evaluation(workload, images.test, mesh, self.run.mode, EVALUATION_BATCH)(state)
         confusion = measured["confusion"]
@@ -163,6 +175,15 @@ class Experiment:
                 f"The {len(worst)} most confident of {len(wrong)} mistakes: predicted, true, confidence"
             )
         folder.write_json("pictures/captions.json", captions)
+
+    def _in_batches(self, images: Images) -> np.ndarray:
+        """Training images of all classes in batches as in training: [batches, batch, height, width, channels]."""
+        examples = images.train["image"]
+        batches = max(1, STATISTICS_IMAGES // self.batch_size)
+        # The data may be sorted by class.
+        chosen = np.random.default_rng(0).permutation(len(examples))[: batches * self.batch_size]
+        whole = len(chosen) // self.batch_size * self.batch_size
+        return examples[chosen[:whole]].reshape(-1, self.batch_size, *examples.shape[1:])
 
     def _whitened(self, state: State, images: Images) -> State:
         if "constants" not in state.extra:

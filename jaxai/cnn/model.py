@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxai import inputs, ops, ranges
+from jaxai import batch_statistics, ops, ranges
 from jaxai.cnn.whitening import Whitening
 from jaxai.cnn.whitening import whiten as whiten
 from jaxai.cnn.whitening import whitening_kernel as whitening_kernel
@@ -65,10 +65,8 @@ class Norm(nn.Module):
             "scale_init": self.scale_init,
         }
         if self.kind == "batch":
-            if train and not self.is_initializing():
-                inputs.check_batch_statistics(x, self.axis_name)
             return nn.BatchNorm(
-                use_running_average=not train, momentum=self.momentum, axis_name=self.axis_name, **shared
+                **batch_statistics.options(self, x, self.axis_name, self.momentum, train=train), **shared
             )(x)
         if self.kind == "layer":
             return nn.LayerNorm(**shared)(x)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jaxai import inputs, ranges
+from jaxai import batch_statistics, inputs, ranges
 from jaxai import optimizer as optimizers
 from jaxai.cnn.augment import Augment, TestTime, augment, test_time
 from jaxai.cnn.model import Model, build
@@ -32,7 +32,7 @@ class Config(Model):
     optimizer: Optimizer = Optimizer()
     augment: Augment = Augment()
     label_smoothing: Rate = 0.0  # share of the label spread evenly over all classes (Szegedy et al. 2016)
-    ema_decay: Rate = 0.0  # decay of the moving average of the weights that evaluation uses; 0 evaluates the weights
+    ema_decay: Rate = 0.0  # decay of the moving average of weights and batch statistics that evaluation uses; 0: none
     gradient_blocks: Natural = 0  # blocks that a batch's gradient is accumulated over; 0: 1, on CPU as fit its cache
     steps_per_epoch: Count = 1  # optimizer steps in an epoch; filled in from the data
     test_time: TestTime = "none"  # views of a test image whose logits are averaged
@@ -70,7 +70,7 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
         key, params_key = jax.random.split(key)
         variables = dict(network.init(params_key, jnp.zeros((1, *config.image_shape)), train=False))
         params = variables.pop("params")
-        extra = variables | ({"ema": jax.tree.map(jnp.copy, params)} if config.ema_decay else {})
+        extra = variables | ({"ema": jax.tree.map(jnp.copy, _averaged(params, variables))} if config.ema_decay else {})
         return State(jnp.int32(0), params, transform.init(params), key, extra=extra)
 
     def loss_fn(
@@ -124,7 +124,7 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
         if config.ema_decay:
             # Early on the average follows faster, so that it forgets the random start (as TensorFlow's num_updates).
             decay = jnp.minimum(config.ema_decay, (1 + state.step) / (10 + state.step))
-            extra = extra | {"ema": optax.incremental_update(params, state.extra["ema"], 1 - decay)}
+            extra["ema"] = optax.incremental_update(_averaged(params, extra), state.extra["ema"], 1 - decay)
         metrics |= {"grad_norm": optax.tree.norm(grads), "learning_rate": learning_rate(state.step)}
         state = state.replace(step=state.step + 1, params=params, opt_state=opt_state, extra=extra)
         return state, jax.tree.map(lambda metric: jnp.asarray(metric, jnp.float32), metrics)
@@ -155,17 +155,16 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
 def make_predict(config: Config) -> Callable[[State, jax.Array], jax.Array]:
     """(state, images [batch, height, width, channels]) -> float32 logits [batch, num_classes], as evaluation sees them.
 
-    Uses the averaged weights where `ema_decay` is set, and the views of `test_time`.
+    Uses the averaged weights and batch statistics where `ema_decay` is set, and the views of `test_time`.
     """
     network = build(config, config.num_classes)
 
     def predict(state: State, images: jax.Array) -> jax.Array:
         inputs.check_images(images, config.image_shape)
-        variables = {name: value for name, value in state.extra.items() if name != "ema"}
-        params = state.extra.get("ema", state.params)
+        variables = evaluated_variables(state)
 
         def logits(images: jax.Array) -> jax.Array:
-            return cast(jax.Array, network.apply({"params": params, **variables}, images, train=False))
+            return cast(jax.Array, network.apply(variables, images, train=False))
 
         return test_time(logits, normalize(config, images), config.test_time)
 
@@ -175,22 +174,48 @@ def make_predict(config: Config) -> Callable[[State, jax.Array], jax.Array]:
 def make_features(config: Config) -> Callable[[State, jax.Array], tuple[jax.Array, jax.Array]]:
     """(state, images [batch, height, width, channels]) -> what the last layer sees, and what it says.
 
-    Features are float32 [batch, features], logits float32 [batch, num_classes], of the weights that evaluation uses
-    and of one view of each image.
+    Features are float32 [batch, features], logits float32 [batch, num_classes], of the weights and batch statistics
+    that evaluation uses and of one view of each image.
     """
     network = build(config, config.num_classes)
 
     def features(state: State, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         inputs.check_images(images, config.image_shape)
-        variables = {name: value for name, value in state.extra.items() if name != "ema"}
-        params = state.extra.get("ema", state.params)
         logits, sown = network.apply(
-            {"params": params, **variables}, normalize(config, images), train=False, mutable=["intermediates"]
+            evaluated_variables(state), normalize(config, images), train=False, mutable=["intermediates"]
         )
         (found,) = sown["intermediates"]["features"]
         return found.astype(jnp.float32), cast(jax.Array, logits)
 
     return features
+
+
+def make_recompute(config: Config) -> Callable[[State, jax.Array], State]:
+    """(state, images [batches, batch, height, width, channels]) -> the state with batch statistics of these images.
+
+    They are those of the weights that evaluation uses, without augmentation and dropout. A few thousand training
+    images are enough, in batches as large as in training. The averages that training leaves are nearly as good; these
+    are better early in training and where the learning rate stays high. A network without batch statistics stays as
+    it is.
+    """
+    network = build(config, config.num_classes)
+
+    def recompute(state: State, images: jax.Array) -> State:
+        inputs.check_images(images[0], config.image_shape)
+        variables = evaluated_variables(state)
+        if "batch_stats" not in variables:
+            return state
+        found = {"batch_stats": batch_statistics.recompute(network, variables, (normalize(config, images),))}
+        averaged = {"ema": state.extra["ema"] | found} if "ema" in state.extra else found
+        return state.replace(extra=state.extra | averaged)
+
+    return recompute
+
+
+def evaluated_variables(state: State) -> dict[str, PyTree]:
+    """The collections that evaluation applies the network with: the averages where there are any, else the last."""
+    current = {"params": state.params, **state.extra}
+    return {name: value for name, value in (current | state.extra.get("ema", {})).items() if name != "ema"}
 
 
 def normalize(config: Config, images: jax.Array) -> jax.Array:
@@ -213,6 +238,11 @@ def example_batch(config: Config, batch_size: int) -> dict[str, Any]:
         "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
         "index": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
     }
+
+
+def _averaged(params: PyTree, variables: PyTree) -> dict[str, PyTree]:
+    """What the moving average follows: statistics of the last batches would be those of other weights."""
+    return {"params": params} | {name: variables[name] for name in variables if name == "batch_stats"}
 
 
 def _examples(config: Config, batch: Batch) -> tuple[jax.Array, jax.Array]:

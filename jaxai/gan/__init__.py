@@ -8,9 +8,10 @@
 
 from jaxai.gan import fidelity, losses
 from jaxai.gan.diffaugment import diffaugment
+from jaxai.gan.generate import make_generate, make_recompute
 from jaxai.gan.latent import spherical_interpolation
 from jaxai.gan.model import Model, build
-from jaxai.gan.step import Config, Players, as_uint8, make, make_generate, normalize
+from jaxai.gan.step import Config, Players, as_uint8, make, normalize
 from jaxai.optimizer import Optimizer
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "losses",
     "make",
     "make_generate",
+    "make_recompute",
     "normalize",
     "spherical_interpolation",
 ]

@@ -34,6 +34,8 @@ EVALUATIONS = 10
 """As many evaluations in a run when nobody says: each draws thousands of samples."""
 MEASURED = 1_000_000
 """Folded into the run's seed for the latents that evaluation draws, so that training draws others."""
+STATISTICS_LATENTS = 10_000
+"""Latents that the generator's batch statistics are computed anew from."""
 LOST_MODES = 0.8
 """The share of all labels that a generator must make, each often enough, or it is said to have collapsed."""
 NEIGHBOURS, ROWS, COLUMNS = 5, 8, 8
@@ -140,8 +142,16 @@ class Experiment:
         """The workload for one device; of a resolved experiment."""
         return gan.make(self.workload)
 
-    def evaluate(self, console: Console, which: Which = "latest", images: Images | None = None) -> dict[str, Any]:
+    def evaluate(
+        self, console: Console, which: Which = "latest", images: Images | None = None, recompute: bool = False
+    ) -> dict[str, Any]:
         """Measures a checkpoint of the run in full, and shows and returns what it finds.
+
+        Args:
+          console: where it is shown.
+          which: checkpoint.
+          images: data to use instead of what `data` names.
+          recompute: computes the generator's batch statistics anew, from latents; see `gan.make_recompute`.
 
         Raises:
           ValueError: the run has no such checkpoint, or was measured with another extractor.
@@ -150,6 +160,8 @@ class Experiment:
         progress.show_notes(images.notes, console)
         evaluator = _Evaluator(self, images)
         state = self.restore(which)
+        if recompute:
+            state = self._recomputed(state)
         mesh = parallel.make_mesh(1)
         result = evaluator.measure(mesh, state, draw=False) | evaluator.in_full(state)
         # Whole batches of training, which divide into the groups of minibatch_std.
@@ -217,6 +229,14 @@ class Experiment:
             f" is {ratio:.2f} times as far from a sample as from a test image (medians); far below 1 would be copies"
         )
         folder.write_json("pictures/captions.json", captions)
+
+    def _recomputed(self, state: State) -> State:
+        generator = Generator(self.workload, parallel.make_mesh(1))
+        count = max(1, STATISTICS_LATENTS // self.batch_size) * self.batch_size
+        latents = generator.latents(jax.random.fold_in(jax.random.key(self.run.seed), MEASURED + 3), count)
+        batches = latents.reshape(-1, self.batch_size, self.workload.latent_size)
+        labels = generator.labels(count).reshape(-1, self.batch_size) if self.workload.conditional else None
+        return jax.jit(gan.make_recompute(self.workload))(state, batches, labels)
 
     @property
     def _images_a_step(self) -> int:

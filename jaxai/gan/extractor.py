@@ -137,8 +137,8 @@ def _trained(run: Path) -> tuple[cnn.Config, State]:
         state = checkpoints.restore(like)
     if state is None:
         raise ValueError(f"{run} has no checkpoint; train it first with jaxai train")
-    extra = {key: value for key, value in state.extra.items() if key != "ema"}
-    kept = state.replace(params=state.extra.get("ema", state.params), opt_state=None, extra=extra)
+    extra = cnn.evaluated_variables(state)
+    kept = state.replace(params=extra.pop("params"), opt_state=None, extra=extra)
     network = cnn.Config(
         **{field.name: getattr(experiment.workload, field.name) for field in dataclasses.fields(cnn.Config)}
     )

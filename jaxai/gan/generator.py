@@ -40,10 +40,14 @@ class Generator:
 
     def __call__(self, state: State, count: int, key: jax.Array, label: int | None = None) -> Samples:
         """`count` samples, of one label or of all in turn."""
-        latents, classes = self.latents(key, count), self._config.num_classes
-        labels = np.arange(count) % classes if label is None else np.full(count, label)
+        latents = self.latents(key, count)
+        labels = self.labels(count) if label is None else np.full(count, label)
         images = self.images(state, latents, labels)
         return Samples(images, latents, labels.astype(np.int32) if self._config.conditional else None)
+
+    def labels(self, count: int) -> np.ndarray:
+        """[count] int32, what a conditional model is asked for: all classes in turn."""
+        return (np.arange(count) % self._config.num_classes).astype(np.int32)
 
     def latents(self, key: jax.Array, count: int) -> np.ndarray:
         """[count, latent_size] float32; the first of many are the same as of few."""

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxai import inputs, ops
+from jaxai import batch_statistics, inputs, ops
 
 Initializer = Callable[..., jax.Array]
 SLOPE = 0.2  # of LeakyReLU below 0 (Radford et al. 2016)
@@ -85,16 +85,8 @@ class BatchNorm(nn.Module):
         [batch, latent_size] where there is modulation; else it is not looked at.
         """
         learned = not (self.num_classes or self.modulation)
-        if train and not self.is_initializing():
-            inputs.check_batch_statistics(x, self.axis_name)
-        x = nn.BatchNorm(
-            use_running_average=not train,
-            momentum=0.9,
-            dtype=self.dtype,
-            use_bias=learned,
-            use_scale=learned,
-            axis_name=self.axis_name,
-        )(x)
+        options = batch_statistics.options(self, x, self.axis_name, 0.9, train=train)
+        x = nn.BatchNorm(dtype=self.dtype, use_bias=learned, use_scale=learned, **options)(x)
         if learned:
             return x
         channels = x.shape[-1]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple, cast
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -271,27 +271,6 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
         return psum({"d_real": jnp.sum(mask * _verdict(config, logits)), "count": mask.sum()}, axis_name)
 
     return Workload(init, train_step, eval_step, lambda state, batch: update(state, batch)[1])
-
-
-def make_generate(config: Config) -> Callable[..., jax.Array]:
-    """(state, latents [batch, latent_size], labels [batch] int32 or None) -> images [batch, height, width, channels].
-
-    Images are float32 in [-1, 1], of the averaged generator where `ema_decay` is set. Batch statistics are the
-    running ones, so that an image depends on its own latent alone. Latents and labels of another shape or dtype raise
-    ValueError; an unconditional model looks at no labels.
-    """
-    generator, _ = build(config, config.image_shape, config.num_classes)
-
-    def generate(state: State, latents: jax.Array, labels: jax.Array | None = None) -> jax.Array:
-        latents = inputs.array("latents", latents)
-        if latents.ndim != 2 or latents.shape[1] != config.latent_size:
-            raise ValueError(f"latents have shape {list(latents.shape)}; expected [batch, {config.latent_size}]")
-        inputs.check_floats("latents", latents, "standard normal floats: jax.random.normal")
-        labels = inputs.array("labels", labels) if config.conditional and labels is not None else None
-        variables = {"params": state.params.generator, **state.extra["variables"].generator}
-        return cast(jax.Array, generator.apply(state.extra.get("ema", variables), latents, labels, train=False))
-
-    return generate
 
 
 def normalize(images: jax.Array) -> jax.Array:

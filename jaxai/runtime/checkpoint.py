@@ -141,7 +141,8 @@ def _compare(saved: dict[str, str], expected: dict[str, str], folder: Path) -> N
         if saved.get(name) != expected.get(name):
             raise ValueError(
                 f"checkpoint {folder} has {name} as {saved.get(name, 'nothing')}, this run as"
-                f" {expected.get(name, 'nothing')}; use the configuration it was made with, or another workdir"
+                f" {expected.get(name, 'nothing')}; use the configuration and the version of jaxai that it"
+                " was made with, or another workdir"
             )
 
 

@@ -97,11 +97,14 @@ def test_blocks_that_do_not_divide_the_batch_are_refused() -> None:
 def test_averaged_weights_follow_the_formula_and_are_what_evaluation_uses() -> None:
     workload, state = started(dataclasses.replace(MLP, ema_decay=0.9))
     train_step, average = jax.jit(workload.train_step), jax.device_get(state.params)
+    assert state.extra["ema"].keys() == {"params"}
     for step in range(5):
         state, _ = train_step(state, batch())
         decay = min(0.9, (1 + step) / (10 + step))
         average = jax.tree.map(lambda a, p, d=decay: d * a + (1 - d) * np.asarray(p), average, state.params)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), state.extra["ema"], average)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), state.extra["ema"], {"params": average}
+    )
     sums = jax.jit(workload.eval_step)(state, batch())
     labels = batch()["label"]
     expected = -numpy_log_softmax(numpy_logits(average, batch()["image"]))[np.arange(len(labels)), labels].sum()
@@ -238,3 +241,60 @@ def test_devices_of_one_image_each_share_their_batch_statistics(mode: parallel.M
     placed = parallel.place_state(jax.tree.map(jnp.copy, state), one, mode)
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         parallel.compile_step(workload.train_step, one, mode)(placed, parallel.place_batches(batch(1), one, mode))
+
+
+AVERAGED = dataclasses.replace(NORMALIZED, ema_decay=0.9, dropout=0.5)
+
+
+def numpy_hidden(variables: dict, images: np.ndarray) -> np.ndarray:
+    """What enters the batch normalisation."""
+    return (images.reshape(len(images), -1) / 127.5 - 1) @ variables["params"]["Dense_0"]["kernel"]
+
+
+def numpy_normalized_logits(variables: dict, images: np.ndarray) -> np.ndarray:
+    params, (statistics,) = variables["params"], variables["batch_stats"]["Norm_0"].values()
+    hidden = (numpy_hidden(variables, images) - statistics["mean"]) / np.sqrt(statistics["var"] + 1e-5)
+    hidden = np.maximum(hidden * params["Norm_0"]["BatchNorm_0"]["scale"] + params["Norm_0"]["BatchNorm_0"]["bias"], 0)
+    return hidden @ params["Dense_1"]["kernel"] + params["Dense_1"]["bias"]
+
+
+def trained(config: cnn.Config, steps: int = 5) -> tuple:
+    workload, state = started(config)
+    train_step, averages = jax.jit(workload.train_step), []
+    for _ in range(steps):
+        state, _ = train_step(state, batch())
+        averages.append(jax.device_get({"params": state.params, "batch_stats": state.extra["batch_stats"]}))
+    return workload, state, averages
+
+
+def test_batch_statistics_are_averaged_with_the_weights_and_evaluated_with_them() -> None:
+    workload, state, visited = trained(AVERAGED)
+    start = jax.device_get(started(AVERAGED)[1])
+    average = {"params": start.params, "batch_stats": start.extra["batch_stats"]}
+    for step, current in enumerate(visited):
+        decay = min(0.9, (1 + step) / (10 + step))
+        average = jax.tree.map(lambda a, c, d=decay: d * np.float64(a) + (1 - d) * c, average, current)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), state.extra["ema"], average)
+    logits = numpy_normalized_logits(average, batch()["image"])
+    np.testing.assert_allclose(jax.jit(cnn.make_predict(AVERAGED))(state, batch()["image"]), logits, rtol=1e-3)
+    np.testing.assert_allclose(jax.jit(cnn.make_features(AVERAGED))(state, batch()["image"])[1], logits, rtol=1e-3)
+    sums = jax.jit(workload.eval_step)(state, batch())
+    expected = -numpy_log_softmax(logits)[np.arange(12), batch()["label"]].sum()
+    np.testing.assert_allclose(sums["loss"], expected, rtol=1e-4)
+    live = numpy_normalized_logits({**average, "batch_stats": visited[-1]["batch_stats"]}, batch()["image"])
+    assert np.abs(live - logits).max() > 0.01
+
+
+@pytest.mark.parametrize("config", [AVERAGED, NORMALIZED], ids=["averaged", "plain"])
+def test_recomputed_statistics_are_mean_and_variance_of_all_the_images_under_the_evaluated_weights(config) -> None:
+    _, state, _ = trained(config)
+    images = np.random.default_rng(5).integers(0, 256, (3, 8, 4, 4, 1), np.uint8)
+    after = jax.jit(cnn.make_recompute(config))(state, images)
+    variables = jax.device_get(cnn.evaluated_variables(after))
+    hidden = numpy_hidden(variables, images.reshape(-1, 4, 4, 1))
+    (statistics,) = variables["batch_stats"]["Norm_0"].values()
+    np.testing.assert_allclose(statistics["mean"], hidden.mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(statistics["var"], hidden.var(0), rtol=1e-4, atol=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, variables["params"], cnn.evaluated_variables(state)["params"])
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert jax.tree.structure(cnn.make_recompute(MLP)(started(MLP)[1], images)) == jax.tree.structure(started(MLP)[1])

@@ -1,0 +1,57 @@
+"""Statistics of batch normalisation, for all networks that have it: checked in training, and computed anew."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+from jaxai.core import PyTree
+
+RECOMPUTE = "recompute"
+"""A collection that holds nothing: where it is mutable, a network keeps the statistics of the last batch alone."""
+
+
+def options(module: nn.Module, x: jax.Array, axis_name: str | None, momentum: float, *, train: bool) -> dict[str, Any]:
+    """What `nn.BatchNorm` inside of `module` gets, so that it can be trained, evaluated and computed anew.
+
+    Raises:
+      ValueError: the batch has a single value for each channel, which is its own mean: 0 would be left of it whatever
+        the image. PyTorch refuses it too. With `axis_name` the batch is that of all devices of the axis.
+    """
+    recompute = module.is_mutable_collection(RECOMPUTE) and not module.is_initializing()
+    batch = train or recompute
+    known = not batch or module.is_initializing()
+    if not known and math.prod(x.shape[:-1]) * (1 if axis_name is None else lax.axis_size(axis_name)) == 1:
+        raise ValueError(
+            "batch normalization in training needs more than 1 value per channel, and gets 1 example of"
+            f" {'x'.join(map(str, x.shape[1:-1])) or 'no'} pixels: use a larger batch (on each device, or in each"
+            " of the gradient blocks), or another normalization"
+        )
+    return {"use_running_average": not batch, "momentum": 0.0 if recompute else momentum, "axis_name": axis_name}
+
+
+def recompute(network: nn.Module, variables: PyTree, batches: tuple[Any, ...]) -> PyTree:
+    """The collection "batch_stats" of many batches: arguments of `network`, each leaf [batches, batch, ...].
+
+    Mean and variance over all that the batches hold, each layer's input being normalised by its own batch (Wu and
+    Johnson 2021, arXiv:2105.07576, section 3).
+    """
+
+    def of_batch(batch: PyTree) -> PyTree:
+        mutable = ["batch_stats", RECOMPUTE]
+        return network.apply(variables, *batch, train=False, mutable=mutable)[1]["batch_stats"]
+
+    return jax.tree.map(_pooled, lax.map(of_batch, batches), is_leaf=_is_statistics)
+
+
+def _is_statistics(node: PyTree) -> bool:
+    return isinstance(node, dict) and node.keys() == {"mean", "var"}
+
+
+def _pooled(node: PyTree) -> PyTree:
+    if not _is_statistics(node):
+        return node[0]  # of spectral normalisation, which these batches do not move
+    return {"mean": node["mean"].mean(0), "var": node["var"].mean(0) + jnp.var(node["mean"], axis=0)}

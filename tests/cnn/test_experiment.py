@@ -1,0 +1,57 @@
+import dataclasses
+import io
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from jaxai import cnn
+from jaxai.cnn.experiment import Experiment
+from jaxai.data import Data, Images, load
+from jaxai.runtime.config import Run
+
+WORKLOAD = cnn.Config(
+    architecture="mlp", width=8, depth=1, normalization="batch", ema_decay=0.9, optimizer=cnn.Optimizer("sgd", 0.5)
+)
+
+
+@pytest.fixture(scope="module")
+def images() -> Images:
+    return load(Data("synthetic", image_shape=(6, 6, 1), num_classes=3, examples=60, test_examples=30))
+
+
+def experiment(workdir, **changes) -> Experiment:
+    run = Run(workdir=str(workdir), devices=1, steps_per_call=5)
+    return dataclasses.replace(Experiment(WORKLOAD, epochs=2.0, batch_size=12, run=run), **changes)
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO(), width=200)
+
+
+@pytest.fixture(scope="module")
+def trained(images, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("trained") / "run"
+    untrained = experiment(workdir).resolve(images)
+    return untrained, untrained.train(images, quiet())
+
+
+def test_evaluation_with_statistics_computed_anew_is_that_of_all_training_images(trained, images):
+    resolved, outcome = trained
+    stored, anew = (resolved.evaluate(quiet(), "latest", images, recompute) for recompute in (False, True))
+    assert stored["test_loss"] == pytest.approx(outcome.result["test_loss"], rel=1e-5)
+    batches = images.train["image"][np.random.default_rng(0).permutation(60)].reshape(5, 12, 6, 6, 1)
+    state = cnn.make_recompute(resolved.workload)(outcome.state, batches)
+    logits = jax.nn.log_softmax(cnn.make_predict(resolved.workload)(state, images.test["image"]))
+    expected = -np.asarray(logits)[np.arange(30), images.test["label"]].mean()
+    assert anew["test_loss"] == pytest.approx(expected, rel=1e-4)
+    assert abs(anew["test_loss"] - stored["test_loss"]) > 1e-3
+
+
+def test_a_run_of_another_state_is_refused_in_one_line(trained, images):
+    resolved, _ = trained
+    other = dataclasses.replace(resolved, workload=dataclasses.replace(resolved.workload, ema_decay=0.0))
+    with pytest.raises(ValueError, match=r"\.extra\['ema'\].* this run as nothing; use the .*version") as error:
+        other.evaluate(quiet(), "latest", images)
+    assert "\n" not in str(error.value)
