@@ -1,6 +1,9 @@
 """Parallel text: two files whose lines belong together, or one file with two columns."""
 
+import codecs
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from jaxai.data.pairs import Found, without_empty
 
@@ -9,7 +12,7 @@ def aligned(source: Path, target: Path, empty: str) -> Found:
     """The pairs of two text files: line i of `source` belongs to line i of `target`.
 
     Args:
-      source: UTF-8 text, one sentence a line; white space around a line is not kept.
+      source: UTF-8 text, one sentence a line; white space around a line is not kept, nor are empty lines at its end.
       target: the same in the other language.
       empty: of an empty line: "error", or "drop" the pair.
 
@@ -17,13 +20,14 @@ def aligned(source: Path, target: Path, empty: str) -> Found:
       FileNotFoundError: a file is missing.
       ValueError: not UTF-8, unequal line counts, an empty line with `empty="error"`, or nothing left.
     """
-    missing = [path for path in (source, target) if not path.is_file()]
+    missing = [path for path in (source, target) if not path.exists()]
     if missing:
         raise FileNotFoundError(
             f"no file {' and no file '.join(map(str, missing))}; expected one sentence a line; check --data.dir, "
             "the split's prefix and the language suffixes"
         )
     sources, targets = lines(source), lines(target)
+    _trim(sources, targets)
     if len(sources) != len(targets):
         raise ValueError(
             f"{source} has {len(sources)} lines, but {target} has {len(targets)}; expected equally many, "
@@ -31,6 +35,16 @@ def aligned(source: Path, target: Path, empty: str) -> Found:
         )
     pairs = list(zip(sources, targets, strict=True))
     return without_empty(pairs, lambda index, side: f"{(source, target)[side]}, line {index + 1}", empty)
+
+
+def _trim(sources: list[str], targets: list[str]) -> None:
+    """Takes away empty lines at the end: those that one file has more than the other, then those of both."""
+    for longer, shorter in ((sources, targets), (targets, sources)):
+        while len(longer) > len(shorter) and not longer[-1].strip():
+            longer.pop()
+    while sources and len(sources) == len(targets) and not (sources[-1].strip() or targets[-1].strip()):
+        sources.pop()
+        targets.pop()
 
 
 def columns(path: Path, empty: str) -> Found:
@@ -50,22 +64,46 @@ def columns(path: Path, empty: str) -> Found:
 
 
 def lines(path: Path) -> list[str]:
-    r"""The lines of a UTF-8 file, which end in "\n" or "\r\n" and in nothing else that Unicode calls a line's end.
+    """The lines of a UTF-8 file; see `decoded`."""
+    with opened(path) as stream:
+        return list(decoded(stream, str(path)))
+
+
+def opened(path: Path) -> BinaryIO:
+    """A file, a pipe or a device to read lines from.
 
     Raises:
-      ValueError: not UTF-8; the message names the file and the line.
+      FileNotFoundError: there is none.
+      ValueError: a folder, or one that may not be read.
     """
-    content = path.read_bytes()
     try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        # Not of `content`: the codec counts from behind a byte order mark.
-        number = error.object.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"{path}, line {number}: not UTF-8 ({error.reason}, byte 0x{error.object[error.start]:02x}); "
-            "convert it with iconv -f ENCODING -t utf-8"
-        ) from error
-    found = text.split("\n")
-    if not found[-1]:
-        found.pop()
-    return [line.removesuffix("\r") for line in found]
+        return path.open("rb")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no file {path}; expected text, one sentence a line") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}); expected text, one sentence a line") from error
+
+
+def decoded(stream: Iterable[bytes], name: str) -> Iterator[str]:
+    r"""Lines of UTF-8, as they come; they end in "\n" or "\r\n" and in nothing else that Unicode calls a line's end.
+
+    Args:
+      stream: lines of bytes, as a file opened for them gives; a byte-order mark at its beginning is left out.
+      name: where they come from, for the message.
+
+    Raises:
+      ValueError: not UTF-8, or lines that end in "\r" alone; the message names the place.
+    """
+    for number, line in enumerate(stream, 1):
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
+        content = line.removesuffix(b"\n").removesuffix(b"\r")
+        if number == 1 and b"\r" in content and not line.endswith(b"\n"):
+            raise ValueError(f"{name}: lines end in a carriage return alone; convert it with tr '\\r' '\\n'")
+        try:
+            yield content.decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{name}, line {number}: not UTF-8 ({error.reason}, byte 0x{content[error.start]:02x}); "
+                "convert it with iconv -f ENCODING -t utf-8"
+            ) from error

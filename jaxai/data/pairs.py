@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxai.normalisation import normalise
+
 TASKS = ("translation", "pronunciation", "transformation")
 
 
@@ -53,6 +55,32 @@ class Pairs:
     notes: tuple[str, ...] = ()
 
 
+def check(pairs: Pairs) -> Pairs:
+    """The pairs, which were perhaps made in Python.
+
+    Raises:
+      ValueError: a split is empty, its sides differ in number, a text is no string, or the task is not known.
+    """
+    if pairs.task not in TASKS:
+        raise ValueError(f"the pairs' task is {pairs.task!r}; expected one of {', '.join(TASKS)}")
+    for name in ("train", "validation", "test"):
+        split = getattr(pairs, name)
+        counts = {side: len(texts) for side, texts in zip(split._fields, split, strict=True) if texts is not None}
+        if len(set(counts.values())) > 1:
+            found = ", ".join(f"{count} {side}" for side, count in counts.items())
+            raise ValueError(f"the {name} pairs have {found}; expected as many of each")
+        if not split.sources:
+            raise ValueError(f"there are no {name} pairs; expected at least one")
+        for side, texts in (("source", split.sources), ("target", split.targets)):
+            for index, text in enumerate(texts):
+                if not isinstance(text, str):
+                    raise ValueError(f"{name} {side} {index} is a {type(text).__name__}; expected a str")
+        for index, answers in enumerate(split.references or ()):
+            if isinstance(answers, str) or not answers:
+                raise ValueError(f"{name} references {index} are {answers!r}; expected a tuple of at least one text")
+    return pairs
+
+
 class Found(NamedTuple):
     """One split as it was read.
 
@@ -79,13 +107,13 @@ def without_empty(pairs: Sequence[tuple[str, str]], place: Callable[[int, int], 
     kept, first = [], ""
     for index, pair in enumerate(pairs):
         source, target = pair[0].strip(), pair[1].strip()
-        if source and target:
+        if normalise(source) and normalise(target):
             kept.append((source, target))
         elif empty == "error":
-            where = place(index, 1 if source else 0)
+            where = place(index, 1 if normalise(source) else 0)
             raise ValueError(f"{where}: empty; expected text (training can drop such pairs: --data.empty drop)")
         else:
-            first = first or place(index, 1 if source else 0)
+            first = first or place(index, 1 if normalise(source) else 0)
     if not kept:
         raise ValueError(f"{place(max(len(pairs) - 1, 0), 0)}: no pair of texts up to here; expected at least one")
     dropped = len(pairs) - len(kept)

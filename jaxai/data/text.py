@@ -10,6 +10,7 @@ import numpy as np
 from jaxai import ranges
 from jaxai.data import cmudict, line_files, sequence_tasks, tfds_text
 from jaxai.data.pairs import Found, Pairs, PairSplit
+from jaxai.normalisation import normalise
 from jaxai.ranges import Count, OpenShare, Range, Seed
 
 SOURCES = ("files", "tsv", "cmudict", "tfds:NAME", "dates", "reverse", "addition")
@@ -129,12 +130,13 @@ def _translation(found: dict[str, Found], config: TextData) -> Pairs:
 
 
 def _held_out(splits: dict[str, PairSplit], notes: tuple[str, ...], config: TextData) -> Pairs:
-    """Takes the splits that are not there out of the training pairs: equal sources go to the same split."""
+    """Takes the splits that are not there out of the training pairs: sources of one form go to the same split."""
     whole = splits["train"]
+    forms = [*map(normalise, whole.sources)]
     fractions = {"validation": config.validation_fraction, "test": config.test_fraction}
     missing = [split for split in fractions if split not in splits]
     if missing:
-        different = list(dict.fromkeys(whole.sources))
+        different = list(dict.fromkeys(forms))
         order = np.random.default_rng(config.seed).permutation(len(different)).tolist()
         belongs, start = dict.fromkeys(different, "train"), 0
         for split in missing:
@@ -147,7 +149,7 @@ def _held_out(splits: dict[str, PairSplit], notes: tuple[str, ...], config: Text
                 "give more pairs, or smaller --data.validation-fraction and --data.test-fraction"
             )
         for split in ("train", *missing):
-            splits[split] = whole.take([index for index, text in enumerate(whole.sources) if belongs[text] == split])
+            splits[split] = whole.take([index for index, form in enumerate(forms) if belongs[form] == split])
         sizes = " and ".join(f"{len(splits[split].sources)} for {split}" for split in missing)
         notes += (f"held out of {len(whole.sources)} training pairs: {sizes}",)
     return _pairs(splits, config, notes)

@@ -1,5 +1,8 @@
 """How good hypotheses are against references: BLEU and chrF, word, phoneme and character error rates, exact match.
 
+Hypotheses and references are both brought to one form first (`jaxai.normalisation`): Unicode NFC, single spaces, no
+invisible characters, and lower case where the run lower-cases its text.
+
 A task is named by its kind. Error rates and exact match are shares from 0 upwards, BLEU and chrF go from 0 to 100.
 
 | kind | scores, the main one first |
@@ -18,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxai import extras
+from jaxai.normalisation import described, normalise
 
 MAIN = {
     "translation": ("bleu", False),
@@ -57,35 +61,38 @@ def main_score(task: str) -> tuple[str, bool]:
     return MAIN[task]
 
 
-def score(task: str, hypotheses: Sequence[str], references: Answers) -> dict[str, Any]:
+def score(task: str, hypotheses: Sequence[str], references: Answers, lowercase: bool = False) -> dict[str, Any]:
     """All scores of a task over a whole corpus.
 
     - `bleu` (Papineni et al. 2002) and `chrf` (Popovic 2015) are sacrebleu's with its defaults, on detokenised text
-      with its case; `bleu_signature` and `chrf_signature` say exactly which.
+      with its case unless `lowercase`; `bleu_signature` and `chrf_signature` say exactly which.
     - `word_error_rate`: the share of words whose phonemes equal no reference.
     - `phoneme_error_rate` and `character_error_rate`: sum over sentences of the edit distance to the closest
       reference / sum of that reference's length. Of references equally close the longest counts.
     - `exact_match`: the share of hypotheses that equal a reference.
+    - `normalisation`: in words, what was done to both sides first.
 
     Args:
       task: "translation", "pronunciation" (hypotheses and references are phonemes with spaces between, stress
         stripped) or "transformation".
       hypotheses: what the model said.
       references: the right answers, one or several each; as many as there are hypotheses.
+      lowercase: lower-case both sides.
 
     Raises:
       ValueError: unknown task, no sentence, counts that differ, or a sentence without a reference.
       FileNotFoundError: sacrebleu is missing.
     """
-    answers = _checked(task, hypotheses, references)
+    hypotheses, answers = _checked(task, hypotheses, references, lowercase)
+    form = {"normalisation": described(lowercase)}
     right = float(np.mean([_tokens(task, said) in each for said, each in _pairs(task, hypotheses, answers)]))
     if task == "translation":
-        return {**_sacrebleu(hypotheses, answers), "exact_match": right}
+        return {**_sacrebleu(hypotheses, answers, lowercase), "exact_match": right} | form
     distance, length = _distances(task, hypotheses, answers).sum(0)
     rate = float(distance / max(length, 1))
     if task == "pronunciation":
-        return {"word_error_rate": 1 - right, "phoneme_error_rate": rate, "exact_match": right}
-    return {"exact_match": right, "character_error_rate": rate}
+        return {"word_error_rate": 1 - right, "phoneme_error_rate": rate, "exact_match": right} | form
+    return {"exact_match": right, "character_error_rate": rate} | form
 
 
 def by_length(
@@ -94,6 +101,7 @@ def by_length(
     references: Answers,
     sources: Sequence[str],
     edges: Sequence[int] | None = None,
+    lowercase: bool = False,
 ) -> list[dict[str, Any]]:
     """The main score in ranges of the source's length: words for a translation, else characters.
 
@@ -103,6 +111,7 @@ def by_length(
       references: as for `score`.
       sources: what was translated.
       edges: the longest source of each range, rising; a last range takes what is longer. None: those of `EDGES`.
+      lowercase: as for `score`.
 
     Returns:
       A row for each range that has sentences: `length` ("6-10", "over 60"), `count`, and the main score by its name.
@@ -110,7 +119,7 @@ def by_length(
     Raises:
       ValueError: as for `score`, or edges that do not rise.
     """
-    answers = _checked(task, hypotheses, references, sources)
+    hypotheses, answers = _checked(task, hypotheses, references, lowercase, sources)
     edges = EDGES[task] if edges is None else edges
     if any(low >= high for low, high in itertools.pairwise(edges)):
         raise ValueError(f"edges are {list(edges)}, expected rising lengths such as {list(EDGES[task])}")
@@ -133,6 +142,7 @@ def interval(
     confidence: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
+    lowercase: bool = False,
 ) -> tuple[float, float]:
     """How far the main score can be trusted: percentiles of it over sentences drawn with replacement (Koehn 2004).
 
@@ -141,16 +151,16 @@ def interval(
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}, expected a share between 0 and 1 such as 0.95")
-    rows, value = _main_sums(task, hypotheses, _checked(task, hypotheses, references))
+    rows, value = _main_sums(task, *_checked(task, hypotheses, references, lowercase))
     generator, count = np.random.default_rng(seed), len(hypotheses)
     drawn = (np.bincount(generator.integers(count, size=count), minlength=count) for _ in range(resamples))
     low, high = np.quantile([value(often @ rows) for often in drawn], [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 
-def sentence_scores(task: str, hypotheses: Sequence[str], references: Answers) -> np.ndarray:
-    """The score of each sentence that `SENTENCE` names, float [sentences]."""
-    answers = _checked(task, hypotheses, references)
+def sentence_scores(task: str, hypotheses: Sequence[str], references: Answers, lowercase: bool = False) -> np.ndarray:
+    """The score of each sentence that `SENTENCE` names, float [sentences]; the arguments are those of `score`."""
+    hypotheses, answers = _checked(task, hypotheses, references, lowercase)
     if task == "translation":
         metric = _metrics().CHRF()
         pairs = zip(hypotheses, answers, strict=True)
@@ -167,6 +177,7 @@ def examples(
     random: int = 10,
     worst: int = 10,
     seed: int = 0,
+    lowercase: bool = False,
 ) -> list[dict[str, Any]]:
     """Some sentences drawn at random, and of the others those with the worst score.
 
@@ -174,7 +185,7 @@ def examples(
       A row each: `index`, `chosen` ("at random" or "worst"), `source`, `hypothesis`, `reference` (several with
       " | " between them), and the score of the sentence by the name that `SENTENCE` gives it.
     """
-    answers = _checked(task, hypotheses, references, sources)
+    hypotheses, answers = _checked(task, hypotheses, references, lowercase, sources)
     values = sentence_scores(task, hypotheses, answers)
     drawn = np.random.default_rng(seed).permutation(len(values))[:random]
     ranked = np.argsort(values if task == "translation" else -values, kind="stable")
@@ -246,13 +257,13 @@ def _metrics() -> Any:
     return extras.load("sacrebleu.metrics", "the score of BLEU and chrF", "text")
 
 
-def _sacrebleu(hypotheses: Sequence[str], answers: Sequence[Sequence[str]]) -> dict[str, Any]:
+def _sacrebleu(hypotheses: Sequence[str], answers: Sequence[Sequence[str]], lowercase: bool) -> dict[str, Any]:
     said = list(hypotheses)
     # sacrebleu wants a stream of every sentence's first reference, one of the second, ...; None where there is none.
     most = max(map(len, answers))
     streams = [[each[at] if at < len(each) else None for each in answers] for at in range(most)]
     values: dict[str, Any] = {}
-    for name, metric in (("bleu", _metrics().BLEU()), ("chrf", _metrics().CHRF())):
+    for name, metric in (("bleu", _metrics().BLEU(lowercase)), ("chrf", _metrics().CHRF(lowercase=lowercase))):
         values[name] = float(metric.corpus_score(said, streams).score)
         values[f"{name}_signature"] = str(metric.get_signature())
     return values
@@ -307,9 +318,9 @@ def _range(low: int, high: int) -> str:
 
 
 def _checked(
-    task: str, hypotheses: Sequence[str], references: Answers, sources: Sequence[str] | None = None
-) -> list[list[str]]:
-    """The references as a list for each sentence."""
+    task: str, hypotheses: Sequence[str], references: Answers, lowercase: bool, sources: Sequence[str] | None = None
+) -> tuple[list[str], list[list[str]]]:
+    """Hypotheses and, as a list for each, references, all in the form that scores compare."""
     main_score(task)
     counts = {"hypotheses": len(hypotheses), "references": len(references)}
     counts |= {} if sources is None else {"sources": len(sources)}
@@ -322,4 +333,5 @@ def _checked(
     for number, each in enumerate(answers, 1):
         if not each:
             raise ValueError(f"sentence {number} has no reference, expected one or more right answers")
-    return answers
+    form = functools.partial(normalise, lowercase=lowercase)
+    return [*map(form, hypotheses)], [[*map(form, each)] for each in answers]

@@ -1,8 +1,7 @@
 """Text to numbers and back: character, word and subword vocabularies, kept as one JSON file in the run folder.
 
-Every vocabulary starts with the same four special tokens. Text is brought to one form first (`normalise`): Unicode NFC,
-white space to single spaces, lower case where asked. `decode(encode(text)) == normalise(text)` for text without unknown
-tokens.
+Every vocabulary starts with the same four special tokens. Text is brought to one form first (`jaxai.normalisation`).
+`decode(encode(text)) == normalise(text)` for text without unknown tokens.
 """
 
 import base64
@@ -10,7 +9,6 @@ import binascii
 import hashlib
 import io
 import json
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,14 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from jaxai import extras
+from jaxai.normalisation import WORD_START, normalise
 
 PAD, BEGIN, END, UNKNOWN = 0, 1, 2, 3
 SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
 KINDS = ("character", "word", "subword")
 ALGORITHMS = ("bpe", "unigram")
 FORMAT = 1
-WORD_START = "\u2581"
-"""What sentencepiece writes for a space."""
+RESERVED = "\u2585"
+"""What sentencepiece keeps for itself: it would leave out every line that holds one, so a subword vocabulary never
+knows this character."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,8 @@ class Vocabulary:
         return len(self.tokens)
 
     def normalise(self, text: str) -> str:
-        """`text` as the vocabulary sees it: NFC, runs of white space as one space, lower case if chosen."""
-        if self.kind == "subword":
-            text = text.replace(WORD_START, " ")
-        return _normalise(text, self.lowercase)
+        """`text` as the vocabulary sees it; see `jaxai.normalisation.normalise`."""
+        return normalise(text, self.lowercase)
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text`, without begin and end marks; `UNKNOWN` for what the vocabulary lacks."""
@@ -172,7 +170,7 @@ def build(
         return _build_subword(texts, size, lowercase, algorithm)
     counts: Counter[str] = Counter()
     for text in texts:
-        counts.update(_split(kind, _normalise(text, lowercase)))
+        counts.update(_split(kind, normalise(text, lowercase)))
     if not counts:
         raise ValueError(
             f"no text to build the {kind} vocabulary from; expected at least one sentence that is not empty"
@@ -193,26 +191,24 @@ def load(path: str | Path) -> Vocabulary:
       ValueError: the file is no vocabulary, or was changed since.
     """
     path = Path(path)
+    again = "restore it, or give the run's train command again, which writes it from the same data"
     if not path.is_file():
-        raise FileNotFoundError(f"no vocabulary file {path}; expected the one that training writes to its run folder")
+        raise FileNotFoundError(f"no vocabulary file {path}; {again}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         tokens = tuple(map(str, content["tokens"]))
         model = base64.b64decode(content["model"], validate=True)
         vocabulary = Vocabulary(str(content["kind"]), tokens, bool(content["lowercase"]), model)
         version, digest = content["format"], content["digest"]
-    except (ValueError, KeyError, TypeError, binascii.Error) as error:
-        raise ValueError(f"{path} is no vocabulary file: {' '.join(str(error).split())}; train again") from error
+    except KeyError as error:
+        raise ValueError(f"{path} is no vocabulary file: it has no {error}; {again}") from error
+    except (ValueError, TypeError, OSError, RecursionError, binascii.Error) as error:
+        raise ValueError(f"{path} is no vocabulary file: {' '.join(str(error).split())}; {again}") from error
     if version != FORMAT:
         raise ValueError(f"{path} has vocabulary format {version}; expected {FORMAT}, so use the jaxai that wrote it")
     if digest != vocabulary.digest or tokens[: len(SPECIALS)] != SPECIALS or vocabulary.kind not in KINDS:
-        raise ValueError(f"{path} was changed since it was written (its digest does not hold); restore the file")
+        raise ValueError(f"{path} was changed since it was written (its digest does not hold); {again}")
     return vocabulary
-
-
-def _normalise(text: str, lowercase: bool) -> str:
-    # Lower-casing can break NFC (capital I with a dot), so it comes first.
-    return " ".join(unicodedata.normalize("NFC", text.lower() if lowercase else text).split())
 
 
 def _split(kind: str, text: str) -> Sequence[str]:
@@ -229,7 +225,7 @@ def _build_subword(texts: Iterable[str], size: int | None, lowercase: bool, algo
     if size is None:
         raise ValueError("a subword vocabulary needs a size, such as 8000")
     library = _sentencepiece()
-    lines = [line for text in texts if (line := _normalise(text.replace(WORD_START, " "), lowercase))]
+    lines = [line for text in texts if (line := normalise(text.replace(RESERVED, " "), lowercase))]
     if not lines:
         raise ValueError(
             "no text to build the subword vocabulary from; expected at least one sentence that is not empty"

@@ -216,7 +216,7 @@ def test_vocabulary_of_another_checkpoint_is_refused():
     [
         ("not json", "is no vocabulary file"),
         ("[1]", "is no vocabulary file"),
-        ("{}", "is no vocabulary file: 'tokens'"),
+        ("{}", "is no vocabulary file: it has no 'tokens'"),
         (lambda saved: {**saved, "tokens": [*saved["tokens"], "z"]}, "was changed since it was written"),
         (lambda saved: {**saved, "format": 2}, "has vocabulary format 2; expected 1"),
         (lambda saved: {**saved, "model": "?"}, "is no vocabulary file"),
