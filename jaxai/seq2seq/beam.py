@@ -7,11 +7,14 @@ one, so stopping early never changes the result. Histories are not copied: each 
 parent and its token, and the kept hypotheses are read out at the end.
 """
 
+import math
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
+from jaxai.seq2seq.checks import check_first_state, check_step
 
 State = Any
 _LEAST_COVERAGE = 1e-9  # a source position that was never attended is penalised by a finite amount
@@ -50,13 +53,38 @@ def length_penalty_of(length: Array, length_penalty: float) -> Array:
 
 def starting_limits(limits: Array | None, batch: int, max_length: int) -> Array:
     """The limits [batch] int32 of each sentence, none above `max_length`."""
+    if batch < 1:
+        raise ValueError(f"batch is {batch}, expected at least 1 sentence")
     if max_length < 1:
         raise ValueError(f"max_length is {max_length}, expected at least 1: a sentence needs room for its end token")
     if limits is None:
         return jnp.full(batch, max_length, jnp.int32)
     if jnp.shape(limits) != (batch,):
         raise ValueError(f"limits has shape {jnp.shape(limits)}, expected ({batch},): one number a sentence")
+    if not jnp.issubdtype(jnp.result_type(limits), jnp.integer):
+        raise ValueError(f"limits has dtype {jnp.result_type(limits)}, expected integers: take limits.astype('int32')")
     return jnp.minimum(limits, max_length).astype(jnp.int32)
+
+
+def check_beam(
+    beam: int, n_best: int, length_penalty: float, coverage_penalty: float, vocabulary: int | None = None
+) -> None:
+    """Raises ValueError, of one line that begins with the number's name, where `beam_search` could not use it."""
+    if beam < 1:
+        raise ValueError(f"beam is {beam}, expected at least 1 live hypothesis; 1 is greedy search")
+    if not 1 <= n_best <= beam:
+        raise ValueError(f"n_best is {n_best}, expected 1 to {beam}: a beam of {beam} keeps no more, widen it")
+    if vocabulary is not None and beam > vocabulary:
+        raise ValueError(f"beam is {beam}, expected at most {vocabulary}, the vocabulary's size: narrow it")
+    check_length_penalty(length_penalty)
+    if not 0 <= coverage_penalty < math.inf:
+        raise ValueError(f"coverage_penalty is {coverage_penalty}, expected at least 0 and finite; 0 switches it off")
+
+
+def check_length_penalty(length_penalty: float) -> None:
+    """Raises ValueError where scores could not be divided by a power of the length."""
+    if not 0 <= length_penalty < math.inf:
+        raise ValueError(f"length_penalty is {length_penalty}, expected at least 0 and finite; 0 switches it off")
 
 
 def largest(values: Array, count: int) -> tuple[Array, Array]:
@@ -155,8 +183,8 @@ def beam_search(
         max_length: most tokens of any hypothesis, the end token included.
         begin: token that is fed first.
         end: token that ends a hypothesis.
-        length_penalty: 0 for none; the larger, the longer the hypotheses. A Python number.
-        coverage_penalty: 0 for none, else at least 0: the larger, the more of the source is attended. A Python number.
+        length_penalty: 0 for none, else above 0: the larger, the longer the hypotheses. A Python number.
+        coverage_penalty: 0 for none, else above 0: the larger, the more of the source is attended. A Python number.
         n_best: number of hypotheses returned.
         limits: [batch] int32, most tokens of each sentence, the end token included. A hypothesis that reaches it is cut
             there and competes with the log probability it has. A sentence of limit 0 costs nothing and gets none.
@@ -164,26 +192,30 @@ def beam_search(
         attention: return the attention too, if `step` gives one.
 
     Raises:
-        ValueError: a number is out of its range, or the coverage penalty lacks attention or mask.
+        ValueError: a number is out of its range, an array or what the step gives has another shape or dtype, or the
+            coverage penalty lacks attention or mask.
     """
+    limits = starting_limits(limits, batch, max_length)
+    check_first_state(state, batch)
+    check_beam(beam, n_best, length_penalty, coverage_penalty)
     tokens = jnp.full((batch, beam), begin, jnp.int32)
     state = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (batch, beam, *leaf.shape[2:])), state)
-    limits = starting_limits(limits, batch, max_length)
-    if beam < 1:
-        raise ValueError(f"beam is {beam}, expected at least 1 live hypothesis; 1 is greedy search")
-    if not 1 <= n_best <= beam:
-        raise ValueError(f"n_best is {n_best}, expected 1 to {beam}: a beam of {beam} keeps no more, widen it")
-    logits, _, weights = jax.eval_shape(step, tokens, state)
-    vocabulary = logits.shape[-1]
-    if beam > vocabulary:
-        raise ValueError(f"beam is {beam}, expected at most {vocabulary}, the vocabulary's size: narrow it")
-    if coverage_penalty < 0:
-        raise ValueError(f"coverage_penalty is {coverage_penalty}, expected at least 0; 0 switches it off")
-    if coverage_penalty and (weights is None or source_mask is None):
+    vocabulary, source = check_step(step, tokens, state, begin, end)
+    check_beam(beam, n_best, length_penalty, coverage_penalty, vocabulary)
+    if coverage_penalty and (source is None or source_mask is None):
         raise ValueError(f"coverage_penalty is {coverage_penalty}, but needs attention and source_mask: set it to 0")
-    rows = None if weights is None else (batch, beam, weights.shape[-1])
+    if (
+        source_mask is not None
+        and source is not None
+        and (source_mask.shape != (batch, source) or source_mask.dtype != jnp.bool)
+    ):
+        raise ValueError(
+            f"source_mask is {source_mask.dtype}{list(source_mask.shape)}, expected bool[{batch}, {source}], true where"
+            " the source is real"
+        )
+    rows = None if source is None else (batch, beam, source)
     # The log probability only falls, so the largest divisor a hypothesis may meet bounds the score it may reach.
-    divisor = length_penalty_of(limits, max(length_penalty, 0.0))
+    divisor = length_penalty_of(limits, length_penalty)
 
     def advance(search: _Search) -> _Search:
         time = search.time

@@ -9,6 +9,7 @@ import numpy as np
 from jax import lax
 
 from jaxai.core import Batch, State, Workload
+from jaxai.seq2seq.checks import PAIRS, check_batch
 
 Output = TypeVar("Output")
 
@@ -35,6 +36,7 @@ def bucketed(workload: Workload, shapes: Sequence[Shape]) -> Workload:
 
     def choose(function: Callable[[State, Batch], Output]) -> Callable[[State, Batch], Output]:
         def chosen(state: State, batch: Batch) -> Output:
+            check_batch(batch, (*PAIRS, "bucket"))
             assert batch is not None
             here = batch["bucket"].shape[0]
 

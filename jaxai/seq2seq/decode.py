@@ -4,6 +4,7 @@ A step function takes tokens [batch, beam] and a state with leaves [batch, beam,
 and attention; see `Step`. `ensemble` makes one of several, `average` makes one model of several checkpoints.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,15 +18,19 @@ from jaxai.seq2seq.beam import (
     Step,
     beam_search,
     best_continuations,
+    check_length_penalty,
     largest,
     length_penalty_of,
     starting_limits,
 )
+from jaxai.seq2seq.checks import check_first_state, check_step
 
 __all__ = ["Decoded", "Step", "average", "beam_search", "ensemble", "greedy", "sample"]
 
 # (logits [batch, 1, vocabulary], step number) -> log probability [batch], token [batch] int32
 Choose = Callable[[Array, Array], tuple[Array, Array]]
+LOWEST_TEMPERATURE = 1e-30
+"""Below it float32 would be 0; sampling is greedy long before."""
 
 
 class _Walk(NamedTuple):
@@ -56,8 +61,11 @@ def _walk(
 ) -> Decoded:
     """One token at a time until every sentence has its end token or its limit."""
     limits = starting_limits(limits, batch, max_length)
+    check_length_penalty(length_penalty)
+    check_first_state(state, batch)
     tokens = jnp.full(batch, begin, jnp.int32)
-    rows = jax.eval_shape(step, tokens[:, None], state)[2] if with_attention else None
+    source = check_step(step, tokens[:, None], state, begin, end)[1]
+    rows = jnp.zeros((max_length, batch, source)) if with_attention and source is not None else None
 
     def advance(walk: _Walk) -> _Walk:
         time, going = walk.time, ~walk.done
@@ -91,7 +99,7 @@ def _walk(
             lengths=jnp.zeros(batch, jnp.int32),
             counted=jnp.zeros(batch, jnp.int32),
             done=limits <= 0,
-            attention=None if rows is None else jnp.zeros((max_length, batch, rows.shape[-1])),
+            attention=rows,
         ),
     )
     log_probability = jnp.where(limits > 0, walk.log_probability, -jnp.inf)
@@ -164,25 +172,25 @@ def sample(
         attention: return the attention too, if `step` gives one.
 
     Raises:
-        ValueError: a number is out of its range.
+        ValueError: a number is out of its range, or an array or what the step gives has another shape or dtype.
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature is {temperature}, expected above 0; use greedy for the limit of 0")
-    if not 0 < top_p <= 1:
-        raise ValueError(f"top_p is {top_p}, expected above 0 and at most 1; 1 switches nucleus sampling off")
-    if top_k < 0:
-        raise ValueError(f"top_k is {top_k}, expected at least 0; 0 draws from the whole vocabulary")
-    if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
+    check_sampling(temperature, top_k, top_p)
+    kind = getattr(keys, "dtype", type(keys).__name__)
+    if kind == jnp.uint32:
         keys = jax.random.wrap_key_data(keys)
+    elif not hasattr(keys, "dtype") or not jnp.issubdtype(kind, jax.dtypes.prng_key):
+        raise ValueError(f"keys is {kind}, expected random keys, such as jax.random.split gives")
     if keys.shape != (batch,):
         raise ValueError(f"keys has shape {keys.shape}, expected ({batch},): one random key a sentence")
 
     def choose(logits: Array, time: Array) -> tuple[Array, Array]:
         logits = logits[:, 0].astype(jnp.float32)
-        kept, places = logits / temperature, None
+        vocabulary = logits.shape[1]
+        check_sampling(temperature, top_k, top_p, vocabulary)
+        # From the largest down, so that no temperature, however low, overflows.
+        kept, places = (logits - logits.max(1, keepdims=True)) / max(temperature, LOWEST_TEMPERATURE), None
         if top_k or top_p < 1:
-            vocabulary = logits.shape[1]
-            kept, places = largest(kept, min(top_k or vocabulary, vocabulary))
+            kept, places = largest(kept, top_k or vocabulary)
         if top_p < 1:
             probability = jax.nn.softmax(kept)
             # A token is in the nucleus if those before it hold too little: the first one always is.
@@ -198,6 +206,18 @@ def sample(
     return _walk(choose, step, state, batch, max_length, begin, end, limits, length_penalty, attention)
 
 
+def check_sampling(temperature: float, top_k: int, top_p: float, vocabulary: int | None = None) -> None:
+    """Raises ValueError, of one line that begins with the number's name, where `sample` could not use it."""
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature is {temperature}, expected above 0 and finite; use greedy for the limit of 0")
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p is {top_p}, expected above 0 and at most 1; 1 switches nucleus sampling off")
+    if top_k < 0:
+        raise ValueError(f"top_k is {top_k}, expected at least 0; 0 draws from the whole vocabulary")
+    if vocabulary is not None and top_k > vocabulary:
+        raise ValueError(f"top_k is {top_k}, expected at most {vocabulary}, the vocabulary's size; 0 draws from all")
+
+
 def ensemble(steps: Sequence[Step]) -> Step:
     """A step function whose probabilities are the mean of those of several models with one vocabulary.
 
@@ -208,7 +228,11 @@ def ensemble(steps: Sequence[Step]) -> Step:
         raise ValueError("an ensemble of 0 steps was asked for, expected at least 1: give one step function a model")
 
     def step(tokens: Array, state: State) -> tuple[Array, State, Array | None]:
+        if len(state) != len(steps):
+            raise ValueError(f"an ensemble of {len(steps)} steps got {len(state)} states, expected one a step")
         logits, states, attention = zip(*(one(tokens, own) for one, own in zip(steps, state, strict=True)), strict=True)
+        if len(sizes := {one.shape[-1] for one in logits}) > 1:
+            raise ValueError(f"an ensemble's models have vocabularies of {sorted(sizes)} tokens, expected one for all")
         log_probability = jnp.stack([jax.nn.log_softmax(one.astype(jnp.float32)) for one in logits])
         mean = jax.nn.logsumexp(log_probability, axis=0) - jnp.log(len(steps))
         rows = None if any(row is None for row in attention) else sum(attention) / len(steps)

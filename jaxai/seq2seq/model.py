@@ -15,6 +15,7 @@ from flax import linen as nn
 from jaxai import ranges
 from jaxai.ranges import Count, Natural, Rate
 from jaxai.seq2seq import attention as attentions
+from jaxai.seq2seq.checks import SOURCE, check_batch
 from jaxai.seq2seq.recurrent import Masks, Stack, State
 
 Cell = Literal["lstm", "gru"]
@@ -150,6 +151,7 @@ class Seq2Seq(nn.Module):
         Returns:
           [batch, time, target_vocabulary] float32.
         """
+        check_batch({"source": source, "inputs": inputs}, ("source", "inputs"))
         memory, state = self.encode(source, source_lengths, train=train)
         embedded = self.target_embedding(inputs)
         if self.config.input_feeding:
@@ -171,6 +173,7 @@ class Seq2Seq(nn.Module):
         Returns:
           The memory, and the decoder's state before its first step, for a beam of 1: leaves [batch, 1, hidden].
         """
+        check_batch({"source": source, "source_length": source_lengths}, SOURCE)
         config = self.config
         values, states = self.encoder(self.source_embedding(source), None, source_lengths, train=train)
         mask = jnp.arange(source.shape[1]) < source_lengths[:, None]

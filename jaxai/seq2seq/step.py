@@ -1,6 +1,6 @@
 """The train step: teacher forcing over padded batches, the mean over real tokens, scheduled sampling by choice."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from jaxai import ranges
 from jaxai.core import Batch, Key, Metrics, PyTree, State, Workload, pmean, psum, step_key
 from jaxai.optimizer import Optimizer
 from jaxai.ranges import Natural, Rate, Share
+from jaxai.seq2seq.checks import SOURCE, check_batch
 from jaxai.seq2seq.model import Model, Seq2Seq
 from jaxai.seq2seq.vocabulary import BEGIN
 
@@ -33,7 +34,8 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
 
     A batch is {"source": [batch, S], "source_length": [batch], "target": [batch, T], "target_length": [batch]},
     int32, padded on the right with 0. Both sequences end with END; the decoder's input is BEGIN and the target without
-    its last token, so that no token is ever its own input.
+    its last token, so that no token is ever its own input. Shapes and dtypes are checked while a step is traced;
+    `check_values` checks, on the host, what stands in the arrays.
 
     The loss is the mean over the real target tokens of all devices, in nats, with label smoothing (Szegedy et al.
     2016, arXiv:1512.00567, section 7). Scheduled sampling (Bengio et al. 2015, arXiv:1506.03099) takes a second,
@@ -44,7 +46,7 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
     the tokens.
 
     Raises:
-      ValueError: a field out of its range; one line that names it.
+      ValueError: a field out of its range; one line that names it. The steps raise it for a batch of other shapes.
     """
     ranges.check(config)
     network = Seq2Seq(config)
@@ -57,8 +59,7 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
         extra = {"ema": jax.tree.map(jnp.copy, params)} if config.ema_decay else {}
         return State(jnp.int32(0), params, transform.init(params), key, extra=extra)
 
-    def logits_of(params: PyTree, batch: Batch, inputs: jax.Array, key: Key | None) -> jax.Array:
-        assert batch is not None
+    def logits_of(params: PyTree, batch: Mapping[str, jax.Array], inputs: jax.Array, key: Key | None) -> jax.Array:
         logits: Any = network.apply(
             {"params": params},
             batch["source"],
@@ -69,8 +70,7 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
         )
         return logits
 
-    def loss_and_sums(params: PyTree, state: State, batch: Batch) -> tuple[jax.Array, Metrics]:
-        assert batch is not None
+    def loss_and_sums(params: PyTree, state: State, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, Metrics]:
         dropout_key, sample_key = jax.random.split(step_key(state, axis_name))
         target, mask = batch["target"], _mask(batch)
         inputs = _shifted(target)
@@ -89,6 +89,8 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
         return (losses * mask).sum() / tokens, {"token_accuracy": correct.sum() / tokens}
 
     def gradients(state: State, batch: Batch) -> tuple[PyTree, Metrics]:
+        check_batch(batch)
+        assert batch is not None
         differentiate = jax.value_and_grad(loss_and_sums, has_aux=True)
         (loss, metrics), grads = differentiate(state.params, state, batch)
         grads, metrics = pmean((grads, metrics | {"loss": loss}), axis_name)
@@ -107,6 +109,7 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
         return state.replace(step=state.step + 1, params=params, opt_state=opt_state, extra=extra), metrics
 
     def eval_step(state: State, batch: Batch) -> Metrics:
+        check_batch(batch)
         assert batch is not None
         target, mask = batch["target"], _mask(batch)
         logits = logits_of(parameters(state), batch, _shifted(target), None)
@@ -128,6 +131,7 @@ def make_predict(config: Config) -> Callable[[State, Batch], jax.Array]:
     network = Seq2Seq(config)
 
     def predict(state: State, batch: Batch) -> jax.Array:
+        check_batch(batch, (*SOURCE, "target"))
         assert batch is not None
         inputs = _shifted(batch["target"])
         logits: Any = network.apply(
@@ -140,12 +144,12 @@ def make_predict(config: Config) -> Callable[[State, Batch], jax.Array]:
 
 def _shifted(target: jax.Array) -> jax.Array:
     """w1 w2 END -> BEGIN w1 w2."""
-    return jnp.pad(target[:, :-1], ((0, 0), (1, 0)), constant_values=BEGIN)
+    # int32, because a dtype that holds the target may be too small for what scheduled sampling draws.
+    return jnp.pad(target[:, :-1].astype(jnp.int32), ((0, 0), (1, 0)), constant_values=BEGIN)
 
 
-def _mask(batch: Batch) -> jax.Array:
+def _mask(batch: Mapping[str, jax.Array]) -> jax.Array:
     """[batch, T] float32: 1 where a target token is real, in an example that counts."""
-    assert batch is not None
     real = jnp.arange(batch["target"].shape[1]) < batch["target_length"][:, None]
     mask = real.astype(jnp.float32)
     return mask * batch["mask"][:, None] if "mask" in batch else mask

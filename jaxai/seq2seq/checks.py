@@ -1,0 +1,160 @@
+"""What batches and steps must be: shapes and dtypes, checked while tracing at no cost, and values, checked on the host.
+
+All raise ValueError, of one line that names the array, what it is and what was expected.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxai.seq2seq.vocabulary import END
+
+SOURCE, TARGET = ("source", "source_length"), ("target", "target_length")
+PAIRS = SOURCE + TARGET
+_AXES = {
+    "source": ("batch", "S"),
+    "source_length": ("batch",),
+    "target": ("batch", "T"),
+    "target_length": ("batch",),
+    "inputs": ("batch", "T"),
+    "bucket": ("batch",),
+    "mask": ("batch",),
+}
+
+
+def check_batch(batch: Any, needed: Sequence[str] = PAIRS) -> None:
+    """Refuses a batch whose arrays have another shape or dtype than a step reads; of values it says nothing.
+
+    Tokens and lengths are of any integer dtype. A `mask` may be there, [batch] of any dtype.
+    """
+    if not isinstance(batch, Mapping):
+        raise ValueError(f"the batch is a {type(batch).__name__}; expected a dict of {_listed(needed)}")
+    if missing := [name for name in needed if name not in batch]:
+        there = ", ".join(map(str, batch)) or "nothing"
+        raise ValueError(f"the batch has no {missing[0]}, it has {there}; expected {_listed(needed)}")
+    checked = [*needed, *(name for name in ("mask",) if name in batch)]
+    for name in checked:
+        _check_array(name, batch[name])
+    rows = {name: batch[name].shape[0] for name in checked}
+    first = checked[0]
+    for name, count in rows.items():
+        if count != rows[first]:
+            raise ValueError(f"{first} has {rows[first]} rows but {name} has {count}; expected one for each sentence")
+
+
+def _check_array(name: str, array: Any) -> None:
+    if not hasattr(array, "shape") or not hasattr(array, "dtype"):
+        raise ValueError(f"{name} is a {type(array).__name__}; expected an array {_axes(name)} (numpy.asarray)")
+    shape, rank = tuple(array.shape), len(_AXES[name])
+    if len(shape) != rank:
+        if len(shape) > rank and shape[-1] == 1:
+            fix = f"take {name}[..., 0]"
+        elif len(shape) == rank + 1:
+            fix = f"from one-hot, take {name}.argmax(-1)" if rank == 2 else "give one number a sentence"
+        else:
+            fix = f"a batch of one sentence is {name}[None]"
+        raise ValueError(f"{name} has shape {list(shape)}; expected {_axes(name)}: {fix}")
+    if 0 in shape:
+        raise ValueError(f"{name} has shape {list(shape)}; expected {_axes(name)}, none of them 0")
+    if name != "mask" and not jnp.issubdtype(array.dtype, jnp.integer):
+        raise ValueError(f"{name} has dtype {array.dtype}; expected integers: take {name}.astype('int32')")
+
+
+def check_values(batch: Mapping[str, Any], source_vocabulary: int, target_vocabulary: int, where: str) -> None:
+    """Refuses, on the host, pairs that would train silently wrong: what `check_batch` cannot see.
+
+    Args:
+      batch: source [pairs, S], source_length [pairs], target [pairs, T], target_length [pairs], NumPy arrays.
+      source_vocabulary: tokens of it; every source token is below.
+      target_vocabulary: the same of the target.
+      where: what the arrays are; it begins the message.
+
+    Raises:
+      ValueError: a shape or dtype that a step refuses, a token that is in no vocabulary, a length that is not from 1 to
+        the width, or a sequence whose last token is not END, or whose END is not its last token.
+    """
+    try:
+        check_batch(batch)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    for side, size in (("source", source_vocabulary), ("target", target_vocabulary)):
+        tokens, lengths = np.asarray(batch[side]), np.asarray(batch[f"{side}_length"])
+        width = tokens.shape[1]
+        if len(wrong := np.flatnonzero((lengths < 1) | (lengths > width))):
+            row = wrong[0]
+            raise ValueError(f"{where}: {side}_length of row {row} is {lengths[row]}; expected 1 to {width}")
+        if len(found := np.argwhere((tokens < 0) | (tokens >= size))):
+            row, place = map(int, found[0])
+            raise ValueError(
+                f"{where}: the {side} token at [{row}, {place}] is {tokens[row, place]}; expected 0 to {size - 1}, "
+                f"for a vocabulary of {size}"
+            )
+        ends = tokens == END
+        real = np.arange(width) < lengths[:, None]
+        last = ends[np.arange(len(tokens)), lengths - 1]
+        if len(wrong := np.flatnonzero(~last | ((ends & real).sum(1) != 1))):
+            row = wrong[0]
+            raise ValueError(
+                f"{where}: the {side} of row {row} ends with {tokens[row, lengths[row] - 1]} after {lengths[row]} "
+                f"tokens; expected END, which is {END}, there and only there"
+            )
+
+
+def check_step(step: Any, tokens: jax.Array, state: Any, begin: int, end: int) -> tuple[int, int | None]:
+    """Refuses a step function, or a first state, that does not fit a search; traces the step once.
+
+    Args:
+      step: one step of a decoder, see `jaxai.seq2seq.decode.Step`.
+      tokens: [batch, beam] int32.
+      state: leaves [batch, beam, ...].
+      begin: token that is fed first.
+      end: token that ends a hypothesis.
+
+    Returns:
+      The size of the vocabulary, and the width of the attention or None.
+    """
+    batch, beam = tokens.shape
+    logits, after, attention = jax.eval_shape(step, tokens, state)
+    if len(logits.shape) != 3 or logits.shape[:2] != (batch, beam) or not jnp.issubdtype(logits.dtype, jnp.floating):
+        raise ValueError(
+            f"the step gave logits {logits.dtype}{list(logits.shape)}; expected floats [{batch}, {beam}, vocabulary]"
+        )
+    if attention is not None and (len(attention.shape) != 3 or attention.shape[:2] != (batch, beam)):
+        raise ValueError(f"the step gave attention {list(attention.shape)}; expected [{batch}, {beam}, source] or None")
+    before = jax.eval_shape(lambda state: state, state)
+    structures: list[Any] = [jax.tree.structure(tree) for tree in (before, after)]
+    if structures[0] != structures[1]:
+        raise ValueError("the step gave back a state of another structure; expected that of the state it was given")
+    for (path, one), other in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True):
+        if (one.shape, one.dtype) != (other.shape, other.dtype):
+            name = jax.tree_util.keystr(path)
+            raise ValueError(
+                f"the step gave back {other.dtype}{list(other.shape)} for the state's leaf {name or '()'}; expected "
+                f"{one.dtype}{list(one.shape)} as before the step"
+            )
+    vocabulary = logits.shape[2]
+    for name, token in (("begin", begin), ("end", end)):
+        if not 0 <= token < vocabulary:
+            raise ValueError(f"{name} is {token}; expected a token of the vocabulary, 0 to {vocabulary - 1}")
+    return vocabulary, None if attention is None else attention.shape[2]
+
+
+def check_first_state(state: Any, batch: int) -> None:
+    """Refuses a state whose leaves are not [batch, 1, ...]: a search repeats the second axis for its hypotheses."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        if jnp.shape(leaf)[:2] != (batch, 1):
+            raise ValueError(
+                f"the state's leaf {jax.tree_util.keystr(path) or '()'} has shape {list(jnp.shape(leaf))}; expected "
+                f"[{batch}, 1, ...], a sentence a row"
+            )
+
+
+def _axes(name: str) -> str:
+    return f"[{', '.join(_AXES[name])}]"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"{name} {_axes(name)}" for name in names)
