@@ -9,10 +9,12 @@ import numpy as np
 from jaxai import ranges
 from jaxai.data.buckets import Buckets, choose_buckets, padding
 from jaxai.data.pairs import Pairs, PairSplit
+from jaxai.normalisation import control_characters
 from jaxai.ranges import Count, Natural
 from jaxai.seq2seq import vocabulary
+from jaxai.seq2seq.checks import check_values
 from jaxai.seq2seq.translator import cut
-from jaxai.seq2seq.vocabulary import END, UNKNOWN, Vocabulary
+from jaxai.seq2seq.vocabulary import END, RESERVED, UNKNOWN, Vocabulary
 
 Kind = Literal["character", "word", "subword"]
 Array = np.ndarray
@@ -96,15 +98,28 @@ def make_corpus(config: Tokens, pairs: Pairs) -> Corpus:
         if getattr(config, name) == 1:
             raise ValueError(f"tokens.{name} is {getattr(config, name)}; it must be at least 2, or 0 for no limit")
     source, target = vocabularies(config, pairs)
-    notes = list(pairs.notes)
+    notes = [*pairs.notes, *_odd_characters(source, "sources", pairs.train.sources)]
+    notes += _odd_characters(target, "targets", pairs.train.targets)
     train = _encoded(config, "training", pairs.train, source, target, notes)
     validation = _encoded(config, "validation", pairs.validation, source, target, notes)
+    for name, encoded in (("training", train), ("validation", validation)):
+        check_values(encoded, len(source), len(target), f"{name} pairs")
     buckets = choose_buckets(train["source_length"], train["target_length"], config.buckets, config.batch)
     wasted = padding(buckets, train["source_length"], train["target_length"])
     shapes = ", ".join(f"{shape.source}x{shape.target} ({shape.rows} rows)" for shape in buckets.shapes)
     notes.append(f"{len(buckets.shapes)} shapes of batches, compiled in one program: {shapes}")
     notes.append(f"padded tokens over real ones: source {wasted[0]:.2f}, target {wasted[1]:.2f}")
     return Corpus(source, target, train | {"bucket": buckets.of}, buckets, validation, tuple(notes))
+
+
+def _odd_characters(known: Vocabulary, side: str, texts: Sequence[str]) -> list[str]:
+    """What to say of characters that cannot be learnt."""
+    notes = []
+    if lost := sum(map(control_characters, texts)):
+        notes.append(f"{lost:,} control characters, such as NUL, were left out of the training {side}")
+    if known.kind == "subword" and (lines := sum(RESERVED in text for text in texts)):
+        notes.append(f"{lines:,} training {side} hold U+2585, which sentencepiece keeps for itself: it stays unknown")
+    return notes
 
 
 def _encoded(
@@ -133,7 +148,20 @@ def _encoded(
             sides = [[[*cut(tokens, limit)] for tokens in side] for side, limit in zip(sides, most, strict=True)]
     if not sides[0]:
         raise ValueError(f"no {name} pairs are left; expected at least one: check the data and tokens.longest_source")
+    if name == "training":
+        _require_room(config, *sides)
     return arrays(*sides)
+
+
+def _require_room(config: Tokens, *sides: Sequence[Sequence[int]]) -> None:
+    """Refuses a pair that no batch holds, before all others are padded to its length."""
+    for side, sequences in zip(("source", "target"), sides, strict=True):
+        lengths = [len(tokens) for tokens in sequences]
+        if (longest := max(lengths)) > config.batch:
+            raise ValueError(
+                f"tokens.batch is {config.batch}, too few for the training {side} of {longest:,} tokens in pair "
+                f"{lengths.index(longest) + 1}; raise it, or set tokens.longest_{side} to leave out what is longer"
+            )
 
 
 def arrays(sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> dict[str, Array]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,33 +10,28 @@ from typing import Annotated, Any, ClassVar, Literal
 import jax
 import numpy as np
 import tyro
-from jax.sharding import Mesh
 from rich.console import Console
 
 from jaxai import ranges, seq2seq
 from jaxai.core import PyTree, State
 from jaxai.data import line_files, text
-from jaxai.data.buckets import BucketedEpochs, choose_buckets
-from jaxai.data.pairs import Pairs, PairSplit
+from jaxai.data.buckets import BucketedEpochs
+from jaxai.data.pairs import Pairs, PairSplit, check
 from jaxai.ranges import Count, Finite, Positive
 from jaxai.runtime import flops, parallel, pictures, progress
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run
-from jaxai.runtime.evaluation import Evaluation
 from jaxai.runtime.loop import Outcome, Training, fit, trained_state
 from jaxai.runtime.run_folder import RunFolder
 from jaxai.seq2seq import scores, vocabulary
 from jaxai.seq2seq.bucketed import Shape, bucketed, example
 from jaxai.seq2seq.corpus import Corpus, Tokens, make_corpus
-from jaxai.seq2seq.translator import Decoding, Translation, Translator
-from jaxai.seq2seq.vocabulary import Vocabulary
+from jaxai.seq2seq.held_out import DECODED_AT_ONCE, HeldOut
+from jaxai.seq2seq.translator import Decoding, Translation, Translator, check_decoding
+from jaxai.seq2seq.vocabulary import UNKNOWN, Vocabulary
 
 Source = Which | Literal["average"]
 """Where parameters come from: a checkpoint of the run, or the mean of both."""
-EVALUATION_BUCKETS = 3
-"""Shapes that held-out pairs are measured in; the result does not depend on it."""
-DECODED_AT_ONCE = 128
-"""Sentences in a batch where many are translated; the result does not depend on it."""
 HEAT_MAPS, WIDEST = 6, 40
 """Sentences whose attention the report shows, and the most source tokens that one of them has."""
 WORST, SOME = 10, 10
@@ -70,6 +64,11 @@ class Experiment:
         """Tokens of a batch on its longer side."""
         return self.tokens.batch
 
+    @property
+    def longest(self) -> int:
+        """Source tokens beyond so many are cut; a batch of training had no more, so no pair had."""
+        return self.tokens.longest_source or self.tokens.batch
+
     def corpus(self, pairs: Pairs) -> Corpus:
         """The pairs as tokens in buckets; see `make_corpus` for what it raises."""
         return _corpus(dataclasses.replace(self.tokens, digests=()), pairs)
@@ -92,6 +91,7 @@ class Experiment:
             optimizer=optimizer,
         )
         seq2seq.make(workload)  # raises what cannot be trained
+        check_decoding(self.decoding, workload)
         digests = (corpus.source.digest, corpus.target.digest)
         return dataclasses.replace(self, workload=workload, tokens=dataclasses.replace(self.tokens, digests=digests))
 
@@ -103,7 +103,7 @@ class Experiment:
         score, lower_is_better = scores.main_score(pairs.task)
         shapes = _shapes(corpus)
         counts = np.bincount(corpus.train["bucket"], minlength=len(shapes)) // [shape.rows for shape in shapes]
-        evaluator = _Evaluator(self, corpus, pairs)
+        evaluator = HeldOut(self, corpus, pairs)
         tokens = corpus.train["target_length"]
         return Training(
             make=lambda axis_name: bucketed(seq2seq.make(self.workload, axis_name), shapes),
@@ -132,10 +132,10 @@ class Experiment:
         """
         console = console or Console()
         ranges.check(self)
-        pairs = pairs or self.load()
+        pairs = check(pairs or self.load())
         corpus = self.corpus(pairs)
         experiment = self.resolve(pairs)
-        for note in corpus.notes:
+        for note in (*corpus.notes, *self._too_short(corpus)):
             console.print(note, highlight=False, markup=False, soft_wrap=True)
         training, folder = experiment.training(pairs), RunFolder(self.run.workdir)
         outcome = fit(training, experiment, console)
@@ -144,13 +144,9 @@ class Experiment:
         score, lower_is_better = scores.main_score(pairs.task)
         result = outcome.result
         if score not in result:
+            params = [seq2seq.parameters(experiment.restore("best"))]
             translator = Translator(
-                experiment.workload,
-                [seq2seq.parameters(experiment.restore("best"))],
-                corpus.source,
-                corpus.target,
-                self.decoding,
-                self.tokens.longest_source,
+                experiment.workload, params, corpus.source, corpus.target, self.decoding, self.longest
             )
             found, tested = experiment._test(translator, pairs.test, pairs.task)
             result = result | tested
@@ -187,7 +183,7 @@ class Experiment:
           ValueError: the run has no such checkpoint, the vocabularies are not its own, or the files do not fit.
         """
         if files is None:
-            pairs = pairs or self.load()
+            pairs = check(pairs or self.load())
             split, task, name = pairs.test, pairs.task, "test"
         else:
             split, task, name = line_files.aligned(*files, empty="error").split, self._task, files[0].name
@@ -195,11 +191,12 @@ class Experiment:
         _, result = self._test(translator, split, task)
         result |= {"sentences": len(split.sources), "checkpoint": which}
         console.print(progress.results(_main(result), title=f"Scores on {name}"))
+        notes = [f"hypotheses and references were compared in one form: {result['normalisation']}"]
+        notes += _unknown_references(translator.target, split)
         if translator.cut:
-            console.print(
-                f"{translator.cut:,} sources were longer than {self.tokens.longest_source} tokens and were cut",
-                highlight=False,
-            )
+            notes.append(f"{translator.cut:,} sources were longer than {translator.longest} tokens and were cut")
+        for note in notes:
+            console.print(note, highlight=False, markup=False, soft_wrap=True)
         return result
 
     def translator(
@@ -218,22 +215,23 @@ class Experiment:
           seed: of sampling.
 
         Raises:
-          ValueError: a run has no such checkpoint, vocabularies that are not its own, or others than the first.
+          ValueError: a run has no such checkpoint, vocabularies that are not its own, others than the first or another
+            network, or it cannot search so.
         """
-        source, target = self._vocabularies()
-        params = []
-        for each in (self, *others):
-            if each.workload != dataclasses.replace(self.workload, optimizer=each.workload.optimizer):
-                raise ValueError(
-                    f"{each.run.workdir} has another network than {self.run.workdir}; give runs of one preset"
-                )
+        for each in others:
             if each.tokens.digests != self.tokens.digests:
                 raise ValueError(
                     f"{each.run.workdir} has other vocabularies than {self.run.workdir}; give runs of the same data"
                 )
-            params.append(each._parameters(which))
-        decoding = decoding or self.decoding
-        return Translator(self.workload, params, source, target, decoding, self.tokens.longest_source, seed)
+            if _network(each.workload) != _network(self.workload):
+                raise ValueError(
+                    f"{each.run.workdir} has another network than {self.run.workdir}; give runs of one preset"
+                )
+        if decoding is None:
+            check_decoding(self.decoding, self.workload)
+        source, target = self._vocabularies()
+        params = [each._parameters(which) for each in (self, *others)]
+        return Translator(self.workload, params, source, target, decoding or self.decoding, self.longest, seed)
 
     def restore(self, which: Which = "best") -> State:
         """The state of the run's checkpoint, on one device.
@@ -246,8 +244,9 @@ class Experiment:
     def draw(self, found: Sequence[Translation], pairs: Pairs, folder: RunFolder) -> None:
         """Examples with their references, scores by length, and what the decoder attended to."""
         said, answers, sources = [each.text for each in found], pairs.test.answers(), pairs.test.sources
-        lengths = scores.by_length(pairs.task, said, answers, sources)
-        shown = scores.examples(pairs.task, said, answers, sources, SOME, WORST, self.run.seed)
+        lowercase = self.tokens.lowercase
+        lengths = scores.by_length(pairs.task, said, answers, sources, lowercase=lowercase)
+        shown = scores.examples(pairs.task, said, answers, sources, SOME, WORST, self.run.seed, lowercase)
         folder.write_json("tables/scores_by_length.json", scores.as_table("Scores by the source's length", lengths))
         folder.write_json("tables/examples.json", scores.as_table("Translations of the test set", shown))
         if not pictures.available():
@@ -272,10 +271,12 @@ class Experiment:
     def _test(self, translator: Translator, split: PairSplit, task: str) -> tuple[list[Translation], dict[str, Any]]:
         """The translations of a split, and its scores with their 95 % interval."""
         found = [best for best, *_ in translator.translate_all(split.sources, DECODED_AT_ONCE, attention=True)]
-        said, answers = [each.text for each in found], split.answers()
-        result = scores.score(task, said, answers)
+        for number, each in enumerate(found, start=1):
+            each.require_finite(f"sentence {number}")
+        said, answers, lowercase = [each.text for each in found], split.answers(), self.tokens.lowercase
+        result = scores.score(task, said, answers, lowercase)
         score, _ = scores.main_score(task)
-        low, high = scores.interval(task, said, answers)
+        low, high = scores.interval(task, said, answers, lowercase=lowercase)
         return found, result | {f"{score}_low": low, f"{score}_high": high}
 
     def _parameters(self, which: Source) -> PyTree:
@@ -290,61 +291,28 @@ class Experiment:
         """What the run's data is scored as, without loading it."""
         return text.KINDS.get(self.data.source, "translation") if self.data.task == "auto" else self.data.task
 
+    def _too_short(self, corpus: Corpus) -> list[str]:
+        """What to say where the search may not write as much as the held-out targets have."""
+        held_out, decoding = corpus.validation, self.decoding
+        most = np.ceil(decoding.longest_ratio * held_out["source_length"]) + decoding.longest_extra
+        if not (longer := int((held_out["target_length"] > most).sum())):
+            return []
+        return [
+            f"{longer} of {len(most)} validation targets are longer than a translation may be; raise "
+            "decoding.longest_ratio or decoding.longest_extra"
+        ]
+
     def _vocabularies(self) -> tuple[Vocabulary, Vocabulary]:
         folder = Path(self.run.workdir)
         found = [vocabulary.load(folder / f"{side}_vocabulary.json") for side in ("source", "target")]
+        if len(self.tokens.digests) != len(found):
+            raise ValueError(f"{folder}/config.json has no digests of its vocabularies; give the train command again")
         for each, digest in zip(found, self.tokens.digests, strict=True):
             each.require(digest, str(folder))
         return found[0], found[1]
 
     def _steps(self, corpus: Corpus) -> int:
         return max(1, round(self.epochs * _order(jax.random.key(0), corpus).batches))
-
-
-class _Evaluator:
-    """Measures a state on the held-out pairs: cross-entropy over all of them, the score of greedy translations."""
-
-    def __init__(self, experiment: Experiment, corpus: Corpus, pairs: Pairs):
-        self._experiment, self._corpus, self._task = experiment, corpus, pairs.task
-        self._sentences = pairs.validation.take(range(min(experiment.scored, len(pairs.validation.sources))))
-        self._evaluations: list[Evaluation] = []
-        self._translator: Translator | None = None
-
-    def measure(self, mesh: Mesh, state: State) -> dict[str, Any]:
-        """`validation_loss` (nats a token), `_perplexity`, `_token_accuracy`, and the scores of the task."""
-        if not self._evaluations:
-            self._evaluations = self._split(mesh)
-        parts = [evaluation(state) for evaluation in self._evaluations]
-        count = sum(part["count"] for part in parts)
-        found = {
-            name: float(sum(part[name] * part["count"] for part in parts) / count)
-            for name in ("loss", "token_accuracy")
-        }
-        found["perplexity"] = math.exp(min(found["loss"], 700))
-        params = [jax.device_put(seq2seq.parameters(state), jax.devices()[0])]
-        if self._translator is None:
-            experiment, corpus = self._experiment, self._corpus
-            greedy = dataclasses.replace(experiment.decoding, method="greedy")
-            longest = experiment.tokens.longest_source
-            self._translator = Translator(experiment.workload, params, corpus.source, corpus.target, greedy, longest)
-        translated = self._translator.with_params(params).translate_all(self._sentences.sources, DECODED_AT_ONCE)
-        said = [best.text for best, *_ in translated]
-        found |= _numbers(scores.score(self._task, said, self._sentences.answers()))
-        return {f"validation_{name}": value for name, value in found.items()}
-
-    def _split(self, mesh: Mesh) -> list[Evaluation]:
-        """The held-out pairs in a few shapes."""
-        experiment, held_out = self._experiment, self._corpus.validation
-        mode, tokens = experiment.run.mode, max(experiment.tokens.batch, held_out["source"].shape[1])
-        workload = seq2seq.make(experiment.workload, parallel.axis_name(mode))
-        lengths = held_out["source_length"], held_out["target_length"]
-        buckets = choose_buckets(*lengths, EVALUATION_BUCKETS, max(tokens, held_out["target"].shape[1]))
-        evaluations = []
-        for index, shape in enumerate(buckets.shapes):
-            part = {name: array[buckets.of == index] for name, array in held_out.items()}
-            part |= {"source": part["source"][:, : shape.source], "target": part["target"][:, : shape.target]}
-            evaluations.append(Evaluation(workload, part, mesh, mode, shape.rows))
-        return evaluations
 
 
 @functools.lru_cache(maxsize=1)
@@ -366,13 +334,23 @@ def _flops(config: seq2seq.Config, shape: Shape) -> int:
     return flops.count(workload.train_step, jax.eval_shape(workload.init, jax.random.key(0)), example(shape))
 
 
+def _network(config: seq2seq.Config) -> dict[str, Any]:
+    """What two runs must share to translate together."""
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(seq2seq.Model)}
+
+
+def _unknown_references(target: Vocabulary, split: PairSplit) -> list[str]:
+    """What to say where references have tokens that the model cannot write."""
+    encoded = [target.encode(answer) for answers in split.answers() for answer in answers]
+    unknown = sum(tokens.count(UNKNOWN) for tokens in encoded)
+    if not unknown:
+        return []
+    return [f"{unknown:,} of {sum(map(len, encoded)):,} tokens of the references are not in the target's vocabulary"]
+
+
 def _save_vocabularies(folder: Path, corpus: Corpus) -> None:
     corpus.source.save(folder / "source_vocabulary.json")
     corpus.target.save(folder / "target_vocabulary.json")
-
-
-def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in values.items() if isinstance(value, float | int)}
 
 
 def _main(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Text in, text out: sentences in batches of a few fixed shapes through the decoder on the device."""
 
+import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,15 +13,25 @@ import numpy as np
 
 from jaxai import ranges
 from jaxai.core import Key, PyTree
+from jaxai.normalisation import control_characters
 from jaxai.ranges import Count, Natural, NonNegative, Positive, Range
 from jaxai.seq2seq import decode
+from jaxai.seq2seq.checks import SOURCE, check_batch
 from jaxai.seq2seq.model import Model, Seq2Seq
 from jaxai.seq2seq.vocabulary import BEGIN, END, UNKNOWN, Vocabulary
 
 Method = Literal["beam", "greedy", "sample"]
 TopP = Annotated[float, Range(above=0, most=1)]
+# Beyond these a model that never ends would fill the memory.
+LongestRatio = Annotated[float, Range(least=0, most=100)]
+LongestExtra = Annotated[int, Range(least=1, most=10_000)]
 SHORTEST = 8
 """Sources are padded to this length, then to 1.5 and 2 times it and so on: few programs, little padding."""
+AT_ONCE = 65_536
+"""Source tokens times hypotheses of a batch at most, padding included: longer sentences are translated fewer at a time,
+so that memory is bounded by a single sentence's need."""
+ATTENTION_STEPS = 256
+"""Where attention is returned, which takes memory at every step of the target, so many steps count once."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +45,37 @@ class Decoding:
     temperature: Positive = 1.0  # of sampling; below 1 takes likely tokens more often
     top_k: Natural = 0  # sampling takes one of so many of the likeliest tokens; 0: of all
     top_p: TopP = 1.0  # sampling takes one of the likeliest tokens that have this probability together; 1: of all
-    longest_ratio: NonNegative = 2.0  # a translation has at most so many tokens for each of its source,
-    longest_extra: Count = 10  # and so many more
+    longest_ratio: LongestRatio = 2.0  # a translation has at most so many tokens for each of its source,
+    longest_extra: LongestExtra = 10  # and so many more
+
+
+def check_decoding(decoding: Decoding, model: Model, n_best: int = 1, prefix: str = "decoding.") -> None:
+    """Refuses what could not be searched for.
+
+    Args:
+      decoding: how to search.
+      model: whose target vocabulary and attention it has to fit.
+      n_best: translations wanted of each sentence.
+      prefix: what the user types before a field's name.
+
+    Raises:
+      ValueError: one line that begins with the name of the field.
+    """
+    ranges.check(decoding, prefix)
+    for name in ("beam", "top_k"):
+        if (value := getattr(decoding, name)) > model.target_vocabulary:
+            raise ValueError(
+                f"{prefix}{name} is {value}; it must be at most {model.target_vocabulary}, the tokens of the target's "
+                "vocabulary"
+            )
+    if decoding.coverage_penalty and model.attention == "none":
+        raise ValueError(
+            f"{prefix}coverage_penalty is {decoding.coverage_penalty}; it must be 0 for a model without attention"
+        )
+    if n_best > 1 and decoding.method != "beam":
+        raise ValueError(f"n_best is {n_best}, but {decoding.method} finds one translation; take {prefix}method beam")
+    if n_best < 1 or (decoding.method == "beam" and n_best > decoding.beam):
+        raise ValueError(f"n_best is {n_best}; it must be between 1 and {decoding.beam}, which is {prefix}beam")
 
 
 class Translation(NamedTuple):
@@ -58,6 +99,18 @@ class Translation(NamedTuple):
     attention: np.ndarray | None
     note: str = ""
 
+    def require_finite(self, where: str) -> None:
+        """Refuses a translation by a model whose probabilities are not finite.
+
+        Raises:
+          FloatingPointError: one line, which begins with `where`.
+        """
+        if not math.isfinite(self.score):
+            raise FloatingPointError(
+                f"{where} was translated with the score {self.score}: the model has parameters that are not finite; "
+                "take another checkpoint, or train again with a lower learning rate"
+            )
+
 
 class Translator:
     """Translates with one model, or with the mean of the probabilities of several (an ensemble).
@@ -69,10 +122,12 @@ class Translator:
       target: of what comes out.
       decoding: how to search.
       longest: source tokens beyond so many are cut off, END stays; 0: never.
-      seed: of sampling. A sentence's draw depends on it and on the sentence's number alone.
+      seed: of sampling. A sentence's draw depends on it, on the sentence and on its number among the texts, and not on
+        the batch size or on the other texts.
 
     Attributes:
       cut: how many sources have been cut.
+      longest: as given.
 
     Raises:
       ValueError: a field of `decoding` is out of its range.
@@ -88,10 +143,11 @@ class Translator:
         longest: int = 0,
         seed: int = 0,
     ):
-        ranges.check(decoding, "decoding.")
+        check_decoding(decoding, config)
         self.source, self.target, self.decoding = source, target, decoding
-        self.cut = 0
-        self._params, self._longest, self._key = tuple(params), longest, jax.random.key(seed)
+        self.cut, self.longest = 0, longest
+        self._params, self._key = tuple(params), jax.random.key(seed)
+        self._config = config
         self._search = jax.jit(
             partial(_search, config, decoding), static_argnames=("max_length", "n_best", "attention")
         )
@@ -104,17 +160,12 @@ class Translator:
     def translate(
         self, texts: Iterable[str], batch_size: int = 64, n_best: int = 1, attention: bool = False
     ) -> Iterator[list[Translation]]:
-        """The `n_best` translations of each text, the best first, in the order of the texts, a batch at a time."""
-        batch: list[str] = []
-        number = 0
-        for text in texts:
-            batch.append(text)
-            if len(batch) == batch_size:
-                yield from self._batch(batch, number, batch_size, n_best, attention)
-                number += len(batch)
-                batch = []
-        if batch:
-            yield from self._batch(batch, number, batch_size, n_best, attention)
+        """The `n_best` translations of each text, the best first, in the order of the texts, a batch at a time.
+
+        Raises:
+          ValueError: `n_best` is more than the search keeps.
+        """
+        return self._translate(enumerate(texts), batch_size, n_best, attention)
 
     def translate_all(
         self, texts: Sequence[str], batch_size: int = 128, n_best: int = 1, attention: bool = False
@@ -122,52 +173,96 @@ class Translator:
         """As `translate`, of sentences of about the same length at a time, which is faster."""
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         found: list[Any] = [None] * len(texts)
-        results = self.translate((texts[i] for i in order), batch_size, n_best, attention)
+        results = self._translate(((i, texts[i]) for i in order), batch_size, n_best, attention)
         for place, result in zip(order, results, strict=True):
             found[place] = result
         return found
 
-    def _batch(
-        self, texts: Sequence[str], first: int, rows: int, n_best: int, attention: bool
+    def _translate(
+        self, numbered: Iterable[tuple[int, str]], batch_size: int, n_best: int, attention: bool
     ) -> Iterator[list[Translation]]:
+        """The translations of texts, each with the number that its random key follows from."""
+        check_decoding(self.decoding, self._config, n_best)
+        numbered = iter(numbered)
+        while batch := list(itertools.islice(numbered, batch_size)):
+            yield from self._batch(batch, batch_size, n_best, attention)
+
+    def _batch(
+        self, numbered: Sequence[tuple[int, str]], batch_size: int, n_best: int, attention: bool
+    ) -> list[list[Translation]]:
+        numbers, texts = zip(*numbered, strict=True)
         sources = [[*self.source.encode(text), END] for text in texts]
-        notes = [self._note(source) for source in sources]
-        if self._longest:
-            self.cut += sum(len(source) > self._longest for source in sources)
-            sources = [[*cut(source, self._longest)] for source in sources]
-        length = padded_length(max(map(len, sources)))
+        notes = [self._note(text, source) for text, source in zip(texts, sources, strict=True)]
+        if self.longest:
+            self.cut += sum(len(source) > self.longest for source in sources)
+            sources = [[*cut(source, self.longest)] for source in sources]
+        # Nothing has no translation.
+        found = [
+            [Translation("", 0.0, 0.0, [], self.source.pieces(source), None, note)] * n_best
+            for source, note in zip(sources, notes, strict=True)
+        ]
+        left = sorted((place for place in range(len(texts)) if sources[place] != [END]), key=lambda i: len(sources[i]))
+        while left:
+            length = padded_length(len(sources[left[-1]]))
+            rows = self._rows(length, batch_size, attention)
+            left, places = left[:-rows], left[-rows:]
+            decoded = self._decode(
+                [sources[i] for i in places], [numbers[i] for i in places], length, rows, n_best, attention
+            )
+            for row, place in enumerate(places):
+                source, note = sources[place], notes[place]
+                found[place] = [self._translation(decoded, row, rank, source, note) for rank in range(n_best)]
+        return found
+
+    def _rows(self, length: int, batch_size: int, attention: bool) -> int:
+        """Sentences of a padded length that are translated at a time."""
+        hypotheses = self.decoding.beam if self.decoding.method == "beam" else 1
+        steps = max(1, self._steps(length) // ATTENTION_STEPS) if attention else 1
+        return max(1, min(batch_size, AT_ONCE // (length * hypotheses * steps)))
+
+    def _steps(self, length: int) -> int:
+        """Tokens that the translation of so many tokens has at most."""
+        return math.ceil(self.decoding.longest_ratio * length) + self.decoding.longest_extra
+
+    def _decode(
+        self,
+        sources: Sequence[Sequence[int]],
+        numbers: Sequence[int],
+        length: int,
+        rows: int,
+        n_best: int,
+        attention: bool,
+    ) -> decode.Decoded:
+        """Searches for at most `rows` sentences as a batch of `rows`, padded to `length`; on the host."""
         tokens, lengths = np.zeros((rows, length), np.int32), np.ones(rows, np.int32)
-        for row, source in enumerate(sources):
+        limits, keys = np.zeros(rows, np.int32), np.zeros(rows, np.int32)
+        for row, (source, number) in enumerate(zip(sources, numbers, strict=True)):
             tokens[row, : len(source)], lengths[row] = source, len(source)
-        decoding = self.decoding
-        limits = np.ceil(decoding.longest_ratio * lengths).astype(np.int32) + decoding.longest_extra
-        limits[len(sources) :] = 0
-        decoded = jax.device_get(
+            limits[row], keys[row] = self._steps(len(source)), number
+        decoded: decode.Decoded = jax.device_get(
             self._search(
                 self._params,
                 tokens,
                 lengths,
                 limits,
                 self._key,
-                np.arange(first, first + rows, dtype=np.int32),
-                max_length=int(np.ceil(decoding.longest_ratio * length)) + decoding.longest_extra,
+                keys,
+                max_length=self._steps(length),
                 n_best=n_best,
                 attention=attention,
             )
         )
-        for row, (source, note) in enumerate(zip(sources, notes, strict=True)):
-            if source == [END]:  # nothing has no translation
-                yield [Translation("", 0.0, 0.0, [], self.source.pieces(source), None)] * n_best
-            else:
-                yield [self._translation(decoded, row, rank, source, note) for rank in range(n_best)]
+        return decoded
 
-    def _note(self, source: Sequence[int]) -> str:
+    def _note(self, text: str, source: Sequence[int]) -> str:
         """What the network does not see of a sentence."""
         notes = []
+        if lost := control_characters(text):
+            notes.append(f"{lost} control characters were left out")
         if unknown := source.count(UNKNOWN):
             notes.append(f"{unknown} of {len(source) - 1} tokens are not in the vocabulary")
-        if self._longest and len(source) > self._longest:
-            notes.append(f"cut to {self._longest - 1} of {len(source) - 1} tokens")
+        if self.longest and len(source) > self.longest:
+            notes.append(f"cut to {self.longest - 1} of {len(source) - 1} tokens")
         return "; ".join(notes)
 
     def _translation(
@@ -236,8 +331,6 @@ def _search(
             n_best=n_best,
             **common,
         )
-    if n_best > 1:
-        raise ValueError(f"n_best is {n_best}, but {decoding.method} finds one translation; take decoding.method beam")
     if decoding.method == "greedy":
         return decode.greedy(step, state, **common)
     return decode.sample(
@@ -259,7 +352,11 @@ def make_step(config: Model, params: Sequence[PyTree], source: jax.Array, length
       params: of each model.
       source: [batch, S] int32, each ended by END and padded with 0.
       lengths: [batch] int32, END included.
+
+    Raises:
+      ValueError: the arrays have other shapes or dtypes.
     """
+    check_batch({"source": source, "source_length": lengths}, SOURCE)
     network = Seq2Seq(config)
     steps, states = [], []
     for each in params:

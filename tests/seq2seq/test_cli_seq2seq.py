@@ -206,7 +206,7 @@ def test_vocabulary_of_another_run_is_refused(copied, typed, jaxai):
     ("arguments", "message"),
     [
         (("--attention", "luong"), "general"),
-        (("--tokens.batch", "3"), "tokens is 3, too few"),
+        (("--tokens.batch", "3"), "tokens.batch is 3, too few for the training source of 5 tokens in pair"),
         (("--tokens.longest-source", "1"), "tokens.longest_source is 1"),
         (("--tokens.joint", "--tokens.target-kind", "word"), "tokens.joint is on"),
         (("--epochs", "0"), "epochs is 0"),
