@@ -191,7 +191,7 @@ def test_smallest_size_that_is_named_is_enough(algorithm):
 
 def test_missing_sentencepiece_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
-    with pytest.raises(FileNotFoundError, match=r"needs the extra jaxai-train\[text\]") as error:
+    with pytest.raises(ImportError, match="needs sentencepiece, which is not installed") as error:
         build("subword", ["a"], 100)
     one_line(error)
 
