@@ -124,19 +124,15 @@ def _read(path: Path, name: str) -> Extractor:
 
 def _trained(run: Path) -> tuple[cnn.Config, State]:
     """The network of a classifier's run and its last state, without what evaluation does not use."""
-    from jaxai.runtime.checkpoint import Checkpoints
+    from jaxai.runtime import parallel
+    from jaxai.runtime.loop import trained_state
     from jaxai.runtime.run_folder import RunFolder
 
     experiment = RunFolder(run).load_config()
     if not isinstance(experiment.workload, cnn.Config):
         raise ValueError(f"{run} is no run of a classifier, which an extractor has to be")
-    with Checkpoints(RunFolder(run).checkpoints) as checkpoints:
-        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        shapes = jax.eval_shape(cnn.make(experiment.workload).init, jax.random.key(0))
-        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes)
-        state = checkpoints.restore(like)
-    if state is None:
-        raise ValueError(f"{run} has no checkpoint; train it first with jaxai train")
+    where = dataclasses.replace(experiment.run, workdir=str(run), mode="jit")
+    state = trained_state(cnn.make(experiment.workload), where, parallel.make_mesh(1))
     extra = cnn.evaluated_variables(state)
     kept = state.replace(params=extra.pop("params"), opt_state=None, extra=extra)
     network = cnn.Config(

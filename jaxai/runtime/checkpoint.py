@@ -1,131 +1,236 @@
 """Checkpoints of a State with orbax: asynchronous, the latest kept apart from the best, checked when restored.
 
 Orbax notices neither flipped bytes nor a changed dtype, and raises on a truncated checkpoint while still calling it
-the latest. So each finished checkpoint gets a file of checksums, the shapes and dtypes are saved beside the arrays,
-and what fails its check is set aside in favour of the one before.
+the latest. So a checkpoint gets its checksums before it gets its name, the shapes and dtypes are saved beside the
+arrays, and what fails its check is skipped in favour of the one before.
 """
 
+import contextlib
+import functools
 import hashlib
 import itertools
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from types import TracebackType
+from typing import Any, Literal
 
 import jax
 import orbax.checkpoint as ocp
 
 from jaxai.core import PyTree, State
+from jaxai.runtime.unwritten import UnwrittenError, reason, writing
 
 Which = Literal["latest", "best"]
 
 CHECKSUMS = "checksums.json"
+KEPT: dict[Which, int] = {"latest": 2, "best": 1}
 logger = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """The checkpoints of one run, in `directory/latest` (the last two) and `directory/best` (one)."""
+    """The checkpoints of one run, in `directory/latest` (the last two) and `directory/best` (one).
+
+    Reading changes nothing on the disk, so that it may go on beside a training. The first `save` makes this object the
+    writer: it removes what an earlier writer left unfinished.
+
+    Attributes:
+      damaged: folders that `restore` has skipped -> what is wrong with them.
+    """
 
     def __init__(self, directory: Path):
         self.directory = directory.absolute()
-        self._managers = {name: _manager(self.directory / name, keep) for name, keep in (("latest", 2), ("best", 1))}
+        self.damaged: dict[Path, str] = {}
+        self._managers: dict[Which, ocp.CheckpointManager] = {}
+        self._started: dict[Which, int] = {}
 
     def save(self, state: State, which: Which = "latest") -> None:
-        """Starts saving; returns once the arrays are copied, while the files are still being written."""
-        manager, step = self._managers[which], int(state.step)
-        if step in manager.all_steps():
+        """Starts saving; returns once the arrays are copied, while the files are still being written.
+
+        Raises:
+          UnwrittenError: this or the save before could not be written.
+        """
+        step = int(state.step)
+        if step == self._started.get(which) or step in self.steps(which):
             return
-        manager.wait_until_finished()
-        self._seal(which)
-        manager.save(
-            step,
-            args=ocp.args.Composite(state=ocp.args.StandardSave(state), leaves=ocp.args.JsonSave(_describe(state))),
-        )
+        with self._saving(which):
+            manager = self._manager(which)
+            manager.wait_until_finished()
+            self._started[which] = step
+            manager.save(step, args=_items(state))
 
     def steps(self, which: Which = "latest") -> list[int]:
-        """Steps that have a checkpoint, in rising order."""
-        return sorted(self._managers[which].all_steps())
+        """Steps that have a finished checkpoint, in rising order."""
+        folder = self.directory / which
+        return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else []
 
-    def restore(self, like: State, which: Which = "latest") -> State | None:
-        """The newest checkpoint that passes its checks; None where there is none.
+    def newest(self, which: Which | None = None) -> list[Path]:
+        """Folders of the finished checkpoints, the newest first; of `which`, or of both."""
+        kinds: tuple[Which, ...] = ("latest", "best") if which is None else (which,)
+        found = [(step, kind) for kind in kinds for step in self.steps(kind)]
+        return [self.directory / kind / str(step) for step, kind in sorted(found, key=lambda each: -each[0])]
+
+    def restore(self, like: State, which: Which | None = "latest") -> State | None:
+        """The newest checkpoint that passes its checks; None where there is none. `damaged` has those before it.
 
         Args:
           like: a state, or `jax.ShapeDtypeStruct`s in its shape, whose shardings say where the leaves go.
-          which: the latest, or the best by its evaluation.
+          which: the latest, or the best by its evaluation; None: the newest of both.
 
         Raises:
           ValueError: the checkpoint is of another network or optimizer; the first leaf that differs is named.
         """
-        manager = self._managers[which]
-        for step in reversed(self.steps(which)):
-            folder = self.directory / which / str(step)
-            if (damage := _damage(folder)) is None:
-                try:
-                    leaves = manager.restore(step, args=ocp.args.Composite(leaves=ocp.args.JsonRestore()))["leaves"]
-                except Exception as error:  # orbax raises many kinds for unreadable files; each means the same here
-                    damage = f"{type(error).__name__} while reading it"
-                else:
-                    _compare(leaves, _describe(like), folder)
-                    try:
-                        return manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))[
-                            "state"
-                        ]
-                    except Exception as error:  # as above: shapes and dtypes are known to fit
-                        damage = f"{type(error).__name__} while reading its arrays"
-            aside = _unused(folder.with_name(f"damaged-{step}"))
-            logger.warning("checkpoint of step %d is damaged (%s); moved to %s", step, damage, aside)
-            folder.rename(aside)
-            manager.reload()
+        tried: list[Path] = []
+        # Listed anew each time: a training that goes on meanwhile deletes old checkpoints for newer ones.
+        while untried := [folder for folder in self.newest(which) if folder not in tried]:
+            folder = untried[0]
+            tried.append(folder)
+            state, damage = _read(folder, like)
+            if not damage:
+                return state
+            newer = [other for other in self.newest(which) if int(other.name) > int(folder.name)]
+            if folder.exists() and all(other in tried for other in newer):  # and is not being deleted
+                self.damaged[folder] = damage
         return None
 
-    def rewind(self, step: int) -> None:
-        """Forgets what was saved after `step`: training goes on from there, and orbax saves no step below its last."""
-        for manager in self._managers.values():
-            for later in [saved for saved in manager.all_steps() if saved > step]:
-                manager.delete(later)
+    def verify(self, which: Which) -> bool:
+        """Whether the newest checkpoint of `which` is there, with files as they were written; else it is `damaged`."""
+        for folder in self.newest(which)[:1]:
+            if damage := self.damaged.get(folder, "") or _damage(folder):
+                self.damaged[folder] = damage
+                return False
+            return True
+        return False
+
+    def set_aside(self) -> None:
+        """Renames what was found damaged, so that a training can save these steps again; says so."""
+        for folder, damage in self.damaged.items() if jax.process_index() == 0 else ():
+            aside = _unused(folder.with_name(f"damaged-{folder.name}"))
+            with writing(aside):
+                folder.rename(aside)
+            logger.warning("checkpoint of step %s is damaged (%s); moved to %s", folder.name, damage, aside)
+        self.damaged.clear()
+
+    def inventory(self) -> str:
+        """What is there, in words: `latest/400 (damaged: ...), best/320`."""
+        found = []
+        for folder in self.newest():
+            damage = f" (damaged: {self.damaged[folder]})" if folder in self.damaged else ""
+            found.append(f"{folder.parent.name}/{folder.name}{damage}")
+        return ", ".join(found)
 
     def wait(self) -> None:
-        """Waits for what is still being written."""
+        """Waits for what is still being written.
+
+        Raises:
+          UnwrittenError: it could not be written.
+        """
         for which, manager in self._managers.items():
-            manager.wait_until_finished()
-            self._seal(which)
+            with self._saving(which):
+                manager.wait_until_finished()
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.wait()
-        for manager in self._managers.values():
-            manager.close()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        try:
+            self.wait()
+        except UnwrittenError:
+            if error is None:
+                raise
+        finally:
+            for manager in self._managers.values():
+                with contextlib.suppress(Exception):  # what could not be written was raised above
+                    manager.close()
 
-    def _seal(self, which: str) -> None:
-        """Writes the checksums of finished checkpoints that have none yet."""
-        if jax.process_index() != 0:
-            return
-        for step in self._managers[which].all_steps():
-            folder = self.directory / which / str(step)
-            if folder.is_dir() and not (folder / CHECKSUMS).exists():
-                # Whole or not at all: half of it would condemn a good checkpoint after a kill.
-                unfinished = self.directory / f".{CHECKSUMS}"
-                unfinished.write_text(json.dumps(_checksums(folder), indent=1))
-                unfinished.replace(folder / CHECKSUMS)
+    def _manager(self, which: Which) -> ocp.CheckpointManager:
+        if which not in self._managers:
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=KEPT[which],
+                cleanup_tmp_directories=True,
+                async_options=ocp.AsyncOptions(post_finalization_callback=functools.partial(self._seal, which)),
+            )
+            self._managers[which] = ocp.CheckpointManager(
+                self.directory / which, options=options, item_names=("state", "leaves")
+            )
+        return self._managers[which]
+
+    def _seal(self, which: Which) -> None:
+        """Writes the checksums; orbax calls it in its own thread when all is written, before the folder is renamed."""
+        step = self._started[which]
+        for folder in [*(self.directory / which).glob(f"{step}.*"), self.directory / which / str(step)]:
+            if folder.is_dir():
+                _seal(folder)
+
+    @contextlib.contextmanager
+    def _saving(self, which: Which) -> Iterator[None]:
+        """What orbax and its storage raise, of many kinds, as one."""
+        try:
+            yield
+        except Exception as error:
+            what = self.directory / which / str(self._started.get(which, ""))
+            # Said once: the next wait would raise again.
+            self._started.pop(which, None)
+            raise UnwrittenError(None, f"cannot write checkpoint {what}: {reason(error)}") from error
 
 
 def save_once(directory: Path, state: State) -> None:
-    """One state in one folder, written before it returns; replaces what is there."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(directory.absolute(), state, force=True)
+    """One state in one folder, written before it returns; replaces what is there.
+
+    Raises:
+      UnwrittenError: it could not be written.
+    """
+    directory = directory.absolute()
+
+    def seal() -> None:
+        for folder in [*directory.parent.glob(f"{directory.name}.*"), directory]:
+            if folder.is_dir():
+                _seal(folder)
+
+    handler = ocp.CompositeCheckpointHandler("state", "leaves")
+    try:
+        with ocp.AsyncCheckpointer(
+            handler, async_options=ocp.AsyncOptions(post_finalization_callback=seal)
+        ) as checkpointer:
+            checkpointer.save(directory, args=_items(state), force=True)
+    except Exception as error:  # of many kinds
+        raise UnwrittenError(None, f"cannot write {directory}: {reason(error)}") from error
 
 
 def restore_once(directory: Path, like: State) -> State:
-    """What `save_once` wrote."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(directory.absolute(), like)
+    """What `save_once` wrote.
+
+    Raises:
+      ValueError: it is damaged, or of another network or optimizer.
+    """
+    state, damage = _read(directory.absolute(), like)
+    if damage:
+        raise ValueError(f"{directory} is damaged ({damage}); train again, which leaves a new one")
+    return state
 
 
-def _manager(directory: Path, keep: int) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
-    return ocp.CheckpointManager(directory, options=options, item_names=("state", "leaves"))
+def _items(state: State) -> ocp.args.Composite:
+    return ocp.args.Composite(state=ocp.args.StandardSave(state), leaves=ocp.args.JsonSave(_describe(state)))
+
+
+def _read(folder: Path, like: State) -> tuple[Any, str]:
+    """The state in a checkpoint and "", or None and what is wrong with it."""
+    if damage := _damage(folder):
+        return None, damage
+    if not (folder / CHECKSUMS).exists():
+        logger.warning("checkpoint %s has no %s: it cannot be checked for damage", folder, CHECKSUMS)
+    try:
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
+            leaves = dict(checkpointer.restore(folder / "leaves"))
+    except Exception as error:  # orbax raises many kinds for unreadable files; each means the same here
+        return None, f"{type(error).__name__} while reading it"
+    _compare(leaves, _describe(like), folder)
+    try:
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+            return checkpointer.restore(folder / "state", args=ocp.args.StandardRestore(like)), ""
+    except Exception as error:  # as above: shapes and dtypes are known to fit
+        return None, f"{type(error).__name__} while reading its arrays"
 
 
 def _describe(state: PyTree) -> dict[str, str]:
@@ -152,21 +257,33 @@ def _unused(path: Path) -> Path:
     return next(name for name in names if not name.exists())
 
 
+def _seal(folder: Path) -> None:
+    """Writes the checksums of a checkpoint, whole or not at all: half of them would condemn it."""
+    unfinished = folder / f".{CHECKSUMS}"
+    unfinished.write_text(json.dumps(_checksums(folder), indent=1))
+    unfinished.replace(folder / CHECKSUMS)
+
+
 def _checksums(folder: Path) -> dict[str, str]:
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != CHECKSUMS)
-    return {
-        str(file.relative_to(folder)): hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest() for file in files
-    }
+    """Of every file below `state` and `leaves`; orbax writes its notes beside them once more when it renames."""
+    found = {}
+    for file in sorted(path for path in folder.glob("*/**/*") if path.is_file()):
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, lambda: hashlib.blake2b(digest_size=16))
+        found[str(file.relative_to(folder))] = digest.hexdigest()
+    return found
 
 
-def _damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint's files, or None; one that was not sealed in time is given the benefit."""
+def _damage(folder: Path) -> str:
+    """What is wrong with a checkpoint's files by its checksums; "" where nothing is, or there are none."""
     if not (folder / CHECKSUMS).exists():
-        return None
+        return ""
     try:
         expected = json.loads((folder / CHECKSUMS).read_text())
-    except ValueError:
+        actual = _checksums(folder)
+    except (OSError, ValueError, RecursionError):
         return f"{CHECKSUMS} is unreadable"
-    actual = _checksums(folder)
+    if not isinstance(expected, dict) or not expected:
+        return f"{CHECKSUMS} lists no files"
     wrong = sorted(name for name in expected if actual.get(name) != expected[name])
-    return f"{wrong[0]} is not what was written" if wrong else None
+    return f"{wrong[0]} is not what was written" if wrong else ""

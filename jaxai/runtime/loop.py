@@ -1,5 +1,7 @@
 """The only training loop: it serves every workload, and knows none."""
 
+import functools
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +25,8 @@ from jaxai.runtime.recorder import Recorder, scalars
 from jaxai.runtime.run_folder import RunFolder
 from jaxai.runtime.schedule import STEPS_PER_CALL, Schedule
 from jaxai.runtime.signals import Stop, stop_on_signal
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -141,11 +145,12 @@ def fit(training: Training, config: Any, console: Console | None = None) -> Outc
     folder.open(config, run.resume_with_changes)
     training.keep(folder.path)
     with stop_on_signal() as stop, Checkpoints(folder.checkpoints) as checkpoints:
-        state = _first_state(training, run, mesh, checkpoints, lambda: _open(training, flops_per_unit, console))
+        begins = functools.partial(_open, training, flops_per_unit, console)
+        state = _first_state(training, run, mesh, checkpoints, folder, begins)
         first_step = int(state.step)
         folder.rewind(first_step)
-        checkpoints.rewind(first_step)
         recorder = _recorder(training, folder, mesh, flops_per_unit, started)
+        _keep_best(state, run, recorder, checkpoints)
         if first_step:
             console.print(f"going on at step {first_step} of {training.steps}", highlight=False)
         feed = make_feed(training.data, training.batches(run.seed), run, mesh, schedule, first_step)
@@ -231,7 +236,7 @@ class _Trainer:
 
     def _state_before(self, step: int, call: parallel.Call) -> State:
         """The state right before `step`: the last checkpoint, and the same program again, which gives the same bits."""
-        state = restored_state(self.training.make(None), self.run, self.mesh, self.checkpoints)
+        state = restored_state(self.training.make(None), self.run, self.mesh, self.checkpoints, None)
         assert state is not None
         while (start := int(state.step)) < step:
             steps = min(call.steps_per_call, step - start)
@@ -248,9 +253,9 @@ class _Trainer:
 
 
 def restored_state(
-    workload: Workload, run: Run, mesh: Mesh, checkpoints: Checkpoints, which: Which = "latest"
+    workload: Workload, run: Run, mesh: Mesh, checkpoints: Checkpoints, which: Which | None = "latest"
 ) -> State | None:
-    """The checkpointed state of a workload, placed for `run.mode`; None where there is no checkpoint."""
+    """The checkpointed state of a workload, placed for `run.mode`; see `Checkpoints.restore`."""
     shapes = jax.eval_shape(workload.init, jax.random.key(0))
     specs = jax.tree.map(lambda _: PartitionSpec(), shapes)
     if shapes.local is not None:
@@ -265,15 +270,22 @@ def restored_state(
 
 
 def trained_state(workload: Workload, run: Run, mesh: Mesh, which: Which = "latest") -> State:
-    """The state that a run's checkpoint holds, placed for `run.mode`.
+    """The state that a run's checkpoint holds, placed for `run.mode`. Changes nothing in the run folder.
 
     Raises:
-      ValueError: the run has no such checkpoint.
+      ValueError: the run has no such checkpoint, or none that is whole.
     """
     with Checkpoints(RunFolder(run.workdir).checkpoints) as checkpoints:
         state = restored_state(workload, run, mesh, checkpoints, which)
     if state is None:
-        raise ValueError(f"{run.workdir} has no {which} checkpoint; train it first with jaxai train")
+        other: Which = "best" if which == "latest" else "latest"
+        there = checkpoints.inventory()
+        if not there:
+            raise ValueError(f"{run.workdir} has no {which} checkpoint; train it first with jaxai train")
+        way = f"try --checkpoint {other}" if checkpoints.steps(other) else "train it again"
+        raise ValueError(f"{run.workdir} has no {which} checkpoint that is whole; there is {there}; {way}")
+    for folder, damage in checkpoints.damaged.items():
+        logger.warning("checkpoint %s is damaged (%s); taking that of step %d", folder, damage, int(state.step))
     return state
 
 
@@ -287,10 +299,32 @@ def _open(training: Training, flops_per_unit: float, console: Console) -> None:
 
 
 def _first_state(
-    training: Training, run: Run, mesh: Mesh, checkpoints: Checkpoints, begins: Callable[[], None]
+    training: Training,
+    run: Run,
+    mesh: Mesh,
+    checkpoints: Checkpoints,
+    folder: RunFolder,
+    begins: Callable[[], None],
 ) -> State:
-    """The state that training goes on from; a new one where there is none, made after `begins` was called."""
-    state = restored_state(training.make(None), run, mesh, checkpoints)
+    """Where training goes on: the newest checkpoint that is whole, or a new state, made after `begins` was called.
+
+    Raises:
+      ValueError: training went further than to step 0, and nothing is left of it to go on from.
+    """
+    state = restored_state(training.make(None), run, mesh, checkpoints, None)
+    step = 0 if state is None else int(state.step)
+    lost = [int(damaged.name) for damaged in checkpoints.damaged]
+    if state is None:
+        lost += [line["step"] for line in folder.lines("metrics.jsonl")]
+    if step == 0 and max(lost, default=0):
+        there = checkpoints.inventory()
+        raise ValueError(
+            f"{folder.path} was trained to step {max(lost)}, but has no whole checkpoint to go on from"
+            f"{f' (there is {there})' if there else ''}; put a copy of {folder.checkpoints} back, or begin anew in"
+            " another --workdir"
+        )
+    checkpoints.verify("best")
+    checkpoints.set_aside()
     if state is None:
         begins()
         # Jitted: an eager init compiles its operations one by one, which takes twice as long.
@@ -300,6 +334,23 @@ def _first_state(
         checkpoints.save(parallel.gather_state(state, run.mode))
         checkpoints.wait()
     return state
+
+
+def _keep_best(state: State, run: Run, recorder: Recorder, checkpoints: Checkpoints) -> None:
+    """Brings the best checkpoint and the evaluations together again where a kill or a deletion has parted them."""
+    step, held = int(state.step), max(checkpoints.steps("best"), default=None)
+    wanted = recorder.best_step
+    if wanted in (None, held):
+        return
+    if wanted != step:
+        recorder.lose({held, step})
+        logger.warning(
+            "the best checkpoint, of step %d, is gone; the best is now %s or a later one",
+            wanted,
+            "that of the next evaluation" if recorder.best_step is None else f"that of step {recorder.best_step}",
+        )
+    if recorder.best_step == step:
+        checkpoints.save(parallel.gather_state(state, run.mode), "best")
 
 
 def flops_per_step(training: Training) -> float:

@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -61,6 +61,7 @@ class Recorder:
         self._warnings, self._said = warnings, set[str]()
         self._timing, written = folder.lines("timing.jsonl"), folder.lines("metrics.jsonl")
         self._evaluations = [line for line in written if score in line]
+        self._lost: set[int] = set()
         for line in written:
             self._news(line)  # what went on when a run was stopped has been said
         self._started = started - (self._timing[-1]["elapsed"] if self._timing else 0.0)
@@ -149,9 +150,19 @@ class Recorder:
     @property
     def _best(self) -> Mapping[str, Any]:
         """The best evaluation, the earliest of equals; a score that is not finite is the worst."""
-        scores = [line[self._score] for line in self._evaluations]
-        signed = [-math.inf if score is None else self._sign * score for score in scores]
-        return self._evaluations[signed.index(max(signed))]
+        held = [line for line in self._evaluations if line["step"] not in self._lost] or self._evaluations
+        signed = [-math.inf if line[self._score] is None else self._sign * line[self._score] for line in held]
+        return held[signed.index(max(signed))]
+
+    @property
+    def best_step(self) -> int | None:
+        """Step of the best evaluation whose checkpoint is not lost; None where there is none."""
+        step: int | None = self._best["step"] if self._evaluations else None
+        return None if step in self._lost else step
+
+    def lose(self, kept: Collection[int | None]) -> None:
+        """The states of all evaluations so far but those of the steps `kept` are gone: they are the best no more."""
+        self._lost = {line["step"] for line in self._evaluations} - set(kept)
 
     def improved(self, step: int) -> bool:
         """Whether the evaluation at `step` is the best so far."""

@@ -174,7 +174,7 @@ def test_run_of_anything_but_a_classifier_is_refused(tmp_path, experiment):
 
 def test_run_without_a_checkpoint_is_refused(classifier, tmp_path):
     (tmp_path / "config.json").write_text((classifier / "config.json").read_text())
-    assert str(tmp_path) in one_line("has no checkpoint; train it first", tmp_path)
+    assert str(tmp_path) in one_line("has no latest checkpoint; train it first", tmp_path)
 
 
 def test_arrays_that_are_no_extractor_are_refused(tmp_path):

@@ -2,7 +2,6 @@ import dataclasses
 import io
 import json
 import os
-import shutil
 import signal
 import time
 import types
@@ -315,14 +314,6 @@ def test_changed_configuration_is_refused_and_goes_on_with_the_flag(tmp_path):
     assert "slope: 2.0 -> 3.0" in str(error.value)
     outcome, _ = fit_line(tmp_path / "run", slope=3.0, steps=2 * EPOCH, resume_with_changes=True)
     assert outcome.result["steps"] == 2 * EPOCH
-
-
-def test_a_future_that_was_given_up_leaves_no_best_checkpoint_behind(tmp_path):
-    fit_line(tmp_path / "run", steps=EPOCH)
-    # As a kill between saving the best and the latest leaves it.
-    shutil.rmtree(tmp_path / "run/checkpoints/latest" / str(EPOCH))
-    fit_line(tmp_path / "run", slope=3.0, steps=EPOCH, evaluate_every=5, resume_with_changes=True)
-    assert {path.name for path in (tmp_path / "run/checkpoints/best").iterdir()} == {"5"}
 
 
 def test_an_experiment_says_what_is_written_down_of_arrays_and_of_a_workload_without_data(tmp_path):

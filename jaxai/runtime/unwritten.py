@@ -1,0 +1,41 @@
+"""What could not be written, in one line: a full disk, a quota that is used up, a folder that is read-only."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class UnwrittenError(OSError):
+    """A file that could not be written; its text is one line that names it."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+@contextmanager
+def writing(what: Path | str) -> Iterator[None]:
+    """Inside, an operating system error while writing becomes an `UnwrittenError` that names `what`.
+
+    Raises:
+      UnwrittenError: see above. A closed pipe stays a BrokenPipeError.
+    """
+    try:
+        yield
+    except (UnwrittenError, BrokenPipeError):
+        raise
+    except OSError as error:
+        raise UnwrittenError(error.errno, f"cannot write {what}: {reason(error)}") from error
+
+
+def reason(error: BaseException) -> str:
+    """Why a write failed, in a few words: the operating system's, wherever in a chain of errors they are."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, OSError) and link.strerror:
+            return str(link.strerror)
+        if found := re.search(r"OS error \d+: ([^\]\n]+)", str(link)):  # as tensorstore puts it
+            return found[1].strip()
+        link = link.__cause__ or link.__context__
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"{type(error).__name__}: {first[:200]}"
