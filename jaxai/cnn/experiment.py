@@ -15,6 +15,7 @@ from jaxai import cnn, ranges
 from jaxai.cnn.whitening import whiten
 from jaxai.core import State
 from jaxai.data import Data, Images, checked, load
+from jaxai.data.epochs import steps_in
 from jaxai.ranges import Finite, Natural, Positive
 from jaxai.runtime import parallel, pictures, progress
 from jaxai.runtime.checkpoint import Which
@@ -68,7 +69,7 @@ class Experiment:
             raise ValueError(f"batch_size is {batch_size}; expected 1 to {examples}, or 0 for all {examples} examples")
         optimizer = self.workload.optimizer
         if not optimizer.decay_steps:
-            steps = max(1, round(self.epochs * (examples // batch_size)))
+            steps = steps_in(self.epochs, examples // batch_size)
             optimizer = dataclasses.replace(optimizer, decay_steps=steps)
         workload = dataclasses.replace(
             self.workload,
@@ -84,7 +85,7 @@ class Experiment:
         held_out = {"validation": images.validation} if images.validation else {}
         return Training(
             make=lambda axis_name: cnn.make(self.workload, axis_name),
-            steps=max(1, round(self.epochs * self.workload.steps_per_epoch)),
+            steps=steps_in(self.epochs, self.workload.steps_per_epoch),
             batch_size=self.batch_size,
             steps_per_epoch=self.workload.steps_per_epoch,
             data=images.train,

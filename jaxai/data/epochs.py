@@ -14,6 +14,9 @@ import numpy as np
 
 from jaxai.core import Key
 
+MOST_STEPS = 2**31 - 1
+"""The largest int32, which `State.step` is."""
+
 
 def permutation(key: Key, epoch: int | jax.Array, examples: int) -> jax.Array:
     """The order of one epoch, [examples] int32, each position once."""
@@ -47,6 +50,18 @@ def batches_per_epoch(examples: int, batch_size: int) -> int:
             f"(all of them at once is plain gradient descent)"
         )
     return examples // batch_size
+
+
+def steps_in(epochs: float, batches: int) -> int:
+    """Train steps of some epochs of so many batches each, at least 1.
+
+    Raises:
+      ValueError: an int32, which counts them, does not hold so many.
+    """
+    steps = max(1, round(epochs * batches))
+    if steps > MOST_STEPS:
+        raise ValueError(f"epochs is {epochs:g}: {steps} steps, and at most {MOST_STEPS} are counted; lower it")
+    return steps
 
 
 class Order(Protocol):

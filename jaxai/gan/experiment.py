@@ -16,6 +16,7 @@ from rich.table import Table
 from jaxai import gan, ranges
 from jaxai.core import State
 from jaxai.data import Data, Images, checked, load
+from jaxai.data.epochs import steps_in
 from jaxai.gan import fidelity
 from jaxai.gan.extractor import extract, load_extractor
 from jaxai.gan.generator import CHUNK, Generator, Samples
@@ -247,7 +248,7 @@ class Experiment:
         return "; a column for each label" if self.workload.conditional else ""
 
     def _steps(self, examples: int) -> int:
-        return max(1, round(self.epochs * (examples // self._images_a_step)))
+        return steps_in(self.epochs, examples // self._images_a_step)
 
     def _flops_per_step(self) -> float | None:
         """On average over the updates with a penalty and those without; None where all are alike."""

@@ -16,6 +16,7 @@ from jaxai import ranges, seq2seq
 from jaxai.core import PyTree, State
 from jaxai.data import line_files, text
 from jaxai.data.buckets import BucketedEpochs
+from jaxai.data.epochs import steps_in
 from jaxai.data.pairs import Pairs, PairSplit, check
 from jaxai.ranges import Count, Finite, Positive
 from jaxai.runtime import flops, parallel, pictures, progress
@@ -312,7 +313,7 @@ class Experiment:
         return found[0], found[1]
 
     def _steps(self, corpus: Corpus) -> int:
-        return max(1, round(self.epochs * _order(jax.random.key(0), corpus).batches))
+        return steps_in(self.epochs, _order(jax.random.key(0), corpus).batches)
 
 
 @functools.lru_cache(maxsize=1)

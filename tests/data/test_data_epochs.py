@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from jaxai.data import Epochs, batch_indices, permutation
+from jaxai.data.epochs import steps_in
 
 KEY = jax.random.key(7)
 
@@ -74,3 +75,9 @@ def test_batch_size_that_no_epoch_can_fill_is_refused(batch_size):
 def test_steps_out_of_range_are_refused(step, steps):
     with pytest.raises(ValueError, match=f"step is {step} and steps {steps}"):
         Epochs(KEY, 100, 10).indices(step, steps)
+
+
+def test_more_steps_than_an_int32_counts_are_refused_as_epochs() -> None:
+    assert (steps_in(0.01, 4), steps_in(2.5, 4), steps_in(1.0, 2**31 - 1)) == (1, 10, 2**31 - 1)
+    with pytest.raises(ValueError, match=r"^epochs is 1e\+09: 4000000000 steps, and at most 2147483647 are counted"):
+        steps_in(1e9, 4)
