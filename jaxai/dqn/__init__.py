@@ -6,7 +6,8 @@
 """
 
 from jaxai.dqn.config import Config, Hyperparameters
-from jaxai.dqn.environment import Environment, EnvironmentSpec, make_environment, make_environment_spec
+from jaxai.dqn.environment import Environment, make_environment
+from jaxai.dqn.interface import EnvironmentSpec, make_environment_spec
 from jaxai.dqn.model import Network, build
 from jaxai.dqn.step import make, make_policy
 from jaxai.optimizer import Optimizer

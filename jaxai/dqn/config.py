@@ -9,7 +9,7 @@ from flax import struct
 
 from jaxai import ranges
 from jaxai.dqn import priorities
-from jaxai.dqn.environment import EnvironmentSpec
+from jaxai.dqn.interface import EnvironmentSpec
 from jaxai.dqn.model import Network
 from jaxai.dqn.replay import Replay
 from jaxai.optimizer import Optimizer
@@ -123,15 +123,18 @@ def make_replay(config: Config, spec: EnvironmentSpec) -> Replay:
         frame_stack=config.frame_stack,
         truncation_spacing=config.truncation_spacing or spec.max_steps or 64,
         prioritized=config.prioritized,
+        masked=spec.masked,
     )
 
 
 def observation_shape(config: Config, spec: EnvironmentSpec) -> tuple[int, ...]:
-    """What the network sees: the environment's shape, its last axis (made where there are two) times `frame_stack`."""
+    """What the network sees: the environment's shape, its last axis (made where it has none or two) times
+    `frame_stack`.
+    """
     shape = spec.observation_shape
     if config.frame_stack == 1:
         return shape
-    if len(shape) == 2:
+    if len(shape) in (0, 2):
         shape = (*shape, 1)
     return (*shape[:-1], shape[-1] * config.frame_stack)
 

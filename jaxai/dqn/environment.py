@@ -1,24 +1,33 @@
-"""Environments: gymnax's by name, sticky actions, and what deep Q-learning must know about any environment.
+"""Environments: gymnax's by name, and sticky actions.
 
 An environment is any object with the interface of gymnax 1.0, for one episode at a time:
 `reset(key, params) -> (observation, state)`,
 `step(key, state, action, params) -> (observation, state, reward, terminated, truncated, info)`, which begins the next
 episode by itself and leaves the true successor in `info["final_observation"]`, and `action_space(params)` with `n`.
+Besides:
+
+- `observation_space(params)` decides how observations are given to the network; see `jaxai.dqn.observations`.
+- `info["action_mask"]`, [actions] bool, says which actions are legal, and no other one is taken or bootstrapped from.
+  It belongs to the observation that `step` returns, and the true successor's is `info["final_action_mask"]` where the
+  two differ; in a subclass of gymnax's Environment it belongs to the true successor. The legal actions of an episode's
+  first step come from a method `action_mask(state, params)`, or from a third value of `reset`, a dict with
+  `action_mask`; without either, all are legal there.
 """
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, MutableMapping
+import inspect
+from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 
 from jaxai import extras, ranges
 from jaxai.core import Key, PyTree
+from jaxai.dqn import spaces
 from jaxai.ranges import Finite, Rate
 
 DISCRETE = (
@@ -44,7 +53,7 @@ DISCRETE = (
     "FrozenLake-misc",
 )
 """gymnax's environments with discrete actions, but for MNISTBandit-bsuite, which downloads its data."""
-SIX_VALUES = "observation, state, reward, terminated, truncated, info"
+Setting = Finite | bool | str
 
 
 @dataclass(frozen=True)
@@ -53,29 +62,10 @@ class Environment:
 
     name: str = "CartPole-v1"  # a gymnax environment, as Breakout-MinAtar
     # MutableMapping and not dict: of a preset's dict tyro would make options with its names and take no others.
-    params: MutableMapping[str, Finite] = field(  # its parameters that differ, as max_steps_in_episode 1000
+    params: MutableMapping[str, Setting] = field(  # its parameters and constructor arguments that differ, as size 20
         default_factory=dict, hash=False
     )
     sticky_actions: Rate = 0.0  # probability that the last action is repeated instead of the chosen one
-
-
-@dataclass(frozen=True)
-class EnvironmentSpec:
-    """What deep Q-learning must know about an environment.
-
-    Attributes:
-      observation_shape: of one observation, without a batch axis; `()` for a number, as FrozenLake's.
-      observation_dtype: as the environment returns it.
-      num_actions: actions are 0 to num_actions - 1, int32.
-      max_steps: steps after which an episode is truncated; 0 where the parameters do not say.
-      binary: observations hold only 0 and 1, whatever their dtype, so that a bit is enough for each number.
-    """
-
-    observation_shape: tuple[int, ...]
-    observation_dtype: np.dtype
-    num_actions: int
-    max_steps: int
-    binary: bool
 
 
 class StickyState(struct.PyTreeNode):
@@ -130,8 +120,8 @@ def make_environment(environment: Environment) -> tuple[Any, PyTree]:
 
     Raises:
       MissingExtraError: gymnax is not installed.
-      ValueError: gymnax has no such environment, the environment has no such parameter or not
-        with such a value, or a probability that is none.
+      ValueError: gymnax has no such environment, the environment has no such parameter or constructor argument, or not
+        with such a value, it cannot be made, or a probability that is none.
     """
     ranges.check(environment, "env.")
     gymnax = extras.load("gymnax", f"environment {environment.name}", "rl")
@@ -141,93 +131,80 @@ def make_environment(environment: Environment) -> tuple[Any, PyTree]:
             f"no environment {environment.name!r}; "
             + (f"did you mean {' or '.join(near)}?" if near else f"choose {', '.join(DISCRETE)}")
         )
-    env, params = gymnax.make(environment.name)
-    changes = {name: _parameter(environment.name, params, name, value) for name, value in environment.params.items()}
-    if changes:
+    env, params = _construct(environment.name, {})
+    fields, arguments = _settings(env, params)
+    known = [*fields, *arguments]
+    for name in environment.params:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 3, 0.5)
+            takes = f", and its constructor takes {', '.join(arguments)}" if arguments else ""
+            raise ValueError(
+                f"{environment.name} has no parameter {name!r}; "
+                + (f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(fields)}{takes}")
+            )
+    values = {
+        name: _typed(f"{environment.name}'s parameter {name}", value, fields.get(name, arguments.get(name)))
+        for name, value in environment.params.items()
+    }
+    if given := {name: value for name, value in values.items() if name not in fields}:
+        env, params = _construct(environment.name, given)
+    if changes := {name: value for name, value in values.items() if name in fields}:
         params = params.replace(**changes)
     if environment.sticky_actions:
-        _num_actions(env, params)
+        spaces.discrete_actions(spaces.action_space(env, params), environment.name, DISCRETE)
         env = StickyActions(env, environment.sticky_actions)
     return env, params
 
 
-def make_environment_spec(env: Any, env_params: PyTree = None) -> EnvironmentSpec:
-    """What deep Q-learning must know about an environment; by its shapes alone, so nothing is compiled or run.
+def name_of(env: Any) -> str:
+    """What messages call an environment."""
+    return str(getattr(env, "name", type(env).__name__))
 
-    Args:
-      env: any object with the interface of gymnax 1.0; see the module's docstring.
-      env_params: its parameters; None: its defaults.
 
-    Raises:
-      ValueError: actions that are not discrete, a step that returns other than six values, no true successor in
-        `info`, observations that are not one array, or several environments at once.
+def is_minatar(env: Any) -> bool:
+    """One of gymnax's MinAtar games, which return 0 and 1 as float32, behind no wrapper that we do not know.
+
+    Not by name: another's wrapper may forward the name and change the observations.
     """
-    if env_params is None:
-        env_params = getattr(env, "default_params", None)
-    name = _name(env)
-    num_actions = _num_actions(env, env_params)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    observation, state = jax.eval_shape(lambda key: env.reset(key, env_params), key)
-    if not isinstance(observation, jax.ShapeDtypeStruct):
-        raise ValueError(
-            f"{name} returns a {type(observation).__name__} as observation; "
-            "DQN needs one array, so join its parts in a wrapper"
-        )
-    action = jax.ShapeDtypeStruct((), jnp.int32)
-    returned = jax.eval_shape(lambda *arguments: env.step(*arguments, env_params), key, state, action)
-    if len(returned) != 6:
-        raise ValueError(
-            f"step of {name} returns {len(returned)} values; expected 6, as in gymnax >= 1.0.1: {SIX_VALUES}"
-        )
-    _, _, reward, terminated, truncated, info = returned
-    for value, what in ((reward, "reward"), (terminated, "terminated"), (truncated, "truncated")):
-        if value.shape != ():
-            raise ValueError(f"{what} of {name} has shape {value.shape}; expected (), the step of one environment")
-    final = info.get("final_observation") if isinstance(info, dict) else None
-    if final is None:
-        raise ValueError(
-            f"{name} gives no info['final_observation'], the observation before the next episode begins; "
-            "DQN bootstraps from it where an episode is truncated"
-        )
-    if (final.shape, final.dtype) != (observation.shape, observation.dtype):
-        raise ValueError(
-            f"info['final_observation'] of {name} is {final.dtype}{list(final.shape)}; "
-            f"expected {observation.dtype}{list(observation.shape)}, as its observations are"
-        )
-    return EnvironmentSpec(
-        observation_shape=observation.shape,
-        observation_dtype=np.dtype(observation.dtype),
-        num_actions=num_actions,
-        max_steps=int(getattr(env_params, "max_steps_in_episode", 0)),
-        binary=observation.dtype == jnp.bool_ or _is_minatar(env),
-    )
+    while type(env).__module__.startswith(("gymnax.wrappers.", __name__)):
+        env = env._env
+    return type(env).__module__.startswith("gymnax.environments.minatar.")
 
 
-def _num_actions(env: Any, env_params: PyTree) -> int:
-    space = env.action_space(env_params)
-    if getattr(space, "n", None) is None:
-        raise ValueError(
-            f"{_name(env)} has continuous actions ({type(space).__name__}); DQN needs discrete actions, "
-            f"which these have: {', '.join(DISCRETE)}"
-        )
-    return int(space.n)
+def _construct(name: str, arguments: Mapping[str, Setting]) -> tuple[Any, PyTree]:
+    import gymnax
+
+    try:
+        return gymnax.make(name, **arguments)
+    except Exception as error:
+        given = "".join(f" with {key} {value}" for key, value in arguments.items())
+        why = "; it downloads its data when it is made" if isinstance(error, OSError) else ""
+        text = str(error).partition("\n")[0]
+        raise ValueError(f"{name} cannot be made{given}: {type(error).__name__}: {text}{why}") from error
 
 
-def _parameter(environment: str, params: PyTree, name: str, value: float) -> float:
+def _settings(env: Any, params: PyTree) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Defaults of the parameters and of the constructor's arguments."""
+    fields = dataclasses.fields(params) if dataclasses.is_dataclass(params) else ()
+    parameters = inspect.signature(type(env)).parameters.values()
+    named = [each for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+    return {each.name: getattr(params, each.name) for each in fields}, {each.name: each.default for each in named}
+
+
+def _typed(what: str, value: Setting, default: Any) -> Setting:
     """The value in the type of the default, since a limit of steps that becomes a float changes dtypes."""
-    known = [field.name for field in dataclasses.fields(params)]
-    if name not in known:
-        near = difflib.get_close_matches(name, known, 3, 0.5)
-        raise ValueError(
-            f"{environment} has no parameter {name!r}; "
-            + (f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(known)}")
-        )
-    default = getattr(params, name)
-    if not isinstance(default, bool | int | float):
-        raise ValueError(f"{environment}'s parameter {name} is an array; set it in Python with env_params.replace")
-    if value != type(default)(value):
-        raise ValueError(f"{environment}'s parameter {name} is {value}; expected {type(default).__name__}")
-    return type(default)(value)
+    if default is inspect.Parameter.empty:
+        return value
+    if not isinstance(default, bool | int | float | str):
+        raise ValueError(f"{what} is an array or a sequence; set it in Python")
+    kind = type(default)
+    try:
+        typed: Setting = kind(value)
+    except (ValueError, OverflowError):  # a word, or an infinite integer
+        typed = ""
+    if isinstance(value, str) != (kind is str) or value != typed:
+        raise ValueError(f"{what} is {value}; expected {kind.__name__}")
+    return typed
 
 
 def _nearest(name: str, known: Iterable[str]) -> list[str]:
@@ -237,17 +214,3 @@ def _nearest(name: str, known: Iterable[str]) -> list[str]:
     found = difflib.get_close_matches(stem, spellings, 3, 0.7)
     found += difflib.get_close_matches(stem.partition("-")[0], spellings, 3, 0.7)
     return list(dict.fromkeys(spellings[spelling] for spelling in found))[:3]
-
-
-def _name(env: Any) -> str:
-    return str(getattr(env, "name", type(env).__name__))
-
-
-def _is_minatar(env: Any) -> bool:
-    """One of gymnax's MinAtar games, which return 0 and 1 as float32, behind no wrapper that we do not know.
-
-    Not by name: another's wrapper may forward the name and change the observations.
-    """
-    while type(env).__module__.startswith(("gymnax.wrappers.", __name__)):
-        env = env._env
-    return type(env).__module__.startswith("gymnax.environments.minatar.")

@@ -257,7 +257,9 @@ class Experiment:
         policy, config = dqn.make_policy(self.workload, env, env_params), self.workload
         longest = config.evaluation_steps or dqn.make_environment_spec(env, env_params).max_steps or 27_000
         played = play.episode(
-            lambda observation, _: policy(params, observation[None])[0],
+            lambda observation, _, mask=None: policy(params, observation[None], None if mask is None else mask[None])[
+                0
+            ],
             env,
             env_params,
             jax.random.key(seed),

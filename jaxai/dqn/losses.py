@@ -23,6 +23,9 @@ from jax import Array, lax
 
 Scalar = Array | float
 
+ILLEGAL = -1e30
+"""The value of an action that is not legal; finite, so that its probability of 0 times it is 0 and no NaN."""
+
 # A matrix unit that rounds its inputs would pick q values in bfloat16 or TF32.
 _dot = functools.partial(jnp.dot, precision=lax.Precision.HIGHEST)
 
@@ -34,6 +37,16 @@ def _expect_rank(rank: int, **arguments: Scalar) -> None:
                 f"{name} has shape {jnp.shape(value)}, expected {rank} axes: this takes one transition, "
                 "batch it with jax.vmap"
             )
+
+
+def legal_values(q: Array, mask: Array | None) -> Array:
+    """q values of which no policy takes an action that is not legal: those become `ILLEGAL`; any shape.
+
+    Args:
+      q: [..., actions].
+      mask: as `q`, bool, True where an action is legal; None: all are.
+    """
+    return q if mask is None else jnp.where(mask, q, ILLEGAL)
 
 
 def select_action(values: Array, action: Array | int) -> Array:

@@ -1,7 +1,7 @@
 """Q networks in linen: an MLP, MinAtar's and the Nature DQN's, with dueling streams, noisy layers and distributions.
 
-All take observations `[batch, *observation_shape]`, uint8 scaled by 1/255, and return float32 `[batch, actions]`, or
-`[batch, actions, atoms]` with a distribution. Parameters are float32 whatever the compute dtype.
+All take observations `[batch, *observation_shape]`, encoded as `jaxai.dqn.observations` says, and return float32
+`[batch, actions]`, or `[batch, actions, atoms]` with a distribution. Parameters are float32 whatever the compute dtype.
 """
 
 import itertools
@@ -15,6 +15,7 @@ from flax import linen as nn
 from jax import lax
 
 from jaxai import ranges
+from jaxai.dqn.observations import Encoding, Observations
 from jaxai.ops.conv import patches_matmul
 from jaxai.ranges import Count, Finite, NonNegative, Range
 
@@ -36,6 +37,7 @@ LEAST_SIDE = {"mlp": 0, "minatar": 3, "nature": 36}
 class Network:
     """The Q network: its torso, its layers, and what it says of an action's return."""
 
+    observations: Observations = "auto"  # auto: by the environment's space; scale (by 1/255), cast (as is), one_hot
     torso: Torso = "auto"  # auto: nature for images of 36 pixels a side or more, minatar for smaller ones, else mlp
     hidden: tuple[Count, ...] = ()  # units of the dense layers; empty: 64 64 for mlp, 128 for minatar, 512 for nature
     activation: Activation = "relu"  # after each hidden layer
@@ -147,6 +149,7 @@ class QNetwork(nn.Module):
     shared_noise: bool = False
     atoms: int = 0  # 0: one value for each action
     dtype: Any = jnp.float32
+    encoding: Encoding | None = None  # of observations; None: uint8 scaled by 1/255, everything else cast
 
     @nn.compact
     def __call__(self, observations: jax.Array) -> jax.Array:
@@ -162,8 +165,8 @@ class QNetwork(nn.Module):
                 return NoisyDense(features, self.noisy_sigma, dtype, name=name)(x, next(noise))
             return nn.Dense(features, dtype=dtype, name=name)(x)
 
-        scale = 1 / 255 if observations.dtype == jnp.uint8 else 1.0
-        x = (observations.astype(jnp.float32) * scale).astype(self.dtype)
+        encoding = self.encoding or Encoding(1 / 255 if observations.dtype == jnp.uint8 else 1.0)
+        x = encoding(observations).astype(self.dtype)
         if self.torso != "mlp" and x.ndim == 3:
             x = x[..., None]
         for index, (features, window, stride) in enumerate(CONVOLUTIONS[self.torso]):
@@ -214,13 +217,17 @@ class QNetwork(nn.Module):
         return iter(jnp.split(noise, list(itertools.accumulate(sizes))[:-1], axis=1))
 
 
-def build(network: Network, observation_shape: Sequence[int], num_actions: int) -> QNetwork:
+def build(
+    network: Network, observation_shape: Sequence[int], num_actions: int, encoding: Encoding | None = None
+) -> QNetwork:
     """The linen module of a config.
 
     Args:
       network: the config.
       observation_shape: of one observation. [height, width, channels] or [height, width] for the convolutional torsos.
       num_actions: of the environment.
+      encoding: what `make_encoding` makes of the environment's observations; None: by the config and the dtype alone,
+        where `auto` scales uint8 and casts everything else.
 
     Returns:
       A module whose `apply({"params": params}, observations, rngs={"noise": key})` draws the noise of noisy layers;
@@ -236,7 +243,12 @@ def build(network: Network, observation_shape: Sequence[int], num_actions: int) 
         raise ValueError(
             f"value_min is {network.value_min} and value_max is {network.value_max}, expected value_min < value_max"
         )
-    torso = _torso(network.torso, tuple(observation_shape))
+    if encoding is None and network.observations != "auto":
+        if network.observations == "one_hot":
+            raise ValueError("observations is one_hot, and build knows no categories; give it encoding=Encoding(...)")
+        encoding = Encoding(1 / 255 if network.observations == "scale" else 1.0)
+    shape = tuple(observation_shape)
+    torso = _torso(network.torso, shape if encoding is None else encoding.shape(shape))
     return QNetwork(
         num_actions=num_actions,
         torso=torso,
@@ -248,6 +260,7 @@ def build(network: Network, observation_shape: Sequence[int], num_actions: int) 
         noisy_sigma=network.noisy_sigma,
         atoms=0 if network.distribution == "none" else network.atoms,
         dtype=jnp.dtype(network.dtype),
+        encoding=encoding,
     )
 
 

@@ -17,6 +17,7 @@ from jax import lax
 
 from jaxai import extras
 from jaxai.core import Key, PyTree
+from jaxai.dqn.interface import connect
 
 MOST_FRAMES = 300
 """A longer episode is shown in evenly spaced steps, the first and the last among them."""
@@ -27,7 +28,7 @@ SMOOTH = 2
 BLACK, INK, GREY, WHITE = (0, 0, 0), (32, 38, 46), (160, 166, 174), (255, 255, 255)
 BLUE, ORANGE, FLOOR = (37, 99, 235), (228, 87, 46), (230, 230, 230)
 Colour = tuple[int, int, int]
-Policy = Callable[[jax.Array, Key], jax.Array]
+Policy = Callable[..., jax.Array]
 Draw = Callable[[np.ndarray], Any]
 
 
@@ -58,28 +59,33 @@ def episode(policy: Policy, env: Any, env_params: PyTree, key: Key, max_steps: i
     """Plays until the episode ends, compiled as one loop.
 
     Args:
-      policy: (observation [*shape], key) -> action [] int32.
+      policy: (observation [*shape], key) -> action [] int32, counted from 0; where the environment says which actions
+        are legal, (observation, key, mask [actions] bool) -> action.
       env: any object with the interface of gymnax 1.0; see `jaxai.dqn.environment`.
       env_params: its parameters.
       key: the episode follows from it.
       max_steps: steps after which it is cut off even if the environment goes on.
       frame_stack: last observations that the policy sees together, side by side along the last axis, which is made
-        where an observation has two axes; zeros before the first, as `Replay.stack` does.
+        where an observation has none or two; zeros before the first, as `Replay.stack` does.
 
     Raises:
-      ValueError: max_steps is below 1.
+      ValueError: max_steps is below 1, or the environment lacks something; see `make_environment_spec`.
     """
     if max_steps < 1:
         raise ValueError(f"max_steps is {max_steps}; an episode has at least 1 step")
+    interface = connect(env, env_params)
+    env_params = interface.env_params
 
     @jax.jit
     def play(key: Key) -> tuple[Any, ...]:
         reset_key, loop_key = jax.random.split(key)
-        first, state = env.reset(reset_key, env_params)
+        first, state, mask = interface.reset(reset_key, env_params)
+        first = jnp.asarray(first)
         frames = jnp.zeros((frame_stack, *first.shape), first.dtype).at[-1].set(first)
         carry = (
             jnp.int32(0),
             state,
+            mask,
             frames,
             jnp.zeros((max_steps + 1, *first.shape), first.dtype).at[0].set(first),
             jnp.zeros(max_steps, jnp.int32),
@@ -92,26 +98,28 @@ def episode(policy: Policy, env: Any, env_params: PyTree, key: Key, max_steps: i
             return (carry[0] < max_steps) & ~carry[-2] & ~carry[-1]
 
         def advance(carry: tuple[Any, ...]) -> tuple[Any, ...]:
-            time, state, frames, observations, actions, rewards, _, _ = carry
+            time, state, mask, frames, observations, actions, rewards, _, _ = carry
             act_key, step_key = jax.random.split(jax.random.fold_in(loop_key, time))
-            action = jnp.asarray(policy(_side_by_side(frames), act_key), jnp.int32)
-            _, state, reward, terminated, truncated, info = env.step(step_key, state, action, env_params)
+            seen = (_side_by_side(frames), act_key, *([] if mask is None else [mask]))
+            action = jnp.asarray(policy(*seen), jnp.int32)
+            step = interface.step(step_key, state, action, env_params)
             # The observation that step returns may belong to the next episode already.
-            following = info["final_observation"]
+            following = step.final_observation
             return (
                 time + 1,
-                state,
+                step.state,
+                step.mask,
                 jnp.concatenate([frames[1:], following[None]]),
                 observations.at[time + 1].set(following),
                 actions.at[time].set(action),
-                rewards.at[time].set(jnp.asarray(reward, jnp.float32)),
-                jnp.asarray(terminated, bool),
-                jnp.asarray(truncated, bool),
+                rewards.at[time].set(step.reward),
+                step.terminated,
+                step.truncated,
             )
 
         return lax.while_loop(goes_on, advance, carry)
 
-    time, _, _, observations, actions, rewards, terminated, truncated = play(key)
+    time, _, _, _, observations, actions, rewards, terminated, truncated = play(key)
     steps = int(time)
     return Episode(
         np.asarray(observations)[: steps + 1],
@@ -177,7 +185,7 @@ def _side_by_side(frames: jax.Array) -> jax.Array:
     """[frame_stack, *shape], oldest first -> what the policy sees."""
     if len(frames) == 1:
         return frames[0]
-    if frames.ndim == 3:
+    if frames.ndim in (1, 3):
         frames = frames[..., None]
     frames = jnp.moveaxis(frames, 0, -2)
     return frames.reshape(*frames.shape[:-2], -1)

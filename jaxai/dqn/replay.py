@@ -35,6 +35,8 @@ class Memory(struct.PyTreeNode):
       final_observation: [environments, places, ...] true successors of truncated steps.
       final_time: [environments, places] int32, the time of that step; -1: none.
       priorities: of prioritized replay, else None.
+      mask: [environments, slots, ceil(actions / 8)] uint8, the legal actions there as bits; None where all are legal.
+      final_mask: [environments, places, ceil(actions / 8)] uint8, those after `final_observation`.
     """
 
     observation: jax.Array
@@ -44,6 +46,8 @@ class Memory(struct.PyTreeNode):
     final_observation: jax.Array
     final_time: jax.Array
     priorities: Priorities | None
+    mask: jax.Array | None = None
+    final_mask: jax.Array | None = None
 
 
 class Sample(struct.PyTreeNode):
@@ -51,7 +55,8 @@ class Sample(struct.PyTreeNode):
 
     Attributes:
       batch: what `train_step` learns from: `observation`, `action`, `reward` (the n-step return), `discount`
-        (gamma^n, 0 after termination), `next_observation`, and `mask` (0 where the successor is gone).
+        (gamma^n, 0 after termination), `next_observation`, and `mask` (0 where the successor is gone); where some
+        actions are not legal, also `action_mask` and `next_action_mask`.
       environment: [batch] int32.
       slot: [batch] int32.
       probability: [batch] float32 of the draw.
@@ -78,6 +83,7 @@ class Replay:
       frame_stack: frames in an observation that the network sees.
       truncation_spacing: least steps between two truncations of an environment.
       prioritized: draws go by priority.
+      masked: some actions are not legal, and which is stored.
     """
 
     capacity: int
@@ -90,6 +96,7 @@ class Replay:
     frame_stack: int = 1
     truncation_spacing: int = 64
     prioritized: bool = False
+    masked: bool = False
 
     @property
     def slots(self) -> int:
@@ -107,17 +114,28 @@ class Replay:
         numbers = math.prod(self.observation_shape)
         frame = -(-numbers // 8) if self.binary else numbers * np.dtype(self.observation_dtype).itemsize
         action = 1 if self.num_actions <= 256 else 4
-        each = self.slots * (frame + action + 4 + 1) + self.places * (frame + 4)
+        legal = -(-self.num_actions // 8) if self.masked else 0
+        each = self.slots * (frame + action + legal + 4 + 1) + self.places * (frame + legal + 4)
         if self.prioritized:
             each += priorities.nbytes(self.slots)
         return self.num_envs * each
 
-    def init(self, observation: jax.Array) -> Memory:
-        """An empty memory at time 0, when the environments show these frames [environments, *observation_shape]."""
+    def init(self, observation: jax.Array, mask: jax.Array | None = None) -> Memory:
+        """An empty memory at time 0, when the environments show these frames [environments, *observation_shape].
+
+        Args:
+          observation: the frames.
+          mask: [environments, actions] bool, the legal actions; None where all are, always.
+        """
         frames = self._encode(observation)
         environments = len(frames)
         action_dtype = jnp.uint8 if self.num_actions <= 256 else jnp.int32
         stored = jnp.zeros((environments, self.slots, *frames.shape[1:]), frames.dtype).at[:, 0].set(frames)
+        legal = final_legal = None
+        if mask is not None:
+            bits = jnp.packbits(mask, axis=-1)
+            legal = jnp.zeros((environments, self.slots, bits.shape[-1]), jnp.uint8).at[:, 0].set(bits)
+            final_legal = jnp.zeros((environments, self.places, bits.shape[-1]), jnp.uint8)
         return Memory(
             observation=stored,
             action=jnp.zeros((environments, self.slots), action_dtype),
@@ -126,6 +144,8 @@ class Replay:
             final_observation=jnp.zeros((environments, self.places, *frames.shape[1:]), frames.dtype),
             final_time=jnp.full((environments, self.places), -1, jnp.int32),
             priorities=priorities.init(environments, self.slots) if self.prioritized else None,
+            mask=legal,
+            final_mask=final_legal,
         )
 
     def add(
@@ -138,6 +158,8 @@ class Replay:
         truncated: jax.Array,
         final_observation: jax.Array,
         observation: jax.Array,
+        final_mask: jax.Array | None = None,
+        mask: jax.Array | None = None,
     ) -> Memory:
         """The memory after step `time` (scalar int32) of all environments.
 
@@ -150,6 +172,8 @@ class Replay:
           truncated: [environments] bool.
           final_observation: [environments, *observation_shape], the true successors.
           observation: [environments, *observation_shape], what the environments show next, after a reset where due.
+          final_mask: [environments, actions] bool, the legal actions after `final_observation`; None: all, always.
+          mask: [environments, actions] bool, the legal actions in `observation`.
         """
         slot, place = time % self.slots, time // self.truncation_spacing % self.places
         # A terminated step is not bootstrapped, so that only truncation needs its successor.
@@ -166,6 +190,16 @@ class Replay:
             final_observation=_put(memory.final_observation, place, final),
             final_time=_put(memory.final_time, place, jnp.where(keep, time, old_time)),
         )
+        if memory.mask is not None:
+            assert memory.final_mask is not None
+            assert final_mask is not None
+            assert mask is not None
+            old_mask = memory.final_mask[:, place]
+            final_bits = jnp.where(keep[:, None], jnp.packbits(final_mask, axis=-1), old_mask)
+            memory = memory.replace(
+                mask=_put(memory.mask, (time + 1) % self.slots, jnp.packbits(mask, axis=-1)),
+                final_mask=_put(memory.final_mask, place, final_bits),
+            )
         if memory.priorities is None:
             return memory
         newest, oldest = self._drawable(time + 1)
@@ -223,7 +257,7 @@ class Replay:
         """
         if self.frame_stack == 1:
             return frames[:, 0]
-        if len(self.observation_shape) == 2:
+        if len(self.observation_shape) in (0, 2):
             frames = frames[..., None]
         frames = jnp.where(valid.reshape(*valid.shape, *[1] * (frames.ndim - 2)), frames, jnp.zeros((), frames.dtype))
         frames = jnp.moveaxis(frames, 1, -2)
@@ -249,7 +283,14 @@ class Replay:
         place = (start + last) // self.truncation_spacing % self.places
         found = memory.final_time[environment, place] == start + last
         final = memory.final_observation[environment, place]
-        return {
+        masks = {}
+        if memory.mask is not None:
+            assert memory.final_mask is not None
+            following = memory.mask[environment, (start + last + 1) % self.slots]
+            following = jnp.where(truncated[:, None], memory.final_mask[environment, place], following)
+            masks["action_mask"] = self._legal(memory.mask[environment, start % self.slots])
+            masks["next_action_mask"] = self._legal(following)
+        return masks | {
             "observation": self._observation(memory, environment, start),
             "action": memory.action[environment, start % self.slots].astype(jnp.int32),
             "reward": (powers * rewards * alive).sum(1),
@@ -280,6 +321,10 @@ class Replay:
         ends = ends.at[:, -1].set(False)
         same_episode = jnp.cumsum(ends[:, ::-1], 1)[:, ::-1] == 0
         return self.stack(self._decode(frames), same_episode & (times >= 0))
+
+    def _legal(self, bits: jax.Array) -> jax.Array:
+        """Stored masks -> [batch, actions] bool."""
+        return jnp.unpackbits(bits, axis=-1, count=self.num_actions).astype(bool)
 
     def _encode(self, frames: jax.Array) -> jax.Array:
         """[..., *observation_shape] -> as stored."""

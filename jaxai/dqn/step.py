@@ -14,9 +14,12 @@ from jax import lax
 from jaxai import optimizer as optimizers
 from jaxai.core import Batch, Key, Metrics, PyTree, State, Workload, device_key, pmean, psum, step_key
 from jaxai.dqn import losses
+from jaxai.dqn.batches import check_batch, check_observations
 from jaxai.dqn.config import Config, Hyperparameters, check, epsilon, make_replay, observation_shape
-from jaxai.dqn.environment import make_environment_spec
+from jaxai.dqn.interface import connect
+from jaxai.dqn.losses import legal_values
 from jaxai.dqn.model import atoms, build, q_values
+from jaxai.dqn.observations import make_encoding
 from jaxai.dqn.replay import Memory
 
 EVALUATION_STREAM = 0xE7A1
@@ -32,6 +35,7 @@ class Worker(struct.PyTreeNode):
       episode_return: [environments] float32, so far.
       episode_length: [environments] int32, so far.
       memory: the replay.
+      mask: [environments, actions] bool, the legal actions; None where the environment does not say.
     """
 
     environment: PyTree
@@ -39,6 +43,7 @@ class Worker(struct.PyTreeNode):
     episode_return: jax.Array
     episode_length: jax.Array
     memory: Memory
+    mask: jax.Array | None = None
 
 
 def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None = None) -> Workload:
@@ -48,8 +53,11 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
     `updates_per_step` times from what it draws, takes `train_every` environment steps, epsilon-greedily, and writes
     them to the replay. `train_step(state, batch)` only learns, from a batch that is handed in: `{"observation"
     [batch, ...], "action" [batch] int32, "reward" [batch] float32 (of n steps), "discount" [batch] float32 (gamma^n, 0
-    after termination), "next_observation" [batch, ...]}`, and optional `"weight"` [batch]. `state.step` counts train
-    steps.
+    after termination), "next_observation" [batch, ...]}`, and optional `"weight"` [batch], `"action_mask"` and
+    `"next_action_mask"` [batch, actions] bool. `state.step` counts train steps.
+
+    Where the environment says which actions are legal (`info["action_mask"]`), no other one is taken, at random
+    neither, and no target bootstraps from another.
 
     Truncation is not termination: a truncated episode still bootstraps, from its true last observation.
 
@@ -69,12 +77,13 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
     Raises:
       ValueError: a field has a value that cannot be trained with, or the environment cannot be trained on; one line.
     """
-    env_params = env.default_params if env_params is None else env_params
-    spec = make_environment_spec(env, env_params)
+    interface = connect(env, env_params)
+    env_params, spec = interface.env_params, interface.spec
     replay = make_replay(config, spec)
     check(config, replay)
     shape = observation_shape(config, spec)
-    network = build(config, shape, spec.num_actions)
+    encoding = make_encoding(config.observations, interface, config.frame_stack)
+    network = build(config, shape, spec.num_actions, encoding)
     # Noise of an update is one draw for its batch (Fortunato et al. 2018, section 3.1); every actor has its own.
     learner = network.clone(shared_noise=True)
     optimizer = config.optimizer
@@ -83,8 +92,8 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
     first_optimizer = optimizers.make(optimizer)  # its errors come before anything compiles
     vector_steps = config.train_every // config.num_envs
     warmup = config.warmup_steps // config.num_envs
-    reset = jax.vmap(env.reset, in_axes=(0, None))
-    step_all = jax.vmap(env.step, in_axes=(0, 0, 0, None))
+    reset = jax.vmap(interface.reset, in_axes=(0, None))
+    step_all = jax.vmap(interface.step, in_axes=(0, 0, 0, None))
 
     def env_steps(time: jax.Array) -> jax.Array:
         """Steps of all environments together -> environment steps, float32: an int32 ends at two thousand million."""
@@ -94,8 +103,8 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
         rngs = {"noise": key} if config.noisy and key is not None else None
         return cast(jax.Array, network.apply({"params": params}, observation, rngs=rngs))
 
-    def greedy(params: PyTree, observation: jax.Array, key: Key | None = None) -> jax.Array:
-        return q_values(config, outputs(params, observation, key, network)).argmax(-1)
+    def greedy(params: PyTree, observation: jax.Array, mask: jax.Array | None, key: Key | None = None) -> jax.Array:
+        return legal_values(q_values(config, outputs(params, observation, key, network)), mask).argmax(-1)
 
     def first_observation(frame: jax.Array) -> jax.Array:
         """[environments, ...] of a new episode, as the network sees it: no frame came before."""
@@ -116,14 +125,24 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
         Args:
           learned: any bool that is known once the replay has been read.
         """
-        frame, environment, reward, terminated, truncated, info = step_all(keys, worker.environment, action, env_params)
+        following = step_all(keys, worker.environment, action, env_params)
+        reward, terminated, truncated = following.reward, following.terminated, following.truncated
         # The reward itself, but not before `learned`: what is written depends on all that was read, and so XLA writes
         # the replay in place. Actions, and what follows from them, wait for the parameters anyway.
         reward = jnp.minimum(reward, reward + learned)
         ended = terminated | truncated
         returns, lengths = worker.episode_return + reward, worker.episode_length + 1
         memory = replay.add(
-            worker.memory, time, action, reward, terminated, truncated, info["final_observation"], frame
+            worker.memory,
+            time,
+            action,
+            reward,
+            terminated,
+            truncated,
+            following.final_observation,
+            following.observation,
+            following.final_mask,
+            following.mask,
         )
         sums = {
             "episodes": ended.sum(dtype=jnp.float32),
@@ -131,28 +150,33 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
             "length_sum": jnp.where(ended, lengths, 0).sum(dtype=jnp.float32),
         }
         worker = Worker(
-            environment,
-            next_observation(worker.observation, frame, ended),
+            following.state,
+            next_observation(worker.observation, following.observation, ended),
             jnp.where(ended, 0, returns),
             jnp.where(ended, 0, lengths),
             memory,
+            following.mask,
         )
         return worker, sums
 
     def init(key: Key) -> State:
         key, params_key, reset_key, play_key = jax.random.split(key, 4)
-        frame, environment = reset(jax.random.split(reset_key, config.num_envs), env_params)
+        start = reset(jax.random.split(reset_key, config.num_envs), env_params)
         worker = Worker(
-            environment=environment,
-            observation=first_observation(frame),
+            environment=start.state,
+            observation=first_observation(start.observation),
             episode_return=jnp.zeros(config.num_envs),
             episode_length=jnp.zeros(config.num_envs, jnp.int32),
-            memory=replay.init(frame),
+            memory=replay.init(start.observation, start.mask),
+            mask=start.mask,
         )
 
         def play_at_random(time: jax.Array, worker: Worker) -> Worker:
             action_key, env_key = jax.random.split(jax.random.fold_in(play_key, time))
-            action = jax.random.randint(action_key, (config.num_envs,), 0, spec.num_actions)
+            if worker.mask is None:
+                action = jax.random.randint(action_key, (config.num_envs,), 0, spec.num_actions)
+            else:
+                action = _legal_action(jax.random.uniform(action_key, (config.num_envs,)), worker.mask)
             return play(worker, time, action, jax.random.split(env_key, config.num_envs), False)[0]
 
         worker = lax.fori_loop(0, warmup, play_at_random, worker)
@@ -169,10 +193,14 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
             environments = len(worker.episode_return)
             # One split for all: on CPU a small random draw costs as much as a layer of a small network.
             keys = jax.random.split(key, environments + 2)
-            best = greedy(state.params, worker.observation, keys[0])
+            best = greedy(state.params, worker.observation, worker.mask, keys[0])
             chance, choice = jax.random.uniform(keys[1], (2, environments))
             explore = chance < epsilon(config, state.extra["hyperparameters"], env_steps(first + i))
-            action = jnp.where(explore, (choice * spec.num_actions).astype(best.dtype), best)
+            if worker.mask is None:
+                at_random = (choice * spec.num_actions).astype(best.dtype)
+            else:
+                at_random = _legal_action(choice, worker.mask).astype(best.dtype)
+            action = jnp.where(explore, at_random, best)
             worker, ended = play(worker, first + i, action, keys[2:], learned)
             return (worker, jax.tree.map(jnp.add, sums, ended)), None
 
@@ -188,11 +216,13 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
         chooser = valued
         if config.double:
             chooser = q_values(config, outputs(state.params, batch["next_observation"], keys[1]))
+        chooser = legal_values(chooser, batch.get("next_action_mask"))
         reward = batch["reward"]
         if config.munchausen:
             temperature = config.munchausen_temperature
             policy, bonus = jax.vmap(losses.soft_policy, in_axes=(0, None))(chooser, temperature)
             before = q_values(config, outputs(target, batch["observation"], keys[2]))
+            before = legal_values(before, batch.get("action_mask"))
             reward += jax.vmap(losses.munchausen_bonus, in_axes=(0, 0, None, None, None))(
                 before, batch["action"], temperature, config.munchausen, config.munchausen_minimum
             )
@@ -268,6 +298,7 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
     def train_step(state: State, batch: Batch) -> tuple[State, Metrics]:
         key = step_key(state, axis_name)
         if batch is not None:
+            batch = check_batch(batch, shape, spec)
             state, _, metrics = learn(state, batch, key)
         else:
             keys = jax.random.split(key, config.updates_per_step + vector_steps)
@@ -294,25 +325,26 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
         devices = 1 if axis_name is None else lax.axis_size(axis_name)
         episodes = -(-config.evaluation_episodes // devices)
         reset_key, step_key = jax.random.split(key)
-        frame, environment = reset(jax.random.split(reset_key, episodes), env_params)
+        start = reset(jax.random.split(reset_key, episodes), env_params)
         longest = config.evaluation_steps or spec.max_steps or 27_000
 
         def unfinished(carry: Any) -> jax.Array:
-            time, _, _, done, _, _ = carry
+            time, _, _, _, done, _, _ = carry
             return (time < longest) & ~done.all()
 
         def advance(carry: Any) -> Any:
-            time, environment, observation, done, returns, lengths = carry
-            action = greedy(state.params, observation)
+            time, environment, observation, mask, done, returns, lengths = carry
+            action = greedy(state.params, observation, mask)
             keys = jax.random.split(jax.random.fold_in(step_key, time), episodes)
-            frame, environment, reward, terminated, truncated, _ = step_all(keys, environment, action, env_params)
-            ended = terminated | truncated
+            following = step_all(keys, environment, action, env_params)
+            ended = following.terminated | following.truncated
             # An environment plays on after its first episode, and nothing of that counts.
-            returns, lengths = returns + jnp.where(done, 0.0, reward), lengths + ~done
-            return time + 1, environment, next_observation(observation, frame, ended), done | ended, returns, lengths
+            returns, lengths = returns + jnp.where(done, 0.0, following.reward), lengths + ~done
+            observation = next_observation(observation, following.observation, ended)
+            return time + 1, following.state, observation, following.mask, done | ended, returns, lengths
 
         nobody, zeros = jnp.zeros(episodes, bool), jnp.zeros(episodes)
-        carry = (jnp.int32(0), environment, first_observation(frame), nobody, zeros, zeros)
+        carry = (jnp.int32(0), start.state, first_observation(start.observation), start.mask, nobody, zeros, zeros)
         *_, returns, lengths = lax.while_loop(unfinished, advance, carry)
         sums = {"return": returns.sum(), "length": lengths.sum(), "count": jnp.float32(episodes)}
         return psum(sums, axis_name)
@@ -323,21 +355,37 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
             key = jax.random.split(key, config.updates_per_step + vector_steps)[0]
             sample_key, key = jax.random.split(key) if config.noisy else (key, key)
             batch, _ = remembered(state, sample_key)
+        else:
+            batch = check_batch(batch, shape, spec)
         return gradient(state, batch, key)[0]
 
     return Workload(init, train_step, eval_step, gradients)
 
 
-def make_policy(config: Config, env: Any, env_params: Any = None) -> Callable[[PyTree, jax.Array], jax.Array]:
-    """(params, observations [batch, ...]) -> greedy actions [batch] int32, as evaluation takes them."""
-    spec = make_environment_spec(env, env.default_params if env_params is None else env_params)
-    network = build(config, observation_shape(config, spec), spec.num_actions)
+def make_policy(config: Config, env: Any, env_params: Any = None) -> Callable[..., jax.Array]:
+    """The greedy policy that evaluation takes.
 
-    def policy(params: PyTree, observations: jax.Array) -> jax.Array:
+    Returns:
+      (params, observations [batch, ...], mask [batch, actions] bool or None) -> actions [batch] int32, the best of
+      those that the mask says are legal, from 0 on.
+    """
+    interface = connect(env, env_params)
+    spec, shape = interface.spec, observation_shape(config, interface.spec)
+    encoding = make_encoding(config.observations, interface, config.frame_stack)
+    network = build(config, shape, spec.num_actions, encoding)
+
+    def policy(params: PyTree, observations: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        check_observations(observations, "observations", shape, spec)
         outputs = cast(jax.Array, network.apply({"params": params}, observations))
-        return q_values(config, outputs).argmax(-1).astype(jnp.int32)
+        return legal_values(q_values(config, outputs), mask).argmax(-1).astype(jnp.int32)
 
     return policy
+
+
+def _legal_action(uniform: jax.Array, mask: jax.Array) -> jax.Array:
+    """One of the legal actions, each as likely: draws in [0, 1) [batch] and mask [batch, actions] -> [batch] int32."""
+    legal = jnp.cumsum(mask, axis=1)
+    return (legal > (uniform * legal[:, -1]).astype(jnp.int32)[:, None]).argmax(1).astype(jnp.int32)
 
 
 def _scan(step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, xs: PyTree) -> tuple[Any, Any]:

@@ -1,0 +1,59 @@
+"""What a batch that is handed to the learner must be: shapes and dtypes, checked while tracing."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from jaxai.dqn.interface import EnvironmentSpec
+
+NEEDED = ("observation", "action", "reward", "discount", "next_observation")
+OPTIONAL = ("weight", "mask", "action_mask", "next_action_mask")
+
+
+def check_batch(batch: Mapping[str, jax.Array], shape: tuple[int, ...], spec: EnvironmentSpec) -> dict[str, jax.Array]:
+    """The batch, its rewards, discounts and weights in float32.
+
+    Args:
+      batch: what `train_step` learns from.
+      shape: of an observation of the network.
+      spec: of the environment.
+
+    Raises:
+      ValueError: in one line, for an entry that is missing, or of another shape or kind.
+    """
+    if missing := [name for name in NEEDED if name not in batch]:
+        raise ValueError(f"the batch has no {missing[0]!r}; it needs {', '.join(NEEDED)}")
+    for name in ("observation", "next_observation"):
+        check_observations(batch[name], name, shape, spec)
+    count = batch["observation"].shape[0]
+    for name in ("action", "reward", "discount", "next_observation", *OPTIONAL):
+        if name not in batch:
+            continue
+        value = batch[name]
+        expected = (count, spec.num_actions) if name.endswith("action_mask") else (count,)
+        given = value.shape[:1] if name == "next_observation" else value.shape
+        if given != expected:
+            raise ValueError(
+                f"{name} has shape {value.shape}; expected {expected}: one for each of {count} observations"
+            )
+    if not jnp.issubdtype(batch["action"].dtype, jnp.integer):
+        raise ValueError(f"action is {batch['action'].dtype}; expected int32, from 0 to {spec.num_actions - 1}")
+    for name in ("action_mask", "next_action_mask"):
+        if name in batch and batch[name].dtype != jnp.bool_:
+            raise ValueError(f"{name} is {batch[name].dtype}; expected bool, True where an action is legal")
+    numbers = {name: batch[name] for name in ("reward", "discount", "weight", "mask") if name in batch}
+    # A narrow integer would wrap in the sum of a target.
+    return {**batch, **{name: value.astype(jnp.float32) for name, value in numbers.items()}}
+
+
+def check_observations(observations: jax.Array, name: str, shape: tuple[int, ...], spec: EnvironmentSpec) -> None:
+    """Raises ValueError where observations are not [batch, *shape] of the environment's dtype."""
+    if observations.ndim != len(shape) + 1 or observations.shape[1:] != shape:
+        raise ValueError(f"{name} has shape {observations.shape}; expected (batch, {', '.join(map(str, shape))})")
+    # Integers of another width say the same; integers for floats are pixels or symbols of some other environment.
+    kinds = (jnp.bool_, jnp.integer, jnp.floating)
+    if not any(
+        jnp.issubdtype(observations.dtype, kind) and jnp.issubdtype(spec.observation_dtype, kind) for kind in kinds
+    ):
+        raise ValueError(f"{name} is {observations.dtype}; expected {spec.observation_dtype}, as the environment shows")
