@@ -7,9 +7,10 @@
 
 from jaxai.dqn.config import Config, Hyperparameters
 from jaxai.dqn.environment import Environment, make_environment
-from jaxai.dqn.interface import EnvironmentSpec, make_environment_spec
 from jaxai.dqn.model import Network, build
-from jaxai.dqn.step import make, make_policy
+from jaxai.dqn.policy import make_policy
+from jaxai.dqn.spec import EnvironmentSpec, make_environment_spec
+from jaxai.dqn.step import make
 from jaxai.optimizer import Optimizer
 
 __all__ = [

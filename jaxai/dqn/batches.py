@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from jaxai.dqn.interface import EnvironmentSpec
+from jaxai.dqn.spec import EnvironmentSpec
 
 NEEDED = ("observation", "action", "reward", "discount", "next_observation")
 OPTIONAL = ("weight", "mask", "action_mask", "next_action_mask")

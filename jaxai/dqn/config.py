@@ -9,9 +9,9 @@ from flax import struct
 
 from jaxai import ranges
 from jaxai.dqn import priorities
-from jaxai.dqn.interface import EnvironmentSpec
 from jaxai.dqn.model import Network
 from jaxai.dqn.replay import Replay
+from jaxai.dqn.spec import EnvironmentSpec
 from jaxai.optimizer import Optimizer
 from jaxai.ranges import Count, Natural, NonNegative, Positive, Range, Share
 

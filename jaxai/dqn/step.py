@@ -14,12 +14,13 @@ from jax import lax
 from jaxai import optimizer as optimizers
 from jaxai.core import Batch, Key, Metrics, PyTree, State, Workload, device_key, pmean, psum, step_key
 from jaxai.dqn import losses
-from jaxai.dqn.batches import check_batch, check_observations
+from jaxai.dqn.batches import check_batch
 from jaxai.dqn.config import Config, Hyperparameters, check, epsilon, make_replay, observation_shape
 from jaxai.dqn.interface import connect
 from jaxai.dqn.losses import legal_values
 from jaxai.dqn.model import atoms, build, q_values
 from jaxai.dqn.observations import make_encoding
+from jaxai.dqn.policy import random_legal_action
 from jaxai.dqn.replay import Memory
 
 EVALUATION_STREAM = 0xE7A1
@@ -176,7 +177,7 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
             if worker.mask is None:
                 action = jax.random.randint(action_key, (config.num_envs,), 0, spec.num_actions)
             else:
-                action = _legal_action(jax.random.uniform(action_key, (config.num_envs,)), worker.mask)
+                action = random_legal_action(jax.random.uniform(action_key, (config.num_envs,)), worker.mask)
             return play(worker, time, action, jax.random.split(env_key, config.num_envs), False)[0]
 
         worker = lax.fori_loop(0, warmup, play_at_random, worker)
@@ -199,7 +200,7 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
             if worker.mask is None:
                 at_random = (choice * spec.num_actions).astype(best.dtype)
             else:
-                at_random = _legal_action(choice, worker.mask).astype(best.dtype)
+                at_random = random_legal_action(choice, worker.mask).astype(best.dtype)
             action = jnp.where(explore, at_random, best)
             worker, ended = play(worker, first + i, action, keys[2:], learned)
             return (worker, jax.tree.map(jnp.add, sums, ended)), None
@@ -360,32 +361,6 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
         return gradient(state, batch, key)[0]
 
     return Workload(init, train_step, eval_step, gradients)
-
-
-def make_policy(config: Config, env: Any, env_params: Any = None) -> Callable[..., jax.Array]:
-    """The greedy policy that evaluation takes.
-
-    Returns:
-      (params, observations [batch, ...], mask [batch, actions] bool or None) -> actions [batch] int32, the best of
-      those that the mask says are legal, from 0 on.
-    """
-    interface = connect(env, env_params)
-    spec, shape = interface.spec, observation_shape(config, interface.spec)
-    encoding = make_encoding(config.observations, interface, config.frame_stack)
-    network = build(config, shape, spec.num_actions, encoding)
-
-    def policy(params: PyTree, observations: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        check_observations(observations, "observations", shape, spec)
-        outputs = cast(jax.Array, network.apply({"params": params}, observations))
-        return legal_values(q_values(config, outputs), mask).argmax(-1).astype(jnp.int32)
-
-    return policy
-
-
-def _legal_action(uniform: jax.Array, mask: jax.Array) -> jax.Array:
-    """One of the legal actions, each as likely: draws in [0, 1) [batch] and mask [batch, actions] -> [batch] int32."""
-    legal = jnp.cumsum(mask, axis=1)
-    return (legal > (uniform * legal[:, -1]).astype(jnp.int32)[:, None]).argmax(1).astype(jnp.int32)
 
 
 def _scan(step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, xs: PyTree) -> tuple[Any, Any]:

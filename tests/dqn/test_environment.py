@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jaxai.dqn.environment import DISCRETE, Environment, StickyActions, make_environment
-from jaxai.dqn.interface import make_environment_spec
+from jaxai.dqn.spec import make_environment_spec
 from jaxai.runtime.config import from_dict, to_dict
 
 ACTIONS = {"CartPole-v1": 2, "Acrobot-v1": 3, "MountainCar-v0": 3, "Asterix-MinAtar": 5, "Breakout-MinAtar": 3}

@@ -1,0 +1,235 @@
+"""What deep Q-learning must know about an environment, and whether it has the interface: by its shapes alone."""
+
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxai.core import Key, PyTree
+from jaxai.dqn import spaces
+from jaxai.dqn.environment import DISCRETE, StickyActions, is_minatar, name_of
+
+RESET_VALUES = "reset(key, params) -> (observation, state)"
+STEP_VALUES = "observation, state, reward, terminated, truncated, info"
+NOT_THE_USERS = ("jax", "jaxlib", "flax", "numpy")
+
+
+@dataclass(frozen=True)
+class EnvironmentSpec:
+    """What deep Q-learning must know about an environment.
+
+    Attributes:
+      observation_shape: of one observation, without a batch axis; `()` for a number, as FrozenLake's.
+      observation_dtype: as the environment returns it.
+      num_actions: the learner's actions are 0 to num_actions - 1, int32.
+      max_steps: steps after which an episode is truncated; 0 where the parameters do not say.
+      binary: observations hold only 0 and 1, whatever their dtype, so that a bit is enough for each number.
+      first_action: what the environment calls the learner's action 0.
+      masked: `info["action_mask"]` says which actions are legal.
+    """
+
+    observation_shape: tuple[int, ...]
+    observation_dtype: np.dtype
+    num_actions: int
+    max_steps: int
+    binary: bool
+    first_action: int = 0
+    masked: bool = False
+
+
+def make_environment_spec(env: Any, env_params: PyTree = None) -> EnvironmentSpec:
+    """What deep Q-learning must know about an environment; by its shapes alone, so nothing is compiled or run.
+
+    Args:
+      env: any object with the interface of gymnax 1.0; see `jaxai.dqn.environment`.
+      env_params: its parameters; None: its defaults.
+
+    Raises:
+      ValueError: in one line, where `reset` or `step` cannot be traced or return something else than the interface
+        asks for, actions are not discrete, or the parameters are those of several environments.
+    """
+    if env_params is None:
+        env_params = getattr(env, "default_params", None)
+    name = name_of(env)
+    first_action, num_actions = spaces.discrete_actions(spaces.action_space(env, env_params), name, DISCRETE)
+    _check_params(env, env_params, name)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    observation, state, *more = _trace(f"reset of {name}", lambda key: _reset(env, key, env_params, name), key)
+    _check_observation(observation, name)
+    action = jax.ShapeDtypeStruct((), jnp.int32)
+    returned = _trace(
+        f"step of {name}",
+        lambda key, state, action: _step(env, key, state, action, env_params, name),
+        key,
+        state,
+        action,
+    )
+    following, next_state, reward, terminated, truncated, info = returned
+    _check_same(following, observation, f"the observation that step of {name} returns", "the one from reset")
+    _check_state(state, next_state, name)
+    for value, what in ((reward, "reward"), (terminated, "terminated"), (truncated, "truncated")):
+        _check_scalar(value, what, name)
+    final = info.get("final_observation") if isinstance(info, dict) else None
+    if final is None:
+        raise ValueError(
+            f"{name} gives no info['final_observation'], the observation before the next episode begins; "
+            "DQN bootstraps from it where an episode is truncated"
+        )
+    _check_same(final, observation, f"info['final_observation'] of {name}", "its observations")
+    _check_masks(env, info, more, num_actions, name)
+    shape, dtype = observation.shape, np.dtype(observation.dtype)
+    limit = getattr(env_params, "max_steps_in_episode", 0)
+    return EnvironmentSpec(
+        observation_shape=shape,
+        observation_dtype=dtype,
+        num_actions=num_actions,
+        max_steps=int(limit) if np.isfinite(limit) else 0,
+        binary=dtype == jnp.bool_ or is_minatar(env),
+        first_action=first_action,
+        masked="action_mask" in info,
+    )
+
+
+class _UnexpectedError(ValueError):
+    """What we say of an environment, told from what the environment raises."""
+
+
+def _trace(what: str, function: Callable[..., Any], *shapes: Any) -> Any:
+    """The shapes that a function returns; whatever it raises becomes one line that names the place."""
+    try:
+        return jax.eval_shape(function, *shapes)
+    except _UnexpectedError:
+        raise
+    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
+        raise ValueError(
+            f"{what} cannot be traced by JAX ({type(error).__name__}{_place(error)}); write it with jax.numpy, "
+            "jnp.where and lax.cond: no NumPy and no Python `if` on what depends on state or action"
+        ) from error
+    except Exception as error:
+        text = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{what} fails{_place(error)} with {type(error).__name__}: {text}; "
+            f"expected {RESET_VALUES} and step(key, state, action, params) -> ({STEP_VALUES})"
+        ) from error
+
+
+def _place(error: Exception) -> str:
+    """` at file.py:12`, the last line of the user's code that the error went through; "" where there is none."""
+    package = Path(__file__).parent
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        file = Path(frame.filename)
+        if file.parent != package and not set(NOT_THE_USERS) & set(file.parts):
+            return f" at {file.name}:{frame.lineno}"
+    return ""
+
+
+def _reset(env: Any, key: Key, env_params: PyTree, name: str) -> Sequence[Any]:
+    returned = env.reset(key, env_params)
+    if not _is_plain(returned) or len(returned) not in (2, 3):
+        raise _UnexpectedError(f"reset of {name} returns {_described(returned)}; expected {RESET_VALUES}")
+    if len(returned) == 3 and not (isinstance(returned[2], dict) and "action_mask" in returned[2]):
+        raise _UnexpectedError(
+            f"reset of {name} returns 3 values, the last a {type(returned[2]).__name__}; expected {RESET_VALUES}, "
+            "or a dict with action_mask as the third"
+        )
+    return [*returned[:2], *({"action_mask": info["action_mask"]} for info in returned[2:])]
+
+
+def _step(env: Any, key: Key, state: PyTree, action: jax.Array, env_params: PyTree, name: str) -> Sequence[Any]:
+    returned = env.step(key, state, action, env_params)
+    if not _is_plain(returned) or len(returned) != 6:
+        number = "6" if _is_plain(returned) else "6 values"
+        raise _UnexpectedError(
+            f"step of {name} returns {_described(returned)}; expected {number}, as in gymnax >= 1.0.1: {STEP_VALUES}"
+        )
+    for value, what in zip(returned[2:5], ("reward", "terminated", "truncated"), strict=True):
+        if value is None:
+            raise _UnexpectedError(f"{what} of {name} is None; expected a number of shape ()")
+    *values, info = returned
+    needed = ("final_observation", "action_mask", "final_action_mask")
+    kept = {key: info[key] for key in needed if key in info} if isinstance(info, dict) else {}
+    return [*values, kept]
+
+
+def _is_plain(returned: Any) -> bool:
+    """A tuple or list, and no struct that is one besides, as dm_env's TimeStep."""
+    return isinstance(returned, tuple | list) and not hasattr(returned, "_fields")
+
+
+def _described(returned: Any) -> str:
+    return f"{len(returned)} values" if _is_plain(returned) else f"a {type(returned).__name__}"
+
+
+def _check_params(env: Any, env_params: PyTree, name: str) -> None:
+    """Refuses parameters with an axis of environments before what the defaults have."""
+    expected = getattr(env, "default_params", None)
+    if jax.tree.structure(env_params) != jax.tree.structure(expected):  # type: ignore[operator]  # jaxlib's stubs
+        return
+    leaves = jax.tree_util.tree_leaves_with_path(env_params)
+    for (path, given), default in zip(leaves, jax.tree.leaves(expected), strict=True):
+        if np.ndim(given) == np.ndim(default) + 1 and np.shape(given)[1:] == np.shape(default):
+            raise ValueError(
+                f"parameter {jax.tree_util.keystr(path).strip('.')} of {name} has shape {np.shape(given)}; expected "
+                f"{np.shape(default)}, as in default_params: all environments share one set of parameters"
+            )
+
+
+def _check_observation(observation: Any, name: str) -> None:
+    if not isinstance(observation, jax.ShapeDtypeStruct):
+        raise ValueError(
+            f"{name} returns a {type(observation).__name__} as observation; "
+            f"DQN needs one array, so join its parts in a wrapper, and {RESET_VALUES}"
+        )
+    if not any(jnp.issubdtype(observation.dtype, kind) for kind in (jnp.bool_, jnp.integer, jnp.floating)):
+        raise ValueError(f"observations of {name} are {observation.dtype}; expected numbers or bool")
+
+
+def _check_same(given: Any, expected: Any, what: str, like: str) -> None:
+    if not isinstance(given, jax.ShapeDtypeStruct):
+        raise ValueError(f"{what} is a {type(given).__name__}; expected an array, as {like}")
+    if (given.shape, given.dtype) != (expected.shape, expected.dtype):
+        raise ValueError(
+            f"{what} is {given.dtype}{list(given.shape)}; expected {expected.dtype}{list(expected.shape)}, as {like}"
+        )
+
+
+def _check_state(before: PyTree, after: PyTree, name: str) -> None:
+    old, new = jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after)
+    if jax.tree.structure(before) != jax.tree.structure(after):  # type: ignore[operator]  # jaxlib's stubs
+        raise ValueError(
+            f"step of {name} returns a state of another structure than reset ({len(new)} arrays, not {len(old)}); "
+            "a state keeps its structure, shapes and dtypes"
+        )
+    for (path, leaf), following in zip(old, new, strict=True):
+        if leaf.weak_type and leaf.shape == following.shape:  # Python's 0 becomes whatever it is added to
+            continue
+        part = f"state{jax.tree_util.keystr(path)}"
+        _check_same(following, leaf, f"{part} that step of {name} returns", "in the state from reset")
+
+
+def _check_scalar(value: Any, what: str, name: str) -> None:
+    if not isinstance(value, jax.ShapeDtypeStruct):
+        raise ValueError(f"{what} of {name} is a {type(value).__name__}; expected a number of shape ()")
+    if value.shape != ():
+        raise ValueError(f"{what} of {name} has shape {value.shape}; expected (), the step of one environment")
+
+
+def _check_masks(env: Any, info: dict[str, Any], from_reset: Sequence[Any], num_actions: int, name: str) -> None:
+    masks = {f"info[{key!r}]": info[key] for key in ("action_mask", "final_action_mask") if key in info}
+    if from_reset:
+        masks["info['action_mask'] from reset"] = from_reset[0]["action_mask"]
+    if masks and "action_mask" not in info:
+        raise ValueError(f"{name} gives {next(iter(masks))} but no info['action_mask'] in step; give both or neither")
+    if masks and isinstance(env, StickyActions):
+        raise ValueError(f"sticky_actions would repeat actions that {name} says are not legal; leave it at 0")
+    for what, mask in masks.items():
+        if getattr(mask, "shape", None) != (num_actions,):
+            raise ValueError(
+                f"{what} of {name} has shape {getattr(mask, 'shape', None)}; expected ({num_actions},), bool, "
+                "True where an action is legal"
+            )
