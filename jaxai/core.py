@@ -57,12 +57,15 @@ class Workload(NamedTuple):
         `batch["mask"]` is 0 count nothing.
       gradients: (state, batch) -> the gradient that `train_step` applies, shaped as `state.params`; `None` where a
         workload has no single one. Used to name the parameter whose gradient is not finite.
+      faults: state -> what is wrong with what an environment gave, in words -> bool arrays, True where it is; `None`
+        for a workload that learns from data. Used to name the cause of a non-finite step.
     """
 
     init: Callable[[Key], State]
     train_step: Callable[[State, Batch], tuple[State, Metrics]]
     eval_step: Callable[[State, Batch], Metrics] | None = None
     gradients: Callable[[State, Batch], PyTree] | None = None
+    faults: Callable[[State], dict[str, PyTree]] | None = None
 
 
 def pmean(tree: T, axis_name: str | None) -> T:

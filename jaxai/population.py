@@ -55,7 +55,13 @@ def make(
         finite = jax.vmap(_all_finite)(members.params)
         return {name: jnp.where(finite, value, jnp.nan) for name, value in sums.items()}
 
-    return Workload(init, train_step, eval_step if workload.eval_step else None)
+    def faults(state: State) -> dict[str, PyTree]:
+        assert workload.faults is not None
+        return workload.faults(members_of(state))
+
+    return Workload(
+        init, train_step, eval_step if workload.eval_step else None, faults=faults if workload.faults else None
+    )
 
 
 def members_of(state: State) -> State:

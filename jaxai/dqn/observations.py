@@ -106,6 +106,25 @@ def make_encoding(observations: Observations, interface: Interface, frame_stack:
     return Encoding()
 
 
+def check_storage(interface: Interface) -> None:
+    """Raises ValueError where the observation space says that a bit cannot hold a number of an observation."""
+    space, shape = spaces.observation_space(interface.env, interface.env_params), interface.spec.observation_shape
+    low, high = spaces.bounds(space) or (0.0, 1.0)
+    for first, count in spaces.categories(space, shape):
+        low, high = min(low, first), max(high, first + count - 1)
+    # Infinite bounds say nothing, and the values are looked at as they come.
+    if (math.isfinite(low) and low < 0) or (math.isfinite(high) and high > 1):
+        raise ValueError(
+            f"storage is bits, but observations of {interface.name} are from {low:g} to {high:g}, and a bit holds 0 "
+            "or 1; choose dtype, or auto"
+        )
+
+
+def not_bits(frames: jax.Array) -> jax.Array:
+    """Frames [batch, ...] -> [batch] bool: whether one holds more than 0 and 1."""
+    return ~((frames == 0) | (frames == 1)).reshape(len(frames), -1).all(1)
+
+
 def _stacked(
     categories: tuple[tuple[int, int], ...], shape: tuple[int, ...], frame_stack: int, name: str
 ) -> tuple[tuple[int, int], ...]:

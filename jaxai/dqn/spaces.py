@@ -43,8 +43,10 @@ def discrete_actions(space: Any, name: str, known: tuple[str, ...]) -> tuple[int
         raise ValueError(
             f"{name} has {SEVERAL[kind]} ({kind}); DQN needs one Discrete: number the combinations in a wrapper"
         )
+    if kind != "Box":
+        raise ValueError(f"{name} has an action_space of type {kind}; expected one with n, as gymnax's Discrete has")
     continuous = np.issubdtype(getattr(space, "dtype", None) or np.float32, np.floating)
-    what = ("continuous actions" if continuous else "arrays of integers as actions") if kind == "Box" else "actions"
+    what = "continuous actions" if continuous else "arrays of integers as actions"
     raise ValueError(f"{name} has {what} ({kind}); DQN needs discrete actions, which these have: {', '.join(known)}")
 
 

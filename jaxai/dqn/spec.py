@@ -55,8 +55,15 @@ def make_environment_spec(env: Any, env_params: PyTree = None) -> EnvironmentSpe
     """
     if env_params is None:
         env_params = getattr(env, "default_params", None)
+    if isinstance(env, type):
+        raise ValueError(f"{env.__name__} is a class; expected an environment, as {env.__name__}()")
     name = name_of(env)
-    first_action, num_actions = spaces.discrete_actions(spaces.action_space(env, env_params), name, DISCRETE)
+    try:
+        space = spaces.action_space(env, env_params)
+    except Exception as error:
+        text = str(error).partition("\n")[0]
+        raise ValueError(f"action_space of {name} fails{_place(error)} with {type(error).__name__}: {text}") from error
+    first_action, num_actions = spaces.discrete_actions(space, name, DISCRETE)
     _check_params(env, env_params, name)
     key = jax.eval_shape(lambda: jax.random.key(0))
     observation, state, *more = _trace(f"reset of {name}", lambda key: _reset(env, key, env_params, name), key)
@@ -68,6 +75,7 @@ def make_environment_spec(env: Any, env_params: PyTree = None) -> EnvironmentSpe
         key,
         state,
         action,
+        hint=": not gymnasium's info in the place of state" if isinstance(state, dict) else "",
     )
     following, next_state, reward, terminated, truncated, info = returned
     _check_same(following, observation, f"the observation that step of {name} returns", "the one from reset")
@@ -99,7 +107,7 @@ class _UnexpectedError(ValueError):
     """What we say of an environment, told from what the environment raises."""
 
 
-def _trace(what: str, function: Callable[..., Any], *shapes: Any) -> Any:
+def _trace(what: str, function: Callable[..., Any], *shapes: Any, hint: str = "") -> Any:
     """The shapes that a function returns; whatever it raises becomes one line that names the place."""
     try:
         return jax.eval_shape(function, *shapes)
@@ -114,7 +122,7 @@ def _trace(what: str, function: Callable[..., Any], *shapes: Any) -> Any:
         text = str(error).partition("\n")[0]
         raise ValueError(
             f"{what} fails{_place(error)} with {type(error).__name__}: {text}; "
-            f"expected {RESET_VALUES} and step(key, state, action, params) -> ({STEP_VALUES})"
+            f"expected {RESET_VALUES} and step(key, state, action, params) -> ({STEP_VALUES}){hint}"
         ) from error
 
 

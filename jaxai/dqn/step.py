@@ -19,7 +19,7 @@ from jaxai.dqn.config import Config, Hyperparameters, check, epsilon, make_repla
 from jaxai.dqn.interface import connect
 from jaxai.dqn.losses import legal_values
 from jaxai.dqn.model import atoms, build, q_values
-from jaxai.dqn.observations import make_encoding
+from jaxai.dqn.observations import check_storage, make_encoding, not_bits
 from jaxai.dqn.policy import random_legal_action
 from jaxai.dqn.replay import Memory
 
@@ -37,6 +37,8 @@ class Worker(struct.PyTreeNode):
       episode_length: [environments] int32, so far.
       memory: the replay.
       mask: [environments, actions] bool, the legal actions; None where the environment does not say.
+      unstorable: [environments] bool, whether one showed more than 0 and 1 where the replay keeps bits; None where it
+        keeps numbers, or it is known that there is nothing else.
     """
 
     environment: PyTree
@@ -45,6 +47,7 @@ class Worker(struct.PyTreeNode):
     episode_length: jax.Array
     memory: Memory
     mask: jax.Array | None = None
+    unstorable: jax.Array | None = None
 
 
 def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None = None) -> Workload:
@@ -82,6 +85,8 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
     env_params, spec = interface.env_params, interface.spec
     replay = make_replay(config, spec)
     check(config, replay)
+    if replay.binary and not spec.binary:
+        check_storage(interface)
     shape = observation_shape(config, spec)
     encoding = make_encoding(config.observations, interface, config.frame_stack)
     network = build(config, shape, spec.num_actions, encoding)
@@ -157,6 +162,9 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
             jnp.where(ended, 0, lengths),
             memory,
             following.mask,
+            None
+            if worker.unstorable is None
+            else worker.unstorable | not_bits(following.observation) | not_bits(following.final_observation),
         )
         return worker, sums
 
@@ -170,6 +178,7 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
             episode_length=jnp.zeros(config.num_envs, jnp.int32),
             memory=replay.init(start.observation, start.mask),
             mask=start.mask,
+            unstorable=not_bits(start.observation) if replay.binary and not spec.binary else None,
         )
 
         def play_at_random(time: jax.Array, worker: Worker) -> Worker:
@@ -307,6 +316,9 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
             worker, episodes = act(state, keys[config.updates_per_step :], metrics["loss"][-1] >= 0)
             state = state.replace(local=worker)
             metrics = jax.tree.map(jnp.mean, metrics) | psum(episodes, axis_name)
+            if worker.unstorable is not None:
+                # Not finite, so that the guard of the runtime stops and says why; see `faults`.
+                metrics["loss"] = jnp.where(psum(worker.unstorable.any(), axis_name), jnp.nan, metrics["loss"])
         time = warmup + (state.step + 1) * vector_steps
         # Beyond an int32 they wrap around, from one multiple of 2**32 to the next: the interval is longer once.
         steps = time * config.num_envs
@@ -360,7 +372,21 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
             batch = check_batch(batch, shape, spec)
         return gradient(state, batch, key)[0]
 
-    return Workload(init, train_step, eval_step, gradients)
+    def faults(state: State) -> dict[str, PyTree]:
+        worker, memory = state.local, state.local.memory
+        shown = (worker.observation, memory.observation, memory.final_observation)
+        found: dict[str, PyTree] = {
+            f"a reward of {interface.name} is not finite": ~jnp.isfinite(memory.reward),
+            f"an observation of {interface.name} is not finite": jax.tree.map(
+                lambda frames: ~jnp.isfinite(frames), shown
+            ),
+        }
+        if worker.unstorable is not None:
+            bits = f"storage is bits, and an observation of {interface.name} holds more than 0 and 1; choose dtype"
+            found[bits] = worker.unstorable
+        return found
+
+    return Workload(init, train_step, eval_step, gradients, faults)
 
 
 def _scan(step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, xs: PyTree) -> tuple[Any, Any]:

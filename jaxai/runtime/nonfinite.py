@@ -15,6 +15,8 @@ from jaxai.core import PyTree, State, Workload
 from jaxai.runtime.checkpoint import restore_once, save_once
 from jaxai.runtime.run_folder import RunFolder
 
+FAULT = "fault"
+"""The kind of what is wrong with what an environment gave."""
 MOST_NAMED = 20
 """Indices or names of a kind that a message names; the dump has all."""
 
@@ -50,7 +52,7 @@ def dump(folder: RunFolder, state: State, batch: Mapping[str, np.ndarray] | None
     examples = f" on the examples {_some(indices)}" if indices else ""
     return NonFiniteError(
         step,
-        f"step {step}: non-finite {_words(found)}{examples}; the state before it and the batch are in"
+        f"step {step}: {_words(found)}{examples}; the state before it and the batch are in"
         f" {folder.nonfinite}, run `jaxai replay {folder.path}` to see where it begins",
     )
 
@@ -77,7 +79,7 @@ def replay(folder: RunFolder, workload: Workload) -> str:
     with np.load(folder.nonfinite / "batch.npz") as arrays:
         batch = dict(arrays) or None
     names = _find(state, batch, workload)
-    found = f"step {int(state.step)} again on one device: non-finite {_words(names)}" if names else ""
+    found = f"step {int(state.step)} again on one device: {_words(names)}" if names else ""
     try:
         # Operation by operation: under jit the check would name a whole loop.
         with jax.debug_nans(True), jax.debug_infs(True), jax.disable_jit():
@@ -100,14 +102,26 @@ def _place(error: FloatingPointError) -> str:
 
 def _find(state: State, batch: Mapping[str, np.ndarray] | None, workload: Workload) -> dict[str, list[str]]:
     """What is not finite -> names: of what goes into the step and of its gradients, else of what comes out of it."""
-    found = {"input": _nonfinite_inputs(batch or {}), "parameter": _nonfinite(state.params)}
+    found = {
+        FAULT: _faults(state, workload),
+        "input": _nonfinite_inputs(batch or {}),
+        "parameter": _nonfinite(state.params),
+    }
     if workload.gradients is not None:
         found["gradient of"] = _nonfinite(jax.jit(workload.gradients)(state, batch))
     if not any(found.values()):
         after, metrics = jax.jit(workload.train_step)(state, batch)
         found["updated parameter"] = _nonfinite(after.params)
         found["value"] = _nonfinite(after.extra) + _nonfinite(metrics)
+        found[FAULT] = _faults(after, workload)
     return {what: names for what, names in found.items() if names}
+
+
+def _faults(state: State, workload: Workload) -> list[str]:
+    """What is wrong with what the environment gave."""
+    if workload.faults is None:
+        return []
+    return [words for words, wrong in workload.faults(state).items() if any(map(jnp.any, jax.tree.leaves(wrong)))]
 
 
 def _nonfinite_inputs(batch: Mapping[str, np.ndarray]) -> list[str]:
@@ -127,7 +141,10 @@ def _nonfinite(tree: PyTree) -> list[str]:
 
 
 def _words(found: Mapping[str, list[str]]) -> str:
-    return "; ".join(f"{what} {_some(names)}" for what, names in found.items())
+    """In words; where the environment is at fault its fault alone, of which the rest follows."""
+    if FAULT in found:
+        return "; ".join(found[FAULT])
+    return "non-finite " + "; ".join(f"{what} {_some(names)}" for what, names in found.items())
 
 
 def _some(items: list[str] | list[int]) -> str:
