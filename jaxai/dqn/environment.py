@@ -131,7 +131,7 @@ def make_environment(environment: Environment) -> tuple[Any, PyTree]:
             f"no environment {environment.name!r}; "
             + (f"did you mean {' or '.join(near)}?" if near else f"choose {', '.join(DISCRETE)}")
         )
-    env, params = _construct(environment.name, {})
+    env, params = _construct(gymnax, environment.name, {})
     fields, arguments = _settings(env, params)
     known = [*fields, *arguments]
     for name in environment.params:
@@ -147,7 +147,7 @@ def make_environment(environment: Environment) -> tuple[Any, PyTree]:
         for name, value in environment.params.items()
     }
     if given := {name: value for name, value in values.items() if name not in fields}:
-        env, params = _construct(environment.name, given)
+        env, params = _construct(gymnax, environment.name, given)
     if changes := {name: value for name, value in values.items() if name in fields}:
         params = params.replace(**changes)
     if environment.sticky_actions:
@@ -171,9 +171,7 @@ def is_minatar(env: Any) -> bool:
     return type(env).__module__.startswith("gymnax.environments.minatar.")
 
 
-def _construct(name: str, arguments: Mapping[str, Setting]) -> tuple[Any, PyTree]:
-    import gymnax
-
+def _construct(gymnax: Any, name: str, arguments: Mapping[str, Setting]) -> tuple[Any, PyTree]:
     try:
         return gymnax.make(name, **arguments)
     except Exception as error:
