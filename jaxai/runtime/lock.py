@@ -1,0 +1,89 @@
+"""One training at a time in a run folder, by a lock that the kernel releases however the process ends."""
+
+import contextlib
+import errno
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jaxai.runtime.unwritten import writing
+
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+LOCK = "training.lock"
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+"""What file systems answer that have no locks, as some network file systems."""
+logger = logging.getLogger(__name__)
+_held: set[int] = set()
+
+
+@contextlib.contextmanager
+def only_training(folder: Path) -> Iterator[None]:
+    """Inside, no other process and no other thread of this one trains in `folder`, which is made where it is missing.
+
+    A file system without locks is said in one line, and the training goes on.
+
+    Raises:
+      ValueError: another one trains in it; its host and process id are named.
+      UnwrittenError: the folder cannot be made or written to.
+    """
+    path = folder / LOCK
+    with writing(f"the run folder {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        while not _locked(handle, folder):
+            # Its holder has ended and removed the file between the opening and the locking.
+            os.close(handle)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        _held.add(handle)
+        with writing(path):
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()
+    finally:
+        _held.discard(handle)
+        os.close(handle)  # which releases the lock
+
+
+def _locked(handle: int, folder: Path) -> bool:
+    """Takes the lock; False where the file that it is on is not in the folder any more."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            logger.warning("%s is on a file system without locks: let no second training run in it", folder)
+            return True
+        holder = os.pread(handle, 300, 0).decode(errors="replace").strip() or "another process"
+        raise ValueError(
+            f"{folder} is being trained by {holder}; wait for it, stop it, or give another --workdir"
+        ) from None
+    try:
+        return os.path.samestat(os.fstat(handle), (folder / LOCK).stat())
+    except FileNotFoundError:
+        return False
+
+
+def _forget() -> None:
+    """In a forked child: lets go of the file, else the child would hold the lock after its parent has died."""
+    for handle in _held:
+        with contextlib.suppress(OSError):
+            os.close(handle)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
