@@ -96,6 +96,18 @@ def make(optimizer: Optimizer) -> optax.GradientTransformation:
     return optax.chain(*chain, constructor(**arguments))
 
 
+def same_state(one: Optimizer, other: Optimizer) -> bool:
+    """Whether two optimizers begin with the same state, so that one can go on with the other's and obey its own fields.
+
+    They do not where a field switches a part of the state on, or is kept in it as the learning rate of rprop is.
+    """
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    first, second = (make(each).init(params) for each in (one, other))
+    if str(jax.tree.structure(first)) != str(jax.tree.structure(second)):
+        return False
+    return all(bool((a == b).all()) for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True))
+
+
 def schedule(optimizer: Optimizer) -> optax.Schedule:
     """The learning rate at each step, counted from 0: a linear warm-up from 0, then the schedule.
 

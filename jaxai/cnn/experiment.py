@@ -14,12 +14,13 @@ from rich.table import Table
 from jaxai import cnn, ranges
 from jaxai.cnn.whitening import whiten
 from jaxai.core import State
-from jaxai.data import Data, Images, checked, load
+from jaxai.data import Data, Images, checked, identity, load
 from jaxai.data.epochs import steps_in
 from jaxai.ranges import Finite, Natural, Positive
 from jaxai.runtime import parallel, pictures, progress
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run
+from jaxai.runtime.continuation import Changes, measured_on
 from jaxai.runtime.evaluation import Evaluation
 from jaxai.runtime.loop import Outcome, Training, fit, trained_state
 from jaxai.runtime.recorder import scalars
@@ -48,6 +49,17 @@ class Experiment:
     expected: Finite = 0.0  # test accuracy that the preset is known to reach, shown beside what was got; 0: not known
     run: Annotated[Run, tyro.conf.arg(name="")] = Run()
 
+    changes: ClassVar[Changes] = Changes(
+        applied=(
+            *("epochs", "expected", "workload.augment.*", "workload.label_smoothing", "workload.dropout"),
+            *("workload.gradient_blocks", "workload.compute_dtype"),
+        ),
+        measured=("workload.test_time", "data.test_examples"),
+        optimizers=("workload.optimizer",),
+        never_switched=("workload.ema_decay",),
+        derived=("workload.steps_per_epoch",),
+        refused={"batch_size": "the position in the data and the epochs follow from it"},
+    )
     trains_seeds_together: ClassVar[bool] = False
     cpu_devices: ClassVar[int] = 1
     small_operations: ClassVar[bool] = False
@@ -92,6 +104,7 @@ class Experiment:
             splits=held_out | {"test": images.test},
             score="validation_accuracy" if images.validation else "test_accuracy",
             prepare=lambda state: self._whitened(state, images),
+            identity=identity.of_images(images),
         )
 
     def train(self, images: Images | None = None, console: Console | None = None) -> Outcome:
@@ -104,6 +117,7 @@ class Experiment:
         ranges.check(self)
         images = self.load() if images is None else checked(images)
         progress.show_notes(images.notes, console)
+        images = RunFolder(self.run.workdir).as_in_run(images)
         experiment = self.resolve(images)
         outcome = fit(experiment.training(images), experiment, console)
         if not outcome.interrupted:
@@ -130,10 +144,15 @@ class Experiment:
           recompute: computes the batch statistics anew, from training images; see `cnn.make_recompute`.
 
         Raises:
-          ValueError: the run has no such checkpoint.
+          ValueError: the run has no such checkpoint, or was trained on images of other classes or another shape.
         """
         images = self.load() if images is None else checked(images)
         progress.show_notes(images.notes, console)
+        folder = RunFolder(self.run.workdir)
+        images = folder.as_in_run(images, subset=True)
+        self._require_fitting(images)
+        data = identity.of_images(images)
+        progress.show_notes(folder.data_notes(data, "test"), console)
         mesh = parallel.make_mesh(self.run.devices)
         state = trained_state(self.make(), self.run, mesh, which)
         if recompute:
@@ -148,7 +167,8 @@ class Experiment:
         result: dict[str, Any] = {f"test_{name}": value for name, value in scalars(measured).items() if name != "count"}
         result |= {"examples": int(measured["count"]), "step": int(state.step), "checkpoint": which}
         _show(result, per_class, confusion, images.classes, console)
-        return result | {"per_class_accuracy": per_class, "confusion": confusion.astype(int).tolist()}
+        result |= {"per_class_accuracy": per_class, "confusion": confusion.astype(int).tolist()}
+        return result | {"measured_on": measured_on(self, data)}
 
     def draw(self, images: Images, state: State, folder: RunFolder) -> None:
         """The pictures of a trained state: confusion matrix and the most confident mistakes."""
@@ -185,6 +205,15 @@ class Experiment:
         chosen = np.random.default_rng(0).permutation(len(examples))[: batches * self.batch_size]
         whole = len(chosen) // self.batch_size * self.batch_size
         return examples[chosen[:whole]].reshape(-1, self.batch_size, *examples.shape[1:])
+
+    def _require_fitting(self, images: Images) -> None:
+        workload = self.workload
+        if images.shape != tuple(workload.image_shape) or len(images.classes) != workload.num_classes:
+            raise ValueError(
+                f"{images.name} has {len(images.classes)} classes of images {list(images.shape)}, but"
+                f" {self.run.workdir} was trained on {workload.num_classes} of {list(workload.image_shape)}; give data"
+                " of the same classes and shape"
+            )
 
     def _whitened(self, state: State, images: Images) -> State:
         if "constants" not in state.extra:

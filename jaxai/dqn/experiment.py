@@ -17,12 +17,14 @@ from rich.console import Console
 from jaxai import dqn, population, ranges
 from jaxai.core import State, Workload
 from jaxai.dqn import advice
+from jaxai.dqn.changes import CHANGES, apply
 from jaxai.dqn.config import make_replay
 from jaxai.dqn.environment import Environment, make_environment
 from jaxai.ranges import Finite
 from jaxai.runtime import chips, parallel, progress, wording
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run
+from jaxai.runtime.continuation import Changes, measured_on
 from jaxai.runtime.loop import Outcome, Training, fit, trained_state
 from jaxai.runtime.run_folder import RunFolder
 from jaxai.runtime.statistics import bootstrap_interval, interquartile_mean
@@ -44,6 +46,7 @@ class Experiment:
     expected: Finite = 0.0  # mean return that the preset is known to reach, shown beside what was got; 0: not known
     run: Annotated[Run, tyro.conf.arg(name="")] = Run(mode="shard_map")
 
+    changes: ClassVar[Changes] = CHANGES
     trains_seeds_together: ClassVar[bool] = True
 
     @property
@@ -160,6 +163,7 @@ class Experiment:
             parameters=lambda state: self.member(state, 0).params,
             warnings=functools.partial(self._warnings, self._advice()),
             opening=self.replay_size,
+            apply=functools.partial(apply, config, None if self.alone else self._with_settings),
         )
 
     def make(self, axis_name: str | None = None) -> Workload:
@@ -205,6 +209,7 @@ class Experiment:
             "episodes_per_seed": episodes,
             "step": int(state.step),
             "checkpoint": which,
+            "measured_on": measured_on(self, None),
         }
         console.print(progress.results(result, title="Greedy episodes"))
         return result

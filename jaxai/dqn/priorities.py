@@ -68,6 +68,12 @@ def update(priorities: Priorities, environment: jax.Array, slot: jax.Array, valu
     return Priorities(leaves, sums, priorities.largest.at[environment].max(values))
 
 
+def raised(priorities: Priorities, power: jax.Array | float) -> Priorities:
+    """The same priorities to a power (scalar): with alpha / old alpha those of another exponent; 0 stays 0."""
+    leaves = jnp.where(priorities.leaves > 0, priorities.leaves**power, 0.0)
+    return Priorities(leaves, leaves.sum(-1), priorities.largest**power)
+
+
 def sample(priorities: Priorities, key: Key, batch_size: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Stratified draws: one from each of `batch_size` equal shares of the total.
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from jaxai import gan, ranges
 from jaxai.core import State
-from jaxai.data import Data, Images, checked, load
+from jaxai.data import Data, Images, checked, identity, load
 from jaxai.data.epochs import steps_in
 from jaxai.gan import fidelity
 from jaxai.gan.extractor import extract, load_extractor
@@ -26,6 +26,7 @@ from jaxai.ranges import Count, Finite, Natural, Positive
 from jaxai.runtime import flops, mosaic, parallel, progress
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run
+from jaxai.runtime.continuation import Changes, measured_on
 from jaxai.runtime.evaluation import Evaluation
 from jaxai.runtime.loop import Outcome, Training, fit, trained_state
 from jaxai.runtime.recorder import scalars
@@ -56,6 +57,29 @@ class Experiment:
     expected: Finite = 0.0  # Frechet distance that the preset is known to reach; 0: not known
     run: Annotated[Run, tyro.conf.arg(name="")] = Run()
 
+    changes: ClassVar[Changes] = Changes(
+        applied=(
+            *(
+                "epochs",
+                "expected",
+                "workload.loss",
+                "workload.smooth_real",
+                "workload.smooth_fake",
+                "workload.dropout",
+            ),
+            *("workload.gradient_penalty", "workload.r1", "workload.r1_interval", "workload.updates"),
+            *("workload.diffaugment", "workload.polyphase", "workload.compute_dtype"),
+        ),
+        measured=("samples", "fidelity_samples", "data.test_examples"),
+        optimizers=("workload.generator_optimizer", "workload.discriminator_optimizer"),
+        never_switched=("workload.ema_decay",),
+        refused={
+            "batch_size": "the position in the data and the epochs follow from it",
+            "workload.discriminator_steps": "the position in the data and the epochs follow from it",
+            "extractor": "distances of two extractors do not compare",
+        },
+        scored_on=("train", "test"),
+    )
     trains_seeds_together: ClassVar[bool] = False
     cpu_devices: ClassVar[int] = 1
     small_operations: ClassVar[bool] = False
@@ -110,6 +134,7 @@ class Experiment:
             evaluates_untrained=True,
             warnings=_warnings,
             summarize=_summarize,
+            identity=identity.of_images(images, self.workload.conditional),
         )
 
     def train(self, images: Images | None = None, console: Console | None = None) -> Outcome:
@@ -121,6 +146,7 @@ class Experiment:
         """
         images = self.load() if images is None else checked(images)
         progress.show_notes(images.notes, console)
+        images = self._as_in_run(images)
         experiment = self.resolve(images)
         outcome = fit(experiment.training(images), experiment, console)
         if outcome.interrupted:
@@ -159,6 +185,9 @@ class Experiment:
         """
         images = self.load() if images is None else checked(images)
         progress.show_notes(images.notes, console)
+        images = self._as_in_run(images)
+        data = identity.of_images(images, self.workload.conditional)
+        progress.show_notes(RunFolder(self.run.workdir).data_notes(data, "train", "test"), console)
         evaluator = _Evaluator(self, images)
         state = self.restore(which)
         if recompute:
@@ -169,7 +198,7 @@ class Experiment:
         batch_size = max(1, CHUNK // self.batch_size) * self.batch_size
         held_out = Evaluation(gan.make(self.workload), images.test, mesh, "jit", batch_size)(state)
         result |= {f"test_{name}": value for name, value in scalars(held_out).items() if name != "count"}
-        result |= {"step": int(state.step), "checkpoint": which}
+        result |= {"step": int(state.step), "checkpoint": which, "measured_on": measured_on(self, data)}
         console.print(_table(result))
         return result
 
@@ -238,6 +267,10 @@ class Experiment:
         batches = latents.reshape(-1, self.batch_size, self.workload.latent_size)
         labels = generator.labels(count).reshape(-1, self.batch_size) if self.workload.conditional else None
         return jax.jit(gan.make_recompute(self.workload))(state, batches, labels)
+
+    def _as_in_run(self, images: Images) -> Images:
+        """The images with the run's labels, which are nothing to an unconditional generator."""
+        return RunFolder(self.run.workdir).as_in_run(images) if self.workload.conditional else images
 
     @property
     def _images_a_step(self) -> int:

@@ -54,6 +54,10 @@ class Checkpoints:
         step = int(state.step)
         if step == self._started.get(which) or step in self.steps(which):
             return
+        if which == "latest" and "best" in self._managers:
+            # Wherever a kill falls, the best of all evaluations up to the latest state has its checkpoint.
+            with self._saving("best"):
+                self._managers["best"].wait_until_finished()
         with self._saving(which):
             manager = self._manager(which)
             manager.wait_until_finished()

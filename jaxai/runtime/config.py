@@ -90,7 +90,16 @@ def from_dict(values: Mapping[str, Any]) -> Any:
         raise ValueError(
             f"configuration of type {values['type']!r}, which this version of jaxai does not have"
         ) from None
-    return _build(kind, {key: value for key, value in values.items() if key != "type"}, name)
+    return from_dict_as(kind, values)
+
+
+def from_dict_as(kind: type[T], values: Mapping[str, Any]) -> T:
+    """The same of a known class.
+
+    Raises:
+      ValueError: a field that the class does not have.
+    """
+    return _build(kind, {key: value for key, value in values.items() if key != "type"}, kind.__qualname__)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -104,12 +113,13 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """One line for each field in which two configurations differ, leaving out those that say only where to run."""
     old, new = flatten(before), flatten(now)
-    names = [name for name in sorted(old.keys() | new.keys()) if name not in NOT_PART_OF_THE_RUN]
-    return [
-        f"{name}: {old.get(name, 'nothing')} -> {new.get(name, 'nothing')}"
-        for name in names
-        if old.get(name) != new.get(name)
-    ]
+    return [f"{name}: {old.get(name, 'nothing')} -> {new.get(name, 'nothing')}" for name in changed(old, new)]
+
+
+def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """The names in which two flat configurations differ, leaving out those that say only where to run."""
+    names = sorted((old.keys() | new.keys()) - set(NOT_PART_OF_THE_RUN))
+    return [name for name in names if old.get(name) != new.get(name)]
 
 
 def _build(kind: type[T], values: Mapping[str, Any], where: str) -> T:

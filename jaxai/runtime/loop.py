@@ -15,7 +15,7 @@ from rich.console import Console
 
 from jaxai.core import Key, PyTree, State, Workload
 from jaxai.data.epochs import Epochs, Order
-from jaxai.runtime import chips, flops, nonfinite, parallel, progress
+from jaxai.runtime import chips, continuation, flops, nonfinite, parallel, progress
 from jaxai.runtime.checkpoint import Checkpoints, Which
 from jaxai.runtime.config import Run
 from jaxai.runtime.evaluation import Evaluations
@@ -41,6 +41,8 @@ class Training:
       steps_per_epoch: train steps that see the data once; after as many it evaluates, unless the run says otherwise.
       data: arrays [examples, ...] to train on; None for a workload that makes its own.
       order: key -> which examples each step learns from; default: all of them, permuted anew in each epoch.
+      identity: what the data is, see `jaxai.data.identity`, which is kept and compared where a run goes on; None: not.
+      apply: a restored state -> the same with what the configuration says now, where the state keeps a copy of it.
       keep: writes into the run folder what belongs to the configuration, as vocabularies.
       flops_per_step: of a train step, where steps differ and counting the dearest would say too much.
       splits: name -> arrays to evaluate on, as `test` or `validation`; None for a workload that makes its own.
@@ -83,6 +85,8 @@ class Training:
     units_per_step: float | None = None
     order: Callable[[Key], Order] | None = None
     flops_per_step: float | None = None
+    identity: Mapping[str, Any] | None = None
+    apply: Callable[[State], State] = lambda state: state
     keep: Callable[[Path], None] = lambda folder: None
     evaluates_untrained: bool = False
     warnings: Callable[[Mapping[str, Any]], Mapping[str, str]] = lambda values: {}
@@ -142,15 +146,25 @@ def fit(training: Training, config: Any, console: Console | None = None) -> Outc
         parallel.check_divides(name, number, mesh)
     flops_per_unit = flops_per_step(training) / training.units
     folder = RunFolder(run.workdir, run.tensorboard)
-    folder.open(config, run.resume_with_changes)
-    training.keep(folder.path)
+    differences = folder.compare(config, training.identity)
     with stop_on_signal() as stop, Checkpoints(folder.checkpoints) as checkpoints:
-        begins = functools.partial(_open, training, flops_per_unit, console)
-        state = _first_state(training, run, mesh, checkpoints, folder, begins)
-        first_step = int(state.step)
+        state = _saved_state(training, run, mesh, checkpoints, folder)
+        first_step = 0 if state is None else int(state.step)
+        # From here on everything is accepted, and what the folder holds may be replaced.
+        progress.show_notes(differences.lines, console)
+        if differences.measured:
+            folder.supersede(training.score)
+        measured_on = continuation.measured_on(config, training.identity)
+        finished = folder.result(measured_on, first_step)
+        folder.open(config, training.identity)
+        training.keep(folder.path)
+        checkpoints.verify("best")
+        checkpoints.set_aside()
+        if state is None:
+            _announce(training, flops_per_unit, console)
+            state = _new_state(training, run, mesh, checkpoints)
         folder.rewind(first_step)
         recorder = _recorder(training, folder, mesh, flops_per_unit, started)
-        _keep_best(state, run, recorder, checkpoints)
         if first_step:
             console.print(f"going on at step {first_step} of {training.steps}", highlight=False)
         feed = make_feed(training.data, training.batches(run.seed), run, mesh, schedule, first_step)
@@ -163,11 +177,11 @@ def fit(training: Training, config: Any, console: Console | None = None) -> Outc
     if step < training.steps and not recorder.stale(run.early_stopping):
         console.print(f"{stop.name}: saved at step {step}; the same command goes on from there", highlight=False)
         return Outcome(state, {}, interrupted=stop.name)
-    if step == first_step and (folder.path / "result.json").exists():  # it had finished before; the figures stand
-        result = folder.read_json("result.json")
-    else:
+    result = finished
+    if result is None or step != first_step or result.get("best_step", recorder.best_step) != recorder.best_step:
         result = training.summarize(recorder.result(), folder.lines("metrics.jsonl"))
         result |= {"steps": step, "chip": chips.name(mesh.devices.flat[0]), "devices": mesh.size}
+        result |= {"measured_on": measured_on}
         folder.write_json("result.json", result)
     console.print(progress.results(result))
     return Outcome(state, result)
@@ -189,18 +203,18 @@ class _Trainer:
         """From the state's step to the last, or to where a signal or early stopping ends it."""
         training, run, recorder, schedule = self.training, self.run, self.recorder, self.schedule
         first_step = int(state.step)
+        if first_step:
+            self._measure_again(state)
         if first_step >= training.steps or recorder.stale(run.early_stopping):
             return state
-        workload = training.make(parallel.axis_name(run.mode))
-        evaluate = Evaluations(workload, training.splits, self.mesh, run.mode, training.batch_size)
-        call = parallel.compile_step(workload.train_step, self.mesh, run.mode, schedule.steps_per_call)
+        call = parallel.compile_step(self._workload.train_step, self.mesh, run.mode, schedule.steps_per_call)
         recorder.compiling()
         call = call.compile(state, self.feed.batches(first_step), self.feed.dataset)
         recorder.compiled(f"{self.mesh.size} x {self.mesh.devices.flat[0].device_kind}")
-        if training.evaluates_untrained and first_step == 0 and not recorder.evaluations:
+        if training.evaluates_untrained and first_step == 0 and not recorder.measured(0):
             # Nothing may ever be better; and before it is measured, as a run that is resumed measures it no more.
             self._save(state, "best")
-            self._evaluate(evaluate, state)
+            self._evaluate(state)
         try:
             for start, steps in schedule.calls(first_step):
                 if stop.requested:
@@ -211,7 +225,7 @@ class _Trainer:
                 recorder.submit(step, steps, metrics, waited)
                 if schedule.evaluates(step):
                     recorder.flush()
-                    self._evaluate(evaluate, state)
+                    self._evaluate(state)
                     if recorder.improved(step):
                         self._save(state, "best")
                     if recorder.stale(run.early_stopping):
@@ -227,16 +241,40 @@ class _Trainer:
             raise nonfinite.dump(recorder.folder, before, self._batch(found.step), workload) from None
         return state
 
-    def _evaluate(self, evaluate: Evaluations, state: State) -> None:
-        measured = self.training.describe_evaluation(evaluate(state)) | self.training.measure(self.mesh, state)
-        self.recorder.evaluated(int(state.step), measured)
+    def _measure_again(self, state: State) -> None:
+        """Measures the best and the restored state where no figures of theirs are left that compare with later ones."""
+        step, recorder = int(state.step), self.recorder
+        for best in self.checkpoints.steps("best"):
+            if not recorder.measured(best):
+                held = restored_state(self.training.make(None), self.run, self.mesh, self.checkpoints, "best")
+                if held is not None:
+                    self._evaluate(held)
+        _keep_best(state, self.run, recorder, self.checkpoints)
+        ends = step >= self.training.steps or recorder.stale(self.run.early_stopping)
+        if (ends or self.schedule.evaluates(step)) and not recorder.measured(step):
+            self._evaluate(state)
+            if recorder.improved(step):
+                self._save(state, "best")
+
+    @functools.cached_property
+    def _workload(self) -> Workload:
+        return self.training.make(parallel.axis_name(self.run.mode))
+
+    @functools.cached_property
+    def _evaluations(self) -> Evaluations:
+        return Evaluations(self._workload, self.training.splits, self.mesh, self.run.mode, self.training.batch_size)
+
+    def _evaluate(self, state: State) -> None:
+        measured = self.training.describe_evaluation(self._evaluations(state))
+        self.recorder.evaluated(int(state.step), measured | self.training.measure(self.mesh, state))
 
     def _save(self, state: State, which: Which = "latest") -> None:
         self.checkpoints.save(parallel.gather_state(state, self.run.mode), which)
 
     def _state_before(self, step: int, call: parallel.Call) -> State:
         """The state right before `step`: the last checkpoint, and the same program again, which gives the same bits."""
-        state = restored_state(self.training.make(None), self.run, self.mesh, self.checkpoints, None)
+        make, apply = self.training.make, self.training.apply
+        state = restored_state(make(None), self.run, self.mesh, self.checkpoints, None, apply)
         assert state is not None
         while (start := int(state.step)) < step:
             steps = min(call.steps_per_call, step - start)
@@ -253,9 +291,14 @@ class _Trainer:
 
 
 def restored_state(
-    workload: Workload, run: Run, mesh: Mesh, checkpoints: Checkpoints, which: Which | None = "latest"
+    workload: Workload,
+    run: Run,
+    mesh: Mesh,
+    checkpoints: Checkpoints,
+    which: Which | None = "latest",
+    apply: Callable[[State], State] = lambda state: state,
 ) -> State | None:
-    """The checkpointed state of a workload, placed for `run.mode`; see `Checkpoints.restore`."""
+    """The checkpointed state of a workload after `apply`, placed for `run.mode`; see `Checkpoints.restore`."""
     shapes = jax.eval_shape(workload.init, jax.random.key(0))
     specs = jax.tree.map(lambda _: PartitionSpec(), shapes)
     if shapes.local is not None:
@@ -266,7 +309,7 @@ def restored_state(
         specs,
     )
     state = checkpoints.restore(like, which)
-    return None if state is None else parallel.place_state(state, mesh, run.mode)
+    return None if state is None else parallel.place_state(apply(state), mesh, run.mode)
 
 
 def trained_state(workload: Workload, run: Run, mesh: Mesh, which: Which = "latest") -> State:
@@ -289,7 +332,7 @@ def trained_state(workload: Workload, run: Run, mesh: Mesh, which: Which = "late
     return state
 
 
-def _open(training: Training, flops_per_unit: float, console: Console) -> None:
+def _announce(training: Training, flops_per_unit: float, console: Console) -> None:
     """Shows what is going to be trained, by its shapes alone."""
     init = training.make(None).init
     parameters = jax.eval_shape(lambda key: training.parameters(init(key)), jax.random.key(0))
@@ -298,20 +341,14 @@ def _open(training: Training, flops_per_unit: float, console: Console) -> None:
         console.print(training.opening, highlight=False, markup=False, soft_wrap=True)
 
 
-def _first_state(
-    training: Training,
-    run: Run,
-    mesh: Mesh,
-    checkpoints: Checkpoints,
-    folder: RunFolder,
-    begins: Callable[[], None],
-) -> State:
-    """Where training goes on: the newest checkpoint that is whole, or a new state, made after `begins` was called.
+def _saved_state(training: Training, run: Run, mesh: Mesh, checkpoints: Checkpoints, folder: RunFolder) -> State | None:
+    """Where training goes on: the newest checkpoint that is whole; None where there is none. Writes nothing.
 
     Raises:
-      ValueError: training went further than to step 0, and nothing is left of it to go on from.
+      ValueError: training went further than to step 0, and nothing is left of it to go on from; or further than this
+        configuration would.
     """
-    state = restored_state(training.make(None), run, mesh, checkpoints, None)
+    state = restored_state(training.make(None), run, mesh, checkpoints, None, training.apply)
     step = 0 if state is None else int(state.step)
     lost = [int(damaged.name) for damaged in checkpoints.damaged]
     if state is None:
@@ -323,16 +360,21 @@ def _first_state(
             f"{f' (there is {there})' if there else ''}; put a copy of {folder.checkpoints} back, or begin anew in"
             " another --workdir"
         )
-    checkpoints.verify("best")
-    checkpoints.set_aside()
-    if state is None:
-        begins()
-        # Jitted: an eager init compiles its operations one by one, which takes twice as long.
-        state = training.prepare(jax.jit(training.make(None).init)(jax.random.key(run.seed)))
-        state = parallel.place_state(state, mesh, run.mode)
-        # A run that goes wrong before its first checkpoint needs a place to be run again from.
-        checkpoints.save(parallel.gather_state(state, run.mode))
-        checkpoints.wait()
+    if step > training.steps:
+        raise ValueError(
+            f"{folder.path} is at step {step}, and this configuration ends at step {training.steps}; train longer, or"
+            " choose another --workdir"
+        )
+    return state
+
+
+def _new_state(training: Training, run: Run, mesh: Mesh, checkpoints: Checkpoints) -> State:
+    # Jitted: an eager init compiles its operations one by one, which takes twice as long.
+    state = training.prepare(jax.jit(training.make(None).init)(jax.random.key(run.seed)))
+    state = parallel.place_state(state, mesh, run.mode)
+    # A run that goes wrong before its first checkpoint needs a place to be run again from.
+    checkpoints.save(parallel.gather_state(state, run.mode))
+    checkpoints.wait()
     return state
 
 

@@ -14,6 +14,7 @@ from jaxai.runtime.nonfinite import NonFiniteError
 from jaxai.runtime.parallel import NONFINITE
 from jaxai.runtime.progress import Display
 from jaxai.runtime.run_folder import RunFolder
+from jaxai.runtime.run_record import SUPERSEDED
 
 
 class Recorder:
@@ -60,7 +61,7 @@ class Recorder:
         self._sign = -1 if lower_is_better else 1
         self._warnings, self._said = warnings, set[str]()
         self._timing, written = folder.lines("timing.jsonl"), folder.lines("metrics.jsonl")
-        self._evaluations = [line for line in written if score in line]
+        self._evaluations = [line for line in written if score in line and not line.get(SUPERSEDED)]
         self._lost: set[int] = set()
         for line in written:
             self._news(line)  # what went on when a run was stopped has been said
@@ -120,7 +121,9 @@ class Recorder:
     def evaluated(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Takes the metrics of an evaluation that has just ended; its time is not the next call's."""
         line = {"step": step, **self._beside(step), **metrics}
-        self._evaluations.append(self.folder.append("metrics.jsonl", line))
+        written = self.folder.append("metrics.jsonl", line)
+        # An earlier state that is measured again does not become the last one by it.
+        self._evaluations = sorted([*self._evaluations, written], key=lambda line: line["step"])
         self.display.evaluation(step, metrics)
         self._warn(line)
         self._mark = time.monotonic()
@@ -138,10 +141,9 @@ class Recorder:
         self._said = (self._said - found.keys()) | {kind for kind, text in found.items() if text}
         return news
 
-    @property
-    def evaluations(self) -> int:
-        """How many there have been."""
-        return len(self._evaluations)
+    def measured(self, step: int) -> bool:
+        """Whether there are figures of the state at `step` that compare with those to come."""
+        return any(line["step"] == step for line in self._evaluations)
 
     @property
     def _rate(self) -> str:

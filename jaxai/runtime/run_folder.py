@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from jaxai import extras
+from jaxai.data import Images, identity
 from jaxai.runtime import config as configs
-from jaxai.runtime import environment
+from jaxai.runtime import continuation, environment
+from jaxai.runtime.continuation import Differences
+from jaxai.runtime.run_record import SUPERSEDED
 
 
 class RunFolder:
@@ -42,32 +45,70 @@ class RunFolder:
         """Folder of the run's checkpoints."""
         return self.path / "checkpoints"
 
-    def open(self, config: Any, resume_with_changes: bool) -> None:
-        """Makes the folder, or checks that the run in it had the same configuration.
+    def compare(self, config: Any, data: Mapping[str, Any] | None = None) -> Differences:
+        """Compares what the folder holds with what shall go on in it, and writes nothing.
+
+        Args:
+          config: the resolved configuration.
+          data: what it learns from, see `jaxai.data.identity`; None for a workload that makes its own.
 
         Raises:
-          ValueError: it had another one (names the fields), or the folder cannot be made.
+          ValueError: another run is in it, or one with changes that were not asked for or are not possible.
         """
-        now = configs.to_dict(config)
-        if (self.path / "config.json").exists():
-            changes = configs.differences(self.read_json("config.json"), now)
-            if changes and not resume_with_changes:
-                raise ValueError(
-                    f"{self.path} holds a run with another configuration; choose another --workdir, or go on with the"
-                    " new one by --resume-with-changes. What differs:\n  " + "\n  ".join(changes)
-                )
         if self._tensorboard:
             extras.folder("tensorboardX", "--tensorboard", "tensorboard")
+        if not (self.path / "config.json").exists():
+            self._refuse_seeds()
+            return Differences()
+        before, allowed = self.read_json("config.json"), config.run.resume_with_changes
+        return continuation.compare(str(self.path), before, config, self.data(), data, allowed)
+
+    def open(self, config: Any, data: Mapping[str, Any] | None = None) -> None:
+        """Makes the folder, and writes down what runs in it.
+
+        Raises:
+          ValueError: the folder cannot be made.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ValueError(f"cannot make the run folder {self.path}: {error.strerror}") from None
-        self.write_json("config.json", now)
+        if data is not None:
+            self.write_json("data.json", data)
+        self.write_json("config.json", configs.to_dict(config))
         self.write_json("environment.json", environment.describe())
         with (self.path / "command.txt").open("a") as file:
             program = Path(sys.argv[0]).name
             program = "jaxai" if program == "__main__.py" else program  # as `python -m jaxai`
             file.write(shlex.join([program, *sys.argv[1:]]) + "\n")
+
+    def data(self) -> dict[str, Any] | None:
+        """What the run learns from, see `jaxai.data.identity`; None where an earlier version has kept nothing of it."""
+        if not (self.path / "data.json").exists():
+            return None
+        found: dict[str, Any] = self.read_json("data.json")
+        return found
+
+    def as_in_run(self, images: Images, subset: bool = False) -> Images:
+        """Images with the labels that their classes have in the run; as they are where no names are known.
+
+        Raises:
+          ValueError: a class that the run does not know, or lacks without `subset`.
+        """
+        classes = (self.data() or {}).get("classes")
+        return identity.in_order(images, classes, str(self.path), subset) if classes else images
+
+    def data_notes(self, data: Mapping[str, Any], *splits: str) -> list[str]:
+        """What a person should know before some splits of data are measured: that they are not those of the run."""
+        before = self.data()
+        if before is None:
+            return [continuation.UNKNOWN_DATA.format(self.path)]
+        found = identity.differences(before, data)
+        return [f"the {name} data is not that of the run: {found[name]}" for name in splits if name in found]
+
+    def _refuse_seeds(self) -> None:
+        if seeds := sorted(self.path.glob("seed-*/config.json")):
+            raise ValueError(f"{self.path} holds {len(seeds)} runs, one a seed; give one of them: {seeds[0].parent}")
 
     def load_config(self) -> Any:
         """The configuration of the run.
@@ -75,8 +116,7 @@ class RunFolder:
         Raises:
           ValueError: the folder holds no run.
         """
-        if seeds := sorted(self.path.glob("seed-*/config.json")):
-            raise ValueError(f"{self.path} holds {len(seeds)} runs, one a seed; give one of them: {seeds[0].parent}")
+        self._refuse_seeds()
         if not (self.path / "config.json").is_file():
             raise ValueError(f"{self.path} is no run folder: it has no config.json; give the --workdir of a training")
         return configs.from_dict(self.read_json("config.json"))
@@ -128,6 +168,24 @@ class RunFolder:
                 continue
             kept = [line for line in self.lines(file) if line["step"] <= step]
             self._replace(file, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def result(self, measured_on: Mapping[str, str], step: int) -> dict[str, Any] | None:
+        """The final figures, if they are those of this step, configuration and data; any others are removed."""
+        path = self.path / "result.json"
+        if not path.exists():
+            return None
+        found: dict[str, Any] = self.read_json("result.json")
+        if found.get("measured_on") == measured_on and found.get("steps") == step:
+            return found
+        path.unlink()
+        return None
+
+    def supersede(self, score: str) -> None:
+        """Marks every evaluation: its figures do not compare with those that follow."""
+        lines = self.lines("metrics.jsonl")
+        marked = [line | {SUPERSEDED: True} if score in line else line for line in lines]
+        if marked != lines:
+            self._replace("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in marked))
 
     def read_json(self, file: str) -> Any:
         """The content of one of the folder's JSON files."""

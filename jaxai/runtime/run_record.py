@@ -14,6 +14,8 @@ SPLITS = ("test_", "validation_", "evaluation_")
 FIDELITY = ("frechet", "kernel", "inception", "precision", "recall", "density", "coverage", "confident", "label_acc")
 """What the figures of generated images begin with, which an evaluation measures with no split in their names."""
 
+SUPERSEDED = "superseded"
+"""Key of an evaluation's line whose figures were measured on other data, or in another way, than those after it."""
 PER_SEED = "_per_seed"
 """What the name of a list ends with that has a value for each seed of one run."""
 PICTURES = {".png": "image/png", ".gif": "image/gif"}
@@ -69,6 +71,12 @@ def read_run(folder: Path, label: str | None = None) -> Run:
         steps = [record["step"] for record in metrics]
         progress = f"its last logged step is {max(steps):,}" if steps else "it has logged nothing yet"
         notes.insert(0, f"The run has not finished (no result.json): {progress}.")
+    if old := [record["step"] for record in metrics if record.get(SUPERSEDED)]:
+        metrics = [record for record in metrics if not record.get(SUPERSEDED)]
+        notes.append(
+            f"{len(old)} evaluation{'s' * (len(old) > 1)} up to step {max(old):,} left out: what they were measured on,"
+            " or how, has changed since."
+        )
     notes += _read_warnings(folder / "warnings.jsonl", notes)
     command = folder / "command.txt"
     return Run(

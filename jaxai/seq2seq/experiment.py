@@ -14,7 +14,7 @@ from rich.console import Console
 
 from jaxai import ranges, seq2seq
 from jaxai.core import PyTree, State
-from jaxai.data import line_files, text
+from jaxai.data import identity, line_files, text
 from jaxai.data.buckets import BucketedEpochs
 from jaxai.data.epochs import steps_in
 from jaxai.data.pairs import Pairs, PairSplit, check
@@ -22,6 +22,7 @@ from jaxai.ranges import Count, Finite, Positive
 from jaxai.runtime import flops, parallel, pictures, progress
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run
+from jaxai.runtime.continuation import Changes, measured_on
 from jaxai.runtime.loop import Outcome, Training, fit, trained_state
 from jaxai.runtime.run_folder import RunFolder
 from jaxai.seq2seq import scores, vocabulary
@@ -52,6 +53,22 @@ class Experiment:
     expected: Finite = 0.0  # main score on the test set that the preset is known to reach; 0: not known
     run: Annotated[Run, tyro.conf.arg(name="")] = Run()
 
+    changes: ClassVar[Changes] = Changes(
+        applied=(
+            *("epochs", "expected", "data.empty", "workload.dropout", "workload.recurrent_dropout"),
+            *("workload.variational", "workload.label_smoothing", "workload.scheduled_sampling"),
+            *("workload.scheduled_sampling_steps", "workload.compute_dtype", "decoding.*"),
+        ),
+        measured=("scored", "decoding.longest_ratio", "decoding.longest_extra"),
+        optimizers=("workload.optimizer",),
+        never_switched=("workload.ema_decay", "data.validation", "data.test"),
+        refused={
+            "tokens.digests": "the training text has changed, and makes other vocabularies",
+            "tokens.batch": "the position in the data and the epochs follow from it",
+            "tokens.buckets": "the position in the data and the epochs follow from it",
+        },
+        scored_on=("validation",),
+    )
     trains_seeds_together: ClassVar[bool] = False
     cpu_devices: ClassVar[int] = 1
     small_operations: ClassVar[bool] = False
@@ -118,6 +135,7 @@ class Experiment:
             lower_is_better=lower_is_better,
             measure=evaluator.measure,
             keep=functools.partial(_save_vocabularies, corpus=corpus),
+            identity=identity.of_pairs(pairs),
             unit="target_tokens",
             # Of what an epoch holds, the average over its steps: batches differ in how many real tokens they have.
             units_per_step=float(tokens.mean() * sum(counts * [shape.rows for shape in shapes]) / epochs.batches),
@@ -186,11 +204,14 @@ class Experiment:
         if files is None:
             pairs = check(pairs or self.load())
             split, task, name = pairs.test, pairs.task, "test"
+            data = identity.of_pairs(pairs)
+            progress.show_notes(RunFolder(self.run.workdir).data_notes(data, "test"), console)
         else:
             split, task, name = line_files.aligned(*files, empty="error").split, self._task, files[0].name
+            data = {"splits": {name: {"digest": identity.of_texts(split)}}}
         translator = self.translator(which, others)
         _, result = self._test(translator, split, task)
-        result |= {"sentences": len(split.sources), "checkpoint": which}
+        result |= {"sentences": len(split.sources), "checkpoint": which, "measured_on": measured_on(self, data)}
         console.print(progress.results(_main(result), title=f"Scores on {name}"))
         notes = [f"hypotheses and references were compared in one form: {result['normalisation']}"]
         notes += _unknown_references(translator.target, split)

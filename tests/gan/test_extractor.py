@@ -166,7 +166,7 @@ def test_images_of_another_shape_are_refused_with_both(classifier):
 @pytest.mark.parametrize("experiment", [Adversarial(gan.Config()), Agent(dqn.Config())], ids=["gan", "dqn"])
 def test_run_of_anything_but_a_classifier_is_refused(tmp_path, experiment):
     run = dataclasses.replace(experiment.run, workdir=str(tmp_path))
-    RunFolder(tmp_path).open(dataclasses.replace(experiment, run=run), resume_with_changes=False)
+    RunFolder(tmp_path).open(dataclasses.replace(experiment, run=run))
     assert str(tmp_path) in one_line("no run of a classifier", tmp_path)
     with pytest.raises(ValueError, match="no run of a classifier"):
         export(tmp_path, tmp_path / "mine.npz")

@@ -101,26 +101,24 @@ def test_names_that_may_change_are_fields():
 
 def test_changed_configuration_is_refused_with_what_differs_and_the_flag(tmp_path):
     folder = RunFolder(tmp_path)
-    folder.open(DEFAULT, resume_with_changes=False)
+    folder.open(DEFAULT)
     changed = with_field(with_field(DEFAULT, "workload.optimizer.learning_rate", 3e-4), "batch_size", 32)
     with pytest.raises(ValueError, match="another configuration") as error:
-        folder.open(changed, resume_with_changes=False)
+        folder.compare(changed)
     message = str(error.value)
     assert "workload.optimizer.learning_rate: 0.001 -> 0.0003" in message
     assert "batch_size: 64 -> 32" in message
     assert "--resume-with-changes" in message
+    assert "\n" not in message
     assert folder.load_config() == DEFAULT
-    folder.open(changed, resume_with_changes=True)
-    assert folder.load_config() == changed
 
 
 def test_a_run_may_go_on_elsewhere(tmp_path):
     folder = RunFolder(tmp_path)
-    folder.open(DEFAULT, resume_with_changes=False)
+    folder.open(DEFAULT)
     moved = with_field(DEFAULT, "run", dataclasses.replace(Run(), workdir="elsewhere", devices=2, tensorboard=True))
     moved = with_field(moved, "data.dir", "/mnt/data")
-    folder.open(moved, resume_with_changes=False)
-    assert folder.load_config() == moved
+    assert folder.compare(moved).lines == []
 
 
 def test_field_of_another_version_is_named():

@@ -82,6 +82,7 @@ def test_run_folder_holds_what_is_promised(finished):
     workdir, outcome, _ = finished
     names = {path.name for path in workdir.iterdir()}
     files = {"config.json", "command.txt", "environment.json", "metrics.jsonl", "timing.jsonl", "result.json"}
+    files |= {"data.json"}
     assert names == files | {"checkpoints", "pictures"}
     assert (workdir / "pictures" / "confusion_matrix.png").stat().st_size > 0
     assert json.loads((workdir / "environment.json").read_text())["versions"]["jax"] == jax.__version__

@@ -1,0 +1,113 @@
+"""What data is: class names, and digests of the arrays or texts that are used, wherever they were read from."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxai.data.images import Images
+from jaxai.data.pairs import Pairs, PairSplit
+from jaxai.data.source import Split
+
+SHOWN = 5
+"""Most class names in a message."""
+
+
+def of_images(images: Images, labels: bool = True) -> dict[str, Any]:
+    """As JSON takes it: `source`, `classes`, each split's `examples` and `digest`; of images alone without `labels`."""
+    found = {"train": images.train, "validation": images.validation, "test": images.test}
+    splits = {
+        name: {
+            "examples": len(split["image"]),
+            "digest": of_arrays(split if labels else {"image": split["image"]}),
+        }
+        for name, split in found.items()
+        if split
+    }
+    classes = {"classes": list(images.classes)} if labels else {}
+    return {"source": images.name, **classes, "splits": splits}
+
+
+def of_pairs(pairs: Pairs) -> dict[str, Any]:
+    """The same of texts, which have no classes."""
+    found = {"train": pairs.train, "validation": pairs.validation, "test": pairs.test}
+    splits = {name: {"examples": len(split.sources), "digest": of_texts(split)} for name, split in found.items()}
+    return {"source": pairs.name, "splits": splits}
+
+
+def of_arrays(arrays: Split) -> str:
+    """16 hexadecimal digits that change with any name, dtype, shape or element."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def of_texts(split: PairSplit) -> str:
+    """16 hexadecimal digits that change with any source, target or reference."""
+    digest = hashlib.blake2b(digest_size=8)
+    for field in (split.sources, split.targets, *(split.references or ())):
+        # Each text's length first: two texts never read as one.
+        digest.update(f"{len(field)} {' '.join(str(len(text)) for text in field)}\n".encode())
+        digest.update("".join(field).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """Split -> in which way it is another; classes are compared by `in_order`."""
+    found = {}
+    old, new = before["splits"], now["splits"]
+    for name in dict.fromkeys((*old, *new)):
+        if name not in old or name not in new:
+            found[name] = "there is none any more" if name in old else "there was none"
+        elif old[name]["digest"] != new[name]["digest"]:
+            counts = old[name]["examples"], new[name]["examples"]
+            found[name] = f"{counts[0]:,} -> {counts[1]:,} examples" if len({*counts}) > 1 else "other content"
+    return found
+
+
+def in_order(images: Images, classes: Sequence[str], where: str, subset: bool = False) -> Images:
+    """The same images with the labels of `classes`: what has the same name gets the same label.
+
+    Args:
+      images: classes in any order.
+      classes: the names in the order that is wanted.
+      where: what has them, for the message.
+      subset: some of them may be missing in `images`.
+
+    Raises:
+      ValueError: a class that is not among `classes`, or one of them is missing.
+    """
+    if tuple(images.classes) == tuple(classes):
+        return images
+    known = set(classes)
+    unknown = [name for name in images.classes if name not in known]
+    missing = [name for name in classes if name not in set(images.classes)]
+    if unknown or (missing and not subset):
+        wrong = f"has the class {unknown[0]}" if unknown else f"lacks the class {missing[0]}"
+        raise ValueError(
+            f"{images.name} {wrong}, but {where} was trained on {_some(classes)}; give data of the same classes, or"
+            " choose another --workdir"
+        )
+    label_of = {name: label for label, name in enumerate(classes)}
+    table = np.array([label_of[name] for name in images.classes])
+
+    def relabelled(split: Split | None) -> Split | None:
+        return split and {**split, "label": table.astype(split["label"].dtype)[split["label"]]}
+
+    return dataclasses.replace(
+        images,
+        train=relabelled(images.train) or {},
+        test=relabelled(images.test) or {},
+        validation=relabelled(images.validation),
+        classes=tuple(classes),
+    )
+
+
+def _some(classes: Sequence[str]) -> str:
+    rest = f" and {len(classes) - SHOWN} more" if len(classes) > SHOWN else ""
+    return ", ".join(classes[:SHOWN]) + rest

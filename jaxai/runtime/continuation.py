@@ -1,0 +1,167 @@
+"""What a run that goes on is compared with: which fields of its configuration may change, and which data it has."""
+
+import fnmatch
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxai import optimizer as optimizers
+from jaxai.data import identity
+from jaxai.runtime import config as configs
+
+RUN = (
+    *("run.mode", "run.placement", "run.steps_per_call"),
+    *("run.evaluate_every", "run.checkpoint_every", "run.early_stopping"),
+)
+"""Fields of every workload's run that may change; its seeds may not, as all random numbers follow from them."""
+STATE = ("name", "parameters")
+"""Fields of an optimizer that may not change: its state follows from them."""
+UNKNOWN_DATA = "{} has no data.json, as runs of earlier versions: its data and classes are not compared"
+LISTED = 6
+"""Most changes that a message lists."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What `--resume-with-changes` may change in an experiment, besides `RUN`; every other field is refused.
+
+    Names are those of `config.json`, as `workload.dropout`; `*` stands for any ending.
+
+    Attributes:
+      applied: fields that training obeys from the step that was reached on.
+      measured: fields that evaluations obey: figures from before such a change are not compared with later ones.
+      optimizers: an optimizer may change in all but its name and parameters, as long as its state stays the same kind.
+      never_switched: fields that may change, but neither from nor to 0 or empty.
+      derived: fields that are filled in from the data, and follow it.
+      refused: field that may not change -> why, where there is more to say than that the run depends on it.
+      scored_on: splits of the data that the figures of an evaluation depend on.
+    """
+
+    applied: tuple[str, ...] = ()
+    measured: tuple[str, ...] = ()
+    optimizers: tuple[str, ...] = ()
+    never_switched: tuple[str, ...] = ()
+    derived: tuple[str, ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
+    scored_on: tuple[str, ...] = ("validation", "test")
+
+    def check(self, before: Any, after: Any) -> list[str]:
+        """The names of the fields that differ between two configurations.
+
+        Raises:
+          ValueError: one of them may not change; the line names those that may.
+        """
+        old, new = (configs.flatten(configs.to_dict(each)) for each in (before, after))
+        names = configs.changed(old, new)
+        for name in names:
+            if reason := self._refusal(name, bool(old.get(name) and new.get(name)), before, after):
+                raise ValueError(
+                    f"{name}: {old.get(name, 'nothing')} -> {new.get(name, 'nothing')} cannot change in a run that goes"
+                    f" on: {reason}; keep it, or choose another --workdir. What may change: {self._allowed()}"
+                )
+        return names
+
+    def measures_otherwise(self, names: Sequence[str], data: Mapping[str, str]) -> bool:
+        """Whether figures from before a change do not compare with later ones; `data`: splits that are others."""
+        return any(_matches(name, self.measured) for name in names) or bool(data.keys() & set(self.scored_on))
+
+    def _refusal(self, name: str, on: bool, before: Any, after: Any) -> str:
+        """Why a field may not change, "" where it may; `on`: it is neither 0 nor empty before and after."""
+        if name in self.refused:
+            return self.refused[name]
+        if name in self.never_switched and not on:
+            return "0 or empty is another kind of run"
+        owner, _, last = name.rpartition(".")
+        if owner in self.optimizers and last not in STATE:
+            old, new = (_field(config, owner) for config in (before, after))
+            if any(getattr(old, each) != getattr(new, each) for each in STATE):
+                return ""  # which is the change to be named
+            return "" if optimizers.same_state(old, new) else "the optimizer's state would be another"
+        known = (*self.applied, *self.measured, *self.never_switched, *self.derived, *RUN)
+        return "" if _matches(name, known) else "what was trained so far depends on it"
+
+    def _allowed(self) -> str:
+        parts = [f"{name}.* but {' and '.join(STATE)}" for name in self.optimizers]
+        return ", ".join(dict.fromkeys([*self.applied, *self.measured, *self.never_switched, *parts, *RUN]))
+
+
+@dataclass(frozen=True)
+class Differences:
+    """In what a run that goes on differs from what its folder holds; all of it may change.
+
+    Attributes:
+      lines: to be shown, one each.
+      measured: whether figures from before do not compare with later ones.
+    """
+
+    lines: list[str] = field(default_factory=list)
+    measured: bool = False
+
+
+def compare(
+    where: str,
+    before: Mapping[str, Any],
+    after: Any,
+    data_before: Mapping[str, Any] | None,
+    data: Mapping[str, Any] | None,
+    allowed: bool,
+) -> Differences:
+    """Compares a run's configuration and data with those that it shall go on with.
+
+    Args:
+      where: its folder, for messages.
+      before: its configuration, as `config.json` has it.
+      after: the resolved configuration; its class may declare `changes`, else everything may change.
+      data_before: its data, as `data.json` has it; None where an earlier version of jaxai has kept none.
+      data: that of now, see `jaxai.data.identity`; None for a workload that makes its own.
+      allowed: whether changes were asked for (`--resume-with-changes`).
+
+    Raises:
+      ValueError: something differs and no change was asked for, or one that is not possible.
+    """
+    after_dict = configs.to_dict(after)
+    if before.get("type") != after_dict["type"]:
+        raise ValueError(
+            f"{where} holds a run of {before.get('type')}, not of {after_dict['type']}; choose another --workdir"
+        )
+    changes: Changes | None = getattr(after, "changes", None)
+    # A field that the version which made the run did not have has its default.
+    before_config = configs.from_dict_as(type(after), before)
+    lines = configs.differences(configs.to_dict(before_config), after_dict)
+    splits = identity.differences(data_before, data) if data_before and data else {}
+    found = [*(f"{name} data: {how}" for name, how in splits.items()), *lines]
+    if found and not allowed:
+        what = "other data" if not lines else "another configuration" + (" and other data" if splits else "")
+        rest = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
+        raise ValueError(
+            f"{where} holds a run with {what} ({'; '.join(found[:LISTED])}{rest}); choose another --workdir, or go on"
+            " with what is new by --resume-with-changes"
+        )
+    names = changes.check(before_config, after) if changes else []
+    notes = [f"goes on with changes: {'; '.join(found)}"] if found else []
+    if "->" in splits.get("train", ""):
+        notes.append("the training data has another length: epochs are counted in it from here on")
+    if data and not data_before:
+        notes.append(UNKNOWN_DATA.format(where))
+    return Differences(notes, changes is not None and changes.measures_otherwise(names, splits))
+
+
+def measured_on(config: Any, data: Mapping[str, Any] | None) -> dict[str, str]:
+    """Digests of what figures follow from: the configuration, and each split of the data."""
+    flat = configs.flatten(configs.to_dict(config))
+    # Seeds that are trained one after another have a folder each.
+    kept = {name: value for name, value in flat.items() if name not in (*configs.NOT_PART_OF_THE_RUN, "run.seed")}
+    digest = hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=8).hexdigest()
+    return {"config": digest} | {name: split["digest"] for name, split in (data or {"splits": {}})["splits"].items()}
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _field(config: Any, path: str) -> Any:
+    for name in path.split("."):
+        config = getattr(config, name)
+    return config
