@@ -1,11 +1,10 @@
-"""CIFAR-10 in its original batches, python (pickled) or binary (https://www.cs.toronto.edu/~kriz/cifar.html)."""
+"""CIFAR-10 and CIFAR-100 as published, python (pickled) or binary (https://www.cs.toronto.edu/~kriz/cifar.html)."""
 
-import functools
 import io
 import pickle
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,50 +12,128 @@ from jaxai.data.source import Decoded, Source, Split, split
 from jaxai.data.validate import check
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_FINE = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish
+forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle
+mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine
+possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar
+sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale
+willow_tree wolf woman worm
+"""
+FINE_CLASSES = tuple(_FINE.split())
+"""The fine labels of CIFAR-100, in order."""
 PIXELS = 3 * 32 * 32
-BATCHES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
-LAYOUTS = (("", ""), ("cifar-10-batches-py", ""), ("", ".bin"), ("cifar-10-batches-bin", ".bin"))
-"""Sub-folder and file ending of each place where the batches may be."""
 
 
-def source(folder: Path) -> Source:
-    """The six batches in `folder`, or in the sub-folder that the archive unpacks to."""
-    for sub_folder, ending in LAYOUTS:
-        paths = tuple(folder / sub_folder / f"{name}{ending}" for name in BATCHES)
-        missing = [path.name for path in paths if not path.is_file()]
-        if not missing:
-            return Source("cifar", paths, {}, functools.partial(_decode, paths))
-        if len(missing) < len(paths):
-            raise FileNotFoundError(f"no {', '.join(missing)} in {paths[0].parent}; {_fix(folder)}")
-    raise FileNotFoundError(
-        f"no CIFAR-10 batches (data_batch_1 or data_batch_1.bin) in {folder}, its cifar-10-batches-py or its "
-        f"cifar-10-batches-bin; {_fix(folder)}"
-    )
+class _Set(NamedTuple):
+    """One of the two sets.
+
+    Attributes:
+      title: its name.
+      classes: in label order.
+      files: the training batches, then the test batch.
+      layouts: sub-folder and file ending of each place where they may be.
+      key: of the labels in a python batch.
+      label_bytes: bytes before the pixels of a binary record; the last of them is the label.
+      archive: what it is downloaded as.
+    """
+
+    title: str
+    classes: tuple[str, ...]
+    files: tuple[str, ...]
+    layouts: tuple[tuple[str, str], ...]
+    key: str
+    label_bytes: int
+    archive: str
+
+    def found(self, folder: Path) -> tuple[Path, ...] | None:
+        """Its files, in the first place that has any of them; None where there is none."""
+        for sub_folder, ending in self.layouts:
+            paths = tuple(folder / sub_folder / f"{name}{ending}" for name in self.files)
+            if any(path.is_file() for path in paths):
+                return paths
+        return None
+
+    def fix(self, folder: Path) -> str:
+        """How to get it."""
+        where = shlex.quote(str(folder))
+        url = f"https://www.cs.toronto.edu/~kriz/{self.archive}"
+        return f"download with: mkdir -p {where} && curl -f {url} | tar xz -C {where}"
 
 
-def read_python(path: Path) -> tuple[np.ndarray, np.ndarray]:
+SETS = {
+    "cifar10": _Set(
+        "CIFAR-10",
+        CLASSES,
+        (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"),
+        (("", ""), ("cifar-10-batches-py", ""), ("", ".bin"), ("cifar-10-batches-bin", ".bin")),
+        "labels",
+        1,
+        "cifar-10-python.tar.gz",
+    ),
+    "cifar100": _Set(
+        "CIFAR-100",
+        FINE_CLASSES,
+        ("train", "test"),
+        (("", ""), ("cifar-100-python", ""), ("", ".bin"), ("cifar-100-binary", ".bin")),
+        "fine_labels",
+        2,
+        "cifar-100-python.tar.gz",
+    ),
+}
+
+
+def has(folder: Path, name: str) -> bool:
+    """Whether `folder` has any file of the set "cifar10" or "cifar100" as published."""
+    return SETS[name].found(folder) is not None
+
+
+def source(folder: Path, name: str = "") -> Source:
+    """The batches in `folder`, or in the sub-folder that the archive unpacks to.
+
+    Args:
+      folder: holds them.
+      name: "cifar10" or "cifar100"; "": whichever is there.
+    """
+    there = [each for each in SETS if has(folder, each)] if not name else [name]
+    if len(there) > 1:
+        raise ValueError(f"{folder} holds {' and '.join(there)}; name one as --data.source")
+    name = there[0] if there else "cifar10"
+    chosen = SETS[name]
+    paths = chosen.found(folder)
+    if paths is None:
+        places = ", ".join(f"{place or '.'}/{chosen.files[0]}{ending}" for place, ending in chosen.layouts)
+        raise FileNotFoundError(f"no {chosen.title} batches ({places}) in {folder}; {chosen.fix(folder)}")
+    if missing := [path.name for path in paths if not path.is_file()]:
+        raise FileNotFoundError(f"no {', '.join(missing)} in {paths[0].parent}; {chosen.fix(folder)}")
+    return Source("cifar" if name == "cifar10" else name, paths, {}, lambda: _decode(name, paths))
+
+
+def read_python(path: Path, name: str = "cifar10") -> tuple[np.ndarray, np.ndarray]:
     """Images [examples, 32, 32, 3] uint8 and labels [examples] of one pickled batch, running none of its code."""
     try:
         content = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
         batch = {key.decode() if isinstance(key, bytes) else key: value for key, value in content.items()}
-        data, labels = batch["data"], np.asarray(batch["labels"])
+        data, labels = batch["data"], np.asarray(batch[SETS[name].key])
     # A damaged or foreign pickle raises nearly anything; whatever it is, this file is not a CIFAR batch.
     except Exception as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"{path} is no CIFAR-10 python batch: {type(error).__name__}: {reason}") from error
+        raise ValueError(f"{path} is no {SETS[name].title} python batch: {type(error).__name__}: {reason}") from error
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != PIXELS:
         found = f"{data.dtype} {list(data.shape)}" if isinstance(data, np.ndarray) else type(data).__name__
         raise ValueError(f"{path}: data is {found}; expected uint8 [examples, {PIXELS}]")
     return _channels_last(data), labels
 
 
-def read_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Images [examples, 32, 32, 3] uint8 and labels [examples] of one binary batch: label byte, then 3,072 pixels."""
-    content = np.fromfile(path, np.uint8)
-    if len(content) % (1 + PIXELS):
-        raise ValueError(f"{path} has {len(content)} bytes; expected a multiple of {1 + PIXELS}: truncated or damaged")
-    records = content.reshape(-1, 1 + PIXELS)
-    return _channels_last(records[:, 1:]), records[:, 0]
+def read_binary(path: Path, name: str = "cifar10") -> tuple[np.ndarray, np.ndarray]:
+    """Images [examples, 32, 32, 3] uint8 and labels [examples] of one binary batch: label bytes, then 3,072 pixels."""
+    before = SETS[name].label_bytes
+    content, size = np.fromfile(path, np.uint8), before + PIXELS
+    if len(content) % size:
+        raise ValueError(f"{path} has {len(content)} bytes; expected a multiple of {size}: truncated or damaged")
+    records = content.reshape(-1, size)
+    return _channels_last(records[:, before:]), records[:, before - 1]
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -89,21 +166,13 @@ def _channels_last(rows: np.ndarray) -> np.ndarray:
     return rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
 
 
-def _decode(paths: tuple[Path, ...]) -> Decoded:
-    batches = [_read(path) for path in paths]
+def _decode(name: str, paths: tuple[Path, ...]) -> Decoded:
+    batches = [_read(name, path) for path in paths]
     images, labels = ([batch[field] for batch in batches[:-1]] for field in ("image", "label"))
-    return Decoded(split(np.concatenate(images), np.concatenate(labels)), batches[-1], CLASSES)
+    return Decoded(split(np.concatenate(images), np.concatenate(labels)), batches[-1], SETS[name].classes)
 
 
-def _read(path: Path) -> Split:
-    images, labels = read_binary(path) if path.suffix == ".bin" else read_python(path)
-    check(images, labels, len(CLASSES), str(path))
+def _read(name: str, path: Path) -> Split:
+    images, labels = (read_binary if path.suffix == ".bin" else read_python)(path, name)
+    check(images, labels, len(SETS[name].classes), str(path))
     return split(images, labels)
-
-
-def _fix(folder: Path) -> str:
-    where = shlex.quote(str(folder))
-    return (
-        f"download with: mkdir -p {where} && curl -f https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz | "
-        f"tar xz -C {where}"
-    )

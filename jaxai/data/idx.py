@@ -1,42 +1,66 @@
 """Raw MNIST files in the idx format, plain or gzipped (http://yann.lecun.com/exdb/mnist).
 
-The same four files hold Fashion-MNIST, KMNIST and the EMNIST sets.
+The same four files hold Fashion-MNIST, KMNIST and, under names of their own, the EMNIST sets.
 """
 
 import gzip
 import math
+import re
 import shlex
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from jaxai.data import emnist
 from jaxai.data.source import Decoded, Source, Split, split
 from jaxai.data.validate import check
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+FILE = re.compile(r"(?:(.+)-)?(train|t10k|test)-(images|labels)[-.]idx([13])-ubyte(?:\.gz)?")
+"""Prefix, split, kind and axes in a file's name, as emnist-letters-test-images-idx3-ubyte.gz."""
+FOLDERS = ("", "raw", "gzip")
+"""Where other programs and EMNIST's archive unpack the files, below the folder."""
 MIRROR = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 UBYTE = 0x08
+MOST_CLASSES = 256
+"""A label is a byte."""
 
 
-def source(folder: Path, num_classes: int) -> Source:
-    """The four files in `folder`, each also as `train-images.idx3-ubyte` and with `.gz`."""
-    found = {name: _find(folder, name) for name in NAMES}
-    missing = [name for name, path in found.items() if path is None]
-    if missing:
-        where = shlex.quote(str(folder))
-        urls = " ".join(f"-O {MIRROR}{name}.gz" for name in missing)
-        raise FileNotFoundError(
-            f"no {', '.join(missing)} (or .gz) in {folder}; download with: mkdir -p {where} && cd {where} && "
-            f"curl -f {urls}"
-        )
-    paths = tuple(path for path in found.values() if path is not None)
+def source(folder: Path, num_classes: int, prefix: str = "") -> Source:
+    """The four files in `folder`, each also as `train-images.idx3-ubyte` and with `.gz`.
+
+    Args:
+      folder: holds them, or a sub-folder raw or gzip does.
+      num_classes: of all but EMNIST, whose classes are known.
+      prefix: what the files' names begin with, such as "emnist-letters"; "": nothing, or the only one that is there.
+    """
+    if num_classes > MOST_CLASSES:
+        raise ValueError(f"num_classes is {num_classes}; expected at most {MOST_CLASSES}: idx labels are bytes")
+    sets = _sets(folder)
+    if not prefix and "" not in sets and len(sets) > 1:
+        names = ", ".join(f"idx:{name}" for name in sorted(sets))
+        raise ValueError(f"{folder} holds several sets; name one as --data.source, of {names}")
+    prefix = prefix or ("" if "" in sets else next(iter(sets), ""))
+    found = sets.get(prefix, {})
+    if missing := [name for name in NAMES if name not in found]:
+        raise _missing(folder, prefix, missing, sets)
+    paths = [found[name] for name in NAMES]
+    variant = emnist.variant(prefix)
 
     def decode() -> Decoded:
-        train, test = (_read_split(paths[at], paths[at + 1], num_classes) for at in (0, 2))
-        return Decoded(train, test, tuple(str(label) for label in range(num_classes)))
+        classes = emnist.CLASSES[variant] if variant else tuple(str(label) for label in range(num_classes))
+        parts = {"train": _read_split(paths[0], paths[1]), "test": _read_split(paths[2], paths[3])}
+        notes: tuple[str, ...] = ()
+        if variant:
+            parts, note = emnist.upright(variant, parts)
+            notes = (note,)
+        for path, part in zip((paths[1], paths[3]), parts.values(), strict=True):
+            check(part["image"], part["label"], len(classes), str(path))
+        return Decoded(parts["train"], parts["test"], classes, notes=notes)
 
-    return Source("idx", paths, {"num_classes": num_classes}, decode)
+    return Source("idx" if not prefix else f"idx:{prefix}", tuple(paths), {"num_classes": num_classes}, decode)
 
 
 def read(path: Path, axes: int) -> np.ndarray:
@@ -63,17 +87,34 @@ def read(path: Path, axes: int) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
-def _find(folder: Path, name: str) -> Path | None:
-    stem, _, kind = name.rpartition("-idx")
-    for candidate in (name, f"{name}.gz", f"{stem}.idx{kind}", f"{stem}.idx{kind}.gz"):
-        if (folder / candidate).is_file():
-            return folder / candidate
-    return None
+def _sets(folder: Path) -> dict[str, dict[str, Path]]:
+    """Prefix -> name as MNIST has it -> file; of a file that is there twice, the plain one."""
+    sets: dict[str, dict[str, Path]] = {}
+    for below in (folder / name for name in FOLDERS):
+        for path in sorted(below.iterdir()) if below.is_dir() else ():
+            if (parts := FILE.fullmatch(path.name)) and path.is_file():
+                prefix, split_name, kind, axes = parts.groups(default="")
+                name = f"{'train' if split_name == 'train' else 't10k'}-{kind}-idx{axes}-ubyte"
+                sets.setdefault(prefix, {}).setdefault(name, path)
+    return sets
 
 
-def _read_split(image_path: Path, label_path: Path, num_classes: int) -> Split:
+def _missing(folder: Path, prefix: str, missing: list[str], sets: Mapping[str, object]) -> FileNotFoundError:
+    begin = f"{prefix}-" if prefix else ""
+    names = ", ".join(f"{begin}{name.replace('t10k', 'test') if prefix else name}" for name in missing)
+    there = [name for name in sorted(sets) if name]
+    if prefix or there:
+        hint = f"; there is {', '.join(f'idx:{name}' for name in there)}" if there and prefix not in sets else ""
+        return FileNotFoundError(f"no {names} (or .gz) in {folder}{hint}")
+    where = shlex.quote(str(folder))
+    urls = " ".join(f"-O {MIRROR}{name}.gz" for name in missing)
+    return FileNotFoundError(
+        f"no {names} (or .gz) in {folder}; download with: mkdir -p {where} && cd {where} && curl -f {urls}"
+    )
+
+
+def _read_split(image_path: Path, label_path: Path) -> Split:
     images, labels = read(image_path, axes=3)[..., None], read(label_path, axes=1)
     if len(images) != len(labels):
         raise ValueError(f"{image_path} holds {len(images)} images, but {label_path} {len(labels)} labels")
-    check(images, labels, num_classes, str(label_path))
     return split(images, labels)

@@ -15,15 +15,15 @@ from jaxai.data.split_names import HOLD_OUT
 from jaxai.data.validate import check, check_names
 from jaxai.ranges import Count, ImageShape, Rate
 
-SOURCES = ("mnist5k", "synthetic", "idx", "cifar", "folder", "tfds:mnist", "tfds:cifar10", "tfds:NAME")
-SHORT_NAMES = {"mnist": "tfds:mnist", "cifar10": "tfds:cifar10"}
+SOURCES = ("mnist5k", "synthetic", "idx", "cifar", "folder", "tfds:mnist", "tfds:cifar10", "tfds:NAME", "idx:NAME")
+SHORT_NAMES = {"mnist": "tfds:mnist", "cifar10": "tfds:cifar10", "cifar100": "tfds:cifar100"}
 
 
 @dataclass(frozen=True)
 class Data:
     """Which images to learn from, and where they are."""
 
-    source: str = "mnist5k"  # mnist5k, synthetic, idx, cifar, folder, or tfds:NAME such as tfds:mnist and tfds:cifar10
+    source: str = "mnist5k"  # mnist5k, synthetic, folder, cifar, cifar10, cifar100, mnist, idx, idx:NAME or tfds:NAME
     dir: str | None = None  # folder that holds the files of idx, cifar and folder, or the tfds data_dir
     cache: str = "auto"  # folder for decoded arrays; auto: $JAXAI_CACHE or the user's cache folder; off: keep none
     resize: Count | None = None  # pixels a side: the shorter side of each image is scaled to it, the centre cropped
@@ -155,6 +155,8 @@ def _without_examples(classes: tuple[str, ...], splits: dict[str, Split]) -> lis
 
 def _source(config: Data) -> Source:
     name = SHORT_NAMES.get(config.source, config.source)
+    if config.source in cifar.SETS and config.dir is not None and cifar.has(_dir(config), config.source):
+        name = "cifar"
     if name.startswith("tfds:"):
         return tfds.source(name.removeprefix("tfds:"), config.dir, config.resize, config.test_fraction)
     match name:
@@ -168,8 +170,10 @@ def _source(config: Data) -> Source:
             found = mnist5k.source()
         case "idx":
             found = idx.source(_dir(config), config.num_classes)
+        case _ if name.startswith("idx:"):
+            found = idx.source(_dir(config), config.num_classes, name.removeprefix("idx:"))
         case "cifar":
-            found = cifar.source(_dir(config))
+            found = cifar.source(_dir(config), config.source if config.source in cifar.SETS else "")
         case _:
             near = difflib.get_close_matches(name, (*SOURCES, *SHORT_NAMES), n=1)
             hint = f"; did you mean {near[0]}?" if near else ""

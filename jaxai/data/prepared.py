@@ -47,10 +47,12 @@ def builder(folder: Path) -> Any:
     try:
         builder = tfds.builder_from_directory(folder)
         for split in builder.info.splits.values():
-            _ = split.filenames, split.num_examples
+            if not split.filenames or split.num_examples < 0:
+                raise ValueError(f"split {split.name} has {split.num_examples} examples")
     # What a field of the wrong kind raises depends on the field.
     except Exception as error:
-        raise _damaged(folder / "dataset_info.json", f"{type(error).__name__}: {error}") from error
+        where = f"dataset_info.json or features.json in {folder}"
+        raise _damaged(where, f"{type(error).__name__}: {error}") from error
     return builder
 
 
@@ -62,11 +64,12 @@ def _check_described(path: Path) -> None:
     except ValueError as error:
         raise _damaged(path, str(error)) from error
     if not isinstance(content, dict) or (path.name == "dataset_info.json" and not content.get("splits")):
-        raise _damaged(path, "expected a JSON object, and in dataset_info.json its splits")
+        expected = "a JSON object with a list of splits" if path.name == "dataset_info.json" else "a JSON object"
+        raise _damaged(path, f"expected {expected}")
 
 
-def _damaged(path: Path, reason: str) -> ValueError:
-    return ValueError(f"{path} is damaged: {' '.join(reason.split()):.200}; prepare the set again, or copy it again")
+def _damaged(where: str | Path, reason: str) -> ValueError:
+    return ValueError(f"{where} is damaged: {' '.join(reason.split()):.200}; prepare the set again, or copy it again")
 
 
 class Records:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxai.data import cifar, prepared
+from jaxai.data import cifar, emnist, prepared
 from jaxai.data.decode import decode
 from jaxai.data.source import Decoded, Source, Split, check_memory, new_images
 from jaxai.data.split_names import HOLD_OUT, parts
@@ -50,6 +50,10 @@ def _decode(folder: Path, resize: int | None, test_fraction: float) -> Decoded:
     named, notes = _split_names(builder, folder, test_fraction)
     read = {part: _read(builder, split, folder, resize) for part, split in named.items()}
     classes = _class_names(label.names, folder)
+    # A version's folder is DATA_DIR/emnist/letters/3.0.0.
+    if variant := emnist.variant("-".join(folder.parts[-3:-1])):
+        read, note = emnist.upright(variant, read)
+        classes, notes = emnist.CLASSES[variant], (*notes, note)
     return Decoded(read["train"], read.get("test"), classes, read.get("validation"), notes)
 
 
@@ -99,7 +103,8 @@ def _read(builder: Any, split: str, folder: Path, resize: int | None) -> Split:
 
 def _class_names(names: list[str], folder: Path) -> tuple[str, ...]:
     # The names are in a text file beside the data, which may be left out when the data is copied.
-    unnamed = list(names) == [str(label) for label in range(len(names))]
-    if unnamed and len(names) == len(cifar.CLASSES) and "cifar10" in folder.parts:
-        return cifar.CLASSES
+    if list(names) == [str(label) for label in range(len(names))]:
+        for name, known in cifar.SETS.items():
+            if len(names) == len(known.classes) and name in folder.parts:
+                return known.classes
     return tuple(names)

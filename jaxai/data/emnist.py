@@ -1,0 +1,45 @@
+"""What is peculiar to EMNIST (Cohen et al. 2017): transposed images, several sets of classes, letters from 1.
+
+The files are as NIST published them, in idx (emnist-letters-train-images-idx3-ubyte) and in tfds (emnist/letters).
+"""
+
+import string
+from collections.abc import Mapping
+
+import numpy as np
+
+from jaxai.data.source import Split
+
+MERGED = string.digits + string.ascii_uppercase + "abdefghnqrt"
+"""Lower-case letters that look like the upper-case ones have no class of their own."""
+CLASSES = {
+    "balanced": tuple(MERGED),
+    "bymerge": tuple(MERGED),
+    "byclass": tuple(string.digits + string.ascii_uppercase + string.ascii_lowercase),
+    "letters": tuple(string.ascii_uppercase),
+    "digits": tuple(string.digits),
+    "mnist": tuple(string.digits),
+}
+"""The class names of each of its sets, in label order."""
+NOTE = "EMNIST: its transposed images are upright here{}"
+FROM_ONE = ", and its labels, which count from 1, count from 0"
+
+
+def variant(name: str) -> str | None:
+    """The set that a name such as "emnist-letters" or "emnist/letters" means; None where it is none of EMNIST's."""
+    first, _, rest = name.casefold().replace("/", "-").partition("-")
+    return rest if first == "emnist" and rest in CLASSES else None
+
+
+def upright(variant: str, splits: Mapping[str, Split]) -> tuple[dict[str, Split], str]:
+    """The splits with images that stand upright and labels from 0, and a sentence on what was done."""
+    # The letters are 1 to 26 as published; whoever has shifted them already has zeros.
+    shift = int(variant == "letters" and min(part["label"].min(initial=1) for part in splits.values()) > 0)
+    turned = {
+        name: {
+            "image": np.ascontiguousarray(part["image"].transpose(0, 2, 1, 3)),
+            "label": part["label"] - np.int32(shift),
+        }
+        for name, part in splits.items()
+    }
+    return turned, NOTE.format(FROM_ONE if shift else "")
