@@ -115,7 +115,7 @@ def _read(path: Path, name: str) -> Extractor:
         stored = dict(arrays)
     if "config" not in stored:
         raise ValueError(f"{path} is no extractor; give a file that jaxai.gan.extractor.export has written")
-    config = configs.from_dict(json.loads(str(stored.pop("config"))))
+    config = configs.from_dict(json.loads(str(stored.pop("config"))), cnn.Config)
     tree: Any = traverse_util.unflatten_dict({key: leaf.astype(np.float32) for key, leaf in stored.items()}, sep="/")
     return _from(
         config, State(jnp.int32(0), tree["params"], None, jax.random.key(0), extra=tree.get("extra", {})), name

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from jaxai.ranges import Count, Natural, Seed
+from jaxai.ranges import Count, Natural, Seed, check, shown
 from jaxai.runtime.parallel import Mode
 
 Placement = Literal["auto", "device", "host"]
@@ -27,6 +27,16 @@ NOT_PART_OF_THE_RUN = (
     "data.dir",
 )
 """Fields that may differ between a run and its continuation: they change where and not what."""
+
+
+EXPERIMENTS = (
+    "jaxai.cnn.experiment:Experiment",
+    "jaxai.gan.experiment:Experiment",
+    "jaxai.seq2seq.experiment:Experiment",
+    "jaxai.dqn.experiment:Experiment",
+    "jaxai.dqn.sweep:Sweep",
+)
+"""What the `type` of a run folder's configuration may name."""
 
 
 @dataclass(frozen=True)
@@ -77,29 +87,37 @@ def to_dict(config: Any) -> dict[str, Any]:
     return {"type": f"{kind.__module__}:{kind.__qualname__}"} | json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def from_dict(values: Mapping[str, Any]) -> Any:
-    """The inverse of `to_dict`.
+def from_dict(values: Mapping[str, Any], *kinds: type) -> Any:
+    """The inverse of `to_dict`. Nothing is imported because a file names it, but what jaxai trains.
+
+    Args:
+      values: what `to_dict` returned.
+      kinds: classes that `type` may name besides the experiments of jaxai.
 
     Raises:
-      ValueError: a field that the class does not have, or a class that is not there.
+      ValueError: `type` names another class, there is a field that the class does not have, or a value of another type
+        or out of its range.
     """
-    module, _, name = values["type"].partition(":")
-    try:
-        kind = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError):
-        raise ValueError(
-            f"configuration of type {values['type']!r}, which this version of jaxai does not have"
-        ) from None
-    return from_dict_as(kind, values)
+    name = values.get("type")
+    known = {f"{kind.__module__}:{kind.__qualname__}": kind for kind in kinds}
+    if name in EXPERIMENTS:
+        module, _, attribute = str(name).partition(":")
+        known[str(name)] = getattr(importlib.import_module(module), attribute)
+    if not isinstance(name, str) or name not in known:
+        expected = ", ".join([*known, *EXPERIMENTS])
+        raise ValueError(f"type is {shown(name)}, which jaxai does not know; expected one of {expected}")
+    return from_dict_as(known[name], values)
 
 
 def from_dict_as(kind: type[T], values: Mapping[str, Any]) -> T:
     """The same of a known class.
 
     Raises:
-      ValueError: a field that the class does not have.
+      ValueError: a field that the class does not have, or a value of another type or out of its range.
     """
-    return _build(kind, {key: value for key, value in values.items() if key != "type"}, kind.__qualname__)
+    built = _build(kind, {key: value for key, value in values.items() if key != "type"}, kind.__qualname__)
+    check(built)
+    return built
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -128,7 +128,10 @@ def compare(
         )
     changes: Changes | None = getattr(after, "changes", None)
     # A field that the version which made the run did not have has its default.
-    before_config = configs.from_dict_as(type(after), before)
+    try:
+        before_config = configs.from_dict_as(type(after), before)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"cannot go on with {where}/config.json: {error}; choose another --workdir") from None
     lines = configs.differences(configs.to_dict(before_config), after_dict)
     splits = identity.differences(data_before, data) if data_before and data else {}
     found = [*(f"{name} data: {how}" for name, how in splits.items()), *lines]

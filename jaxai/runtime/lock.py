@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from jaxai.runtime.unwritten import writing
 
 fcntl: Any
@@ -34,6 +36,9 @@ def only_training(folder: Path) -> Iterator[None]:
       ValueError: another one trains in it; its host and process id are named.
       UnwrittenError: the folder cannot be made or written to.
     """
+    if jax.process_index() != 0:  # of one training on several hosts
+        yield
+        return
     path = folder / LOCK
     with writing(f"the run folder {folder}"):
         folder.mkdir(parents=True, exist_ok=True)

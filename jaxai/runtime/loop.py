@@ -20,6 +20,7 @@ from jaxai.runtime.checkpoint import Checkpoints, Which
 from jaxai.runtime.config import Run
 from jaxai.runtime.evaluation import Evaluations
 from jaxai.runtime.feed import Feed, data_key, example_batch, make_feed
+from jaxai.runtime.lock import only_training
 from jaxai.runtime.nonfinite import NonFiniteError
 from jaxai.runtime.recorder import Recorder, scalars
 from jaxai.runtime.run_folder import RunFolder
@@ -147,7 +148,7 @@ def fit(training: Training, config: Any, console: Console | None = None) -> Outc
     flops_per_unit = flops_per_step(training) / training.units
     folder = RunFolder(run.workdir, run.tensorboard)
     differences = folder.compare(config, training.identity)
-    with stop_on_signal() as stop, Checkpoints(folder.checkpoints) as checkpoints:
+    with only_training(folder.path), stop_on_signal() as stop, Checkpoints(folder.checkpoints) as checkpoints:
         state = _saved_state(training, run, mesh, checkpoints, folder)
         first_step = 0 if state is None else int(state.step)
         # From here on everything is accepted, and what the folder holds may be replaced.

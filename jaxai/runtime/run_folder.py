@@ -14,7 +14,9 @@ from jaxai.data import Images, identity
 from jaxai.runtime import config as configs
 from jaxai.runtime import continuation, environment
 from jaxai.runtime.continuation import Differences
+from jaxai.runtime.json_files import REMEDIES, read_lines, read_object
 from jaxai.runtime.run_record import SUPERSEDED
+from jaxai.runtime.unwritten import writing
 
 
 class RunFolder:
@@ -67,17 +69,13 @@ class RunFolder:
         """Makes the folder, and writes down what runs in it.
 
         Raises:
-          ValueError: the folder cannot be made.
+          UnwrittenError: it cannot be written.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(f"cannot make the run folder {self.path}: {error.strerror}") from None
         if data is not None:
             self.write_json("data.json", data)
         self.write_json("config.json", configs.to_dict(config))
         self.write_json("environment.json", environment.describe())
-        with (self.path / "command.txt").open("a") as file:
+        with writing(self.path / "command.txt"), (self.path / "command.txt").open("a") as file:
             program = Path(sys.argv[0]).name
             program = "jaxai" if program == "__main__.py" else program  # as `python -m jaxai`
             file.write(shlex.join([program, *sys.argv[1:]]) + "\n")
@@ -86,8 +84,7 @@ class RunFolder:
         """What the run learns from, see `jaxai.data.identity`; None where an earlier version has kept nothing of it."""
         if not (self.path / "data.json").exists():
             return None
-        found: dict[str, Any] = self.read_json("data.json")
-        return found
+        return self.read_json("data.json")
 
     def as_in_run(self, images: Images, subset: bool = False) -> Images:
         """Images with the labels that their classes have in the run; as they are where no names are known.
@@ -110,16 +107,23 @@ class RunFolder:
         if seeds := sorted(self.path.glob("seed-*/config.json")):
             raise ValueError(f"{self.path} holds {len(seeds)} runs, one a seed; give one of them: {seeds[0].parent}")
 
-    def load_config(self) -> Any:
+    def load_config(self, *kinds: type) -> Any:
         """The configuration of the run.
 
+        Args:
+          kinds: classes that it may be of besides the experiments of jaxai.
+
         Raises:
-          ValueError: the folder holds no run.
+          ValueError: the folder holds no run, or its configuration is damaged.
         """
         self._refuse_seeds()
         if not (self.path / "config.json").is_file():
             raise ValueError(f"{self.path} is no run folder: it has no config.json; give the --workdir of a training")
-        return configs.from_dict(self.read_json("config.json"))
+        values = self.read_json("config.json")
+        try:
+            return configs.from_dict(values, *kinds)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"cannot read {self.path / 'config.json'}: {error}; {REMEDIES['config.json']}") from None
 
     def append(self, file: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """Adds a line to `metrics.jsonl` or `timing.jsonl`; it survives the process being killed right after.
@@ -128,7 +132,7 @@ class RunFolder:
           The line as `lines` would read it: what decides by it decides the same after a resume.
         """
         line = {name: _rounded(value) for name, value in values.items()}
-        with (self.path / file).open("a") as lines:
+        with writing(self.path / file), (self.path / file).open("a") as lines:
             lines.write(json.dumps(line) + "\n")
         if self._tensorboard:
             self._mirror(line)
@@ -151,15 +155,8 @@ class RunFolder:
             self._events.close()
 
     def lines(self, file: str) -> list[dict[str, Any]]:
-        """The lines of `metrics.jsonl` or `timing.jsonl` that are whole."""
-        path = self.path / file
-        found = []
-        for line in path.read_text().splitlines() if path.exists() else []:
-            try:
-                found.append(json.loads(line))
-            except ValueError:  # the line that a kill cut off
-                break
-        return found
+        """The lines of `metrics.jsonl` or `timing.jsonl`; see `json_files.read_lines` for what it raises."""
+        return read_lines(self.path / file)
 
     def rewind(self, step: int) -> None:
         """Forgets every line after `step`: training goes on from there."""
@@ -174,7 +171,7 @@ class RunFolder:
         path = self.path / "result.json"
         if not path.exists():
             return None
-        found: dict[str, Any] = self.read_json("result.json")
+        found = self.read_json("result.json")
         if found.get("measured_on") == measured_on and found.get("steps") == step:
             return found
         path.unlink()
@@ -187,9 +184,9 @@ class RunFolder:
         if marked != lines:
             self._replace("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in marked))
 
-    def read_json(self, file: str) -> Any:
-        """The content of one of the folder's JSON files."""
-        return json.loads((self.path / file).read_text())
+    def read_json(self, file: str) -> dict[str, Any]:
+        """The content of one of the folder's JSON files; see `json_files.read_object` for what it raises."""
+        return read_object(self.path / file)
 
     def write_json(self, file: str, values: Any) -> None:
         """Writes one of the folder's JSON files, whole or not at all."""
@@ -197,10 +194,14 @@ class RunFolder:
 
     def _replace(self, file: str, text: str) -> None:
         path = self.path / file
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(text)
-        temporary.replace(path)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                temporary.write_text(text)
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
 
 
 def _rounded(value: Any) -> Any:

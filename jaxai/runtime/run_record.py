@@ -1,13 +1,14 @@
 """What run folders hold, read as far as the runs came."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from jaxai.runtime.json_files import read_lines, read_object
 
 SPLITS = ("test_", "validation_", "evaluation_")
 """What the name of an evaluation's figure begins with."""
@@ -94,33 +95,25 @@ def read_run(folder: Path, label: str | None = None) -> Run:
 
 
 def _read_json(path: Path, notes: list[str]) -> Record:
-    if not path.is_file():
+    if not path.exists():
         return {}
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        value = None
-    if isinstance(value, dict):
-        return value
-    notes.append(f"{path.name} could not be read: it is no JSON object.")
-    return {}
+        return read_object(path)
+    except ValueError as damage:
+        notes.append(f"{path.name} could not be read: {str(damage).removeprefix(f'cannot read {path}: ')}.")
+        return {}
 
 
 def _read_lines(path: Path, notes: list[str]) -> list[Record]:
-    if not path.is_file():
+    broken: list[str] = []
+    try:
+        records = read_lines(path, broken)
+    except ValueError as damage:
+        notes.append(f"{path.name} could not be read: {str(damage).removeprefix(f'cannot read {path}: ')}.")
         return []
-    records, broken = [], 0
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        if isinstance(record, dict) and isinstance(record.get("step"), int):
-            records.append(record)
-        else:
-            broken += bool(line.strip())
     if broken:
-        notes.append(f"{path.name}: {broken} line{'s' * (broken > 1)} could not be read and were left out.")
+        lines = f"{len(broken)} line{'s' * (len(broken) > 1)}"
+        notes.append(f"{path.name}: {lines} could not be read and were left out; {broken[0]}.")
     return records
 
 

@@ -146,8 +146,8 @@ def test_a_changed_limit_truncates():
 
 def test_the_config_survives_its_json_and_can_be_hashed():
     environment = Environment("Breakout-MinAtar", {"max_steps_in_episode": 500.0}, 0.1)
-    assert from_dict(json.loads(json.dumps(to_dict(environment)))) == environment
-    assert from_dict(to_dict(Environment())) == Environment()
+    assert from_dict(json.loads(json.dumps(to_dict(environment))), Environment) == environment
+    assert from_dict(to_dict(Environment()), Environment) == Environment()
     assert hash(environment) == hash(dataclasses.replace(environment, params={"max_steps_in_episode": 500.0}))
 
 

@@ -437,10 +437,12 @@ def test_run_that_has_only_begun_is_no_error(tmp_path):
 def test_partial_files_are_read_as_far_as_they_go(tmp_path):
     run = write_run(tmp_path / "run")
     with (run / "metrics.jsonl").open("a") as lines:
-        lines.write('{"step": 61, "lo')
+        lines.write('{"step": 61, "lo\n{"step": 62, "loss": 0.1}\n{"step": 63, "lo')
     (run / "result.json").write_text('{"test_acc')
     page = page_of([run], tmp_path)
-    assert "metrics.jsonl: 1 line could not be read" in page.text
+    # The last line is being written, or was when the run was killed.
+    assert "metrics.jsonl: 1 line could not be read and were left out; line 64: it is no JSON" in page.text
+    assert "its last logged step is 62" in page.text
     assert "result.json could not be read" in page.text
     assert "Loss" in page.charts()
 

@@ -1,0 +1,105 @@
+"""The JSON files of a run folder, read so that damage is named in one line: the file, what is wrong, what to do."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxai.ranges import shown
+
+REMEDIES = {
+    "config.json": "put a copy of it back, or train anew in another --workdir",
+    "result.json": "delete it, and the command that trained the run writes it anew",
+}
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object that a file holds.
+
+    Raises:
+      ValueError: the file cannot be read or is damaged; one line that names it and says what to do.
+    """
+    try:
+        value = parse(_read(path))
+        if not isinstance(value, dict):
+            raise ValueError(f"it holds {shown(value)}, not an object in {{}}")
+    except ValueError as damage:
+        remedy = REMEDIES.get(path.name, "put a copy of it back, or delete it")
+        raise ValueError(f"cannot read {path}: {damage}; {remedy}") from None
+    return value
+
+
+def read_lines(path: Path, damaged: list[str] | None = None) -> list[dict[str, Any]]:
+    """The objects of a file that has one a line, each with the number of its `step`; none where there is no file.
+
+    What a kill or a full disk cut off at the file's end is left out: it has no line end.
+
+    Args:
+      path: of the file.
+      damaged: takes a sentence for each line that cannot be read, which is left out then; None: such a line raises.
+
+    Raises:
+      ValueError: the file cannot be read, or a line of it is damaged.
+    """
+    if not path.exists():
+        return []
+    try:
+        *whole, rest = _read(path).split(b"\n")
+    except ValueError as damage:
+        raise ValueError(f"cannot read {path}: {damage}; put a copy of it back, or move it away") from None
+    found = []
+    for number, line in enumerate([*whole, rest], start=1):
+        try:
+            found.append(_with_step(parse(line)))
+        except ValueError as damage:
+            if number > len(whole):
+                break
+            remedy = f"remove the line, as by: sed -i {number}d {path}"
+            if damaged is None:
+                raise ValueError(f"cannot read line {number} of {path}: {damage}; {remedy}") from None
+            damaged.append(f"line {number}: {damage}")
+    return found
+
+
+def parse(content: bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+      ValueError: what is wrong with it, in a few words.
+    """
+    if not content.strip():
+        raise ValueError("it is empty")
+    if b"\0" in content:
+        raise ValueError(f"it has NUL bytes from byte {content.index(0)} on")
+    try:
+        return json.loads(content.decode(), object_pairs_hook=_without_duplicates)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8 at byte {error.start}") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is no JSON at line {error.lineno}, column {error.colno} ({error.msg})") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(str(error.strerror)) from None
+
+
+def _with_step(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds {shown(value)}, not an object in {{}}")
+    step = value.get("step")
+    if not isinstance(step, int) or isinstance(step, bool) or step < 0:
+        raise ValueError(f"its step is {shown(step)}, not a whole number of at least 0")
+    return value
+
+
+def _without_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"it has {next(name for name in names if names.count(name) > 1)!r} twice")
+    return values
