@@ -124,10 +124,10 @@ def _files(folder: Path, classes: tuple[str, ...]) -> _Files:
         if not each.images:
             there = f" (there are other files: {summary(each.skipped)})" if each.skipped else ""
             raise ValueError(f"{folder / name} has no images{there}; give class {name} some, or remove its folder")
-    return _Files(images, labels, _notes(folder, own, found, skipped, [name for name in classes if name not in found]))
+    return _Files(images, labels, _notes(folder, own, found, skipped))
 
 
-def _notes(folder: Path, own: Found, found: Mapping[str, Found], skipped: Counter[str], absent: list[str]) -> list[str]:
+def _notes(folder: Path, own: Found, found: Mapping[str, Found], skipped: Counter[str]) -> list[str]:
     notes = []
     if skipped:
         notes.append(f"{folder}: skipped {skipped.total()} files that are no images: {summary(skipped)}")
@@ -135,9 +135,6 @@ def _notes(folder: Path, own: Found, found: Mapping[str, Found], skipped: Counte
         notes.append(f"{folder}: skipped {len(own.images)} images that are in no class's folder")
     if deeper := sum(each.deeper for each in found.values()):
         notes.append(f"{folder}: {deeper} images are from folders below a class's folder")
-    if absent:
-        more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
-        notes.append(f"{folder}: no folder for {len(absent)} of the classes: {', '.join(absent[:5])}{more}")
     return notes
 
 

@@ -133,7 +133,8 @@ def load(config: Data) -> Images:
         if validation is not None:
             notes.append("the validation split of the data is not used: validation_fraction asks for another")
         train, validation = _held_out(train, "validation", config.validation_fraction, notes)
-    notes += _without_examples(found.classes, {"training": train, "test": test})
+    splits = {"training": train, "validation": validation, "test": test}
+    notes += _without_examples(found.classes, {name: split for name, split in splits.items() if split is not None})
     return checked(Images(train, test, found.classes, source.name, validation, tuple(notes)))
 
 

@@ -13,20 +13,15 @@ HOLD_OUT = "hold a part of the training images out: --data.test-fraction 0.2"
 """What to do with a set that has training images alone."""
 
 
-def parts(names: Iterable[str], test_fraction: float, where: str) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The split of each part, and what was decided.
+def named(names: Iterable[str], where: str) -> dict[str, str]:
+    """Part -> the split that is it; splits of other names than those in NAMES are left out.
 
     Args:
-      names: of the splits that are there; others than those in NAMES are left out.
-      test_fraction: above 0, test images are held out of the training images where there is no test split. At 0 the
-        validation split is then the test split.
+      names: of the splits that are there.
       where: the place that holds them, for the message.
 
-    Returns:
-      {"train", "test" and "validation", where there is one: its name}, and a sentence on each decision.
-
     Raises:
-      ValueError: two names for one part, or a test split in spite of `test_fraction`.
+      ValueError: two names for one part.
     """
     found: dict[str, str] = {}
     for name in names:
@@ -35,7 +30,19 @@ def parts(names: Iterable[str], test_fraction: float, where: str) -> tuple[dict[
                 if part in found:
                     raise ValueError(f"{where} has both {found[part]} and {name}; expected one {part} split")
                 found[part] = name
-    found = {part: found[part] for part in NAMES if part in found}
+    return {part: found[part] for part in NAMES if part in found}
+
+
+def parts(names: Iterable[str], test_fraction: float, where: str) -> tuple[dict[str, str], tuple[str, ...]]:
+    """As `named`, and what was decided, a sentence each.
+
+    At a `test_fraction` of 0 the validation split stands in for a missing test split; above 0, test images are held out
+    of the training images there.
+
+    Raises:
+      ValueError: two names for one part, or a test split in spite of `test_fraction`.
+    """
+    found = named(names, where)
     if "test" in found and test_fraction:
         raise ValueError(f"test_fraction is {test_fraction}, but {where} has the split {found['test']}; leave it out")
     if "validation" not in found:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxai import ranges
 from jaxai.data import cmudict, line_files, sequence_tasks, tfds_text
 from jaxai.data.pairs import Found, Pairs, PairSplit
+from jaxai.data.source import given_path
 from jaxai.normalisation import normalise
 from jaxai.ranges import Count, OpenShare, Range, Seed
 
@@ -80,7 +81,7 @@ def load(config: TextData) -> Pairs:
 def _path(config: TextData) -> Path:
     if config.dir is None:
         raise ValueError(f"text source {config.source} needs --data.dir: where its files are")
-    return Path(config.dir).expanduser().resolve()
+    return given_path(config.dir, "--data.dir")
 
 
 def _made(config: TextData) -> Pairs:

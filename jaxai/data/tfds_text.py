@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from jaxai.data import prepared
+from jaxai.data import prepared, split_names
 from jaxai.data.pairs import Found, without_empty
 
 READ_AT_ONCE = 1024
@@ -33,10 +33,10 @@ def load(name: str, data_dir: str | None, languages: tuple[str, str], empty: str
                 "chosen with --data.source-language and --data.target-language"
             )
     splits = builder.info.splits
-    if "train" not in splits:
+    named = split_names.named(splits, str(folder))
+    if "train" not in named:
         raise ValueError(f"{folder} has the splits {', '.join(splits)}; expected train")
-    names = [split for split in ("train", "validation", "test") if split in splits]
-    return {split: _read(builder, split, folder, languages, empty) for split in names}
+    return {part: _read(builder, split, folder, languages, empty) for part, split in named.items()}
 
 
 def _is_text(feature: Any) -> bool:

@@ -363,7 +363,11 @@ class _Evaluator:
 
 def _nearest(samples: np.ndarray, images: Images) -> tuple[np.ndarray, float]:
     """A picture of samples beside their nearest training images, and how far they are, as a multiple of test images."""
-    trained, tested = images.train["image"], images.test["image"]
+    # Samples are uint8, so that floats in [0, 1] would be compared with what is 255 times as bright.
+    trained, tested = (
+        each if each.dtype == np.uint8 else np.asarray(gan.as_uint8(gan.normalize(jnp.asarray(each))))
+        for each in (images.train["image"], images.test["image"])
+    )
     flat = [
         jnp.asarray(each.reshape(len(each), -1), jnp.float32) for each in (samples, tested[: len(samples)], trained)
     ]

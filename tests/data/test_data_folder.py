@@ -244,7 +244,7 @@ def test_class_of_one_split_alone(tmp_path):
     (tmp_path / "test/Dog").rename(tmp_path / "elsewhere")
     images = loaded(tmp_path)
     assert images.test["label"].tolist() == [0, 0]
-    assert f"{tmp_path / 'test'}: no folder for 1 of the classes: dog" in images.notes
+    assert "no test images of 1 of 2 classes: dog" in images.notes
 
 
 def test_transparent_pixels_lie_on_white(tmp_path):

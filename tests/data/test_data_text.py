@@ -342,9 +342,10 @@ def translation_set(root, splits, languages=("de", "en")):
     return TextData("tfds:phrases/de-en", dir=str(root))
 
 
-def test_tfds_translations_come_back_as_written(tmp_path):
+@pytest.mark.parametrize("name", ["validation", "dev"])
+def test_tfds_translations_come_back_as_written(tmp_path, name):
     rows = [(f"Grüße {index}", f"greetings {index}") for index in range(20)]
-    config = translation_set(tmp_path, {"train": rows, "validation": [("ja ", "yes"), ("", "no")]})
+    config = translation_set(tmp_path, {"train": rows, name: [("ja ", "yes"), ("", "no")]})
     pairs = load(config)
     assert pairs.validation == PairSplit(("yes",), ("ja",))
     assert len(pairs.test.sources) == 1
@@ -357,7 +358,19 @@ def test_tfds_translations_come_back_as_written(tmp_path):
     assert (pairs.task, pairs.name) == ("translation", "tfds:phrases/de-en")
     assert "tensorflow" not in sys.modules
     refused = message(dataclasses.replace(config, empty="error"))
-    assert "phrases-validation.array_record-00000-of-00001, example 1 (de): empty" in refused
+    assert f"phrases-{name}.array_record-00000-of-00001, example 1 (de): empty" in refused
+
+
+@pytest.mark.parametrize("source", ["files", "tsv", "cmudict", "tfds:phrases/de-en"])
+def test_folder_that_cannot_be_one_is_refused(source):
+    assert message(TextData(source, dir="x" * 5000)).endswith("cannot be a path here: File name too long")
+    assert message(TextData(source, dir="")) == "--data.dir is empty; give a path, or leave it out"
+
+
+def test_tfds_text_with_a_damaged_description_is_one_line(tmp_path):
+    config = translation_set(tmp_path, {"train": [("a", "b")]})
+    (tmp_path / "phrases/de-en/1.0.0/dataset_info.json").write_text("{")
+    assert "dataset_info.json is damaged: " in message(config)
 
 
 def test_tfds_without_the_language_names_those_that_are_there(tmp_path):
