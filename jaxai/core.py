@@ -46,6 +46,11 @@ class State(struct.PyTreeNode):
     local: PyTree = None
 
 
+def whole(state: State) -> State:
+    """The state itself: what a checkpoint holds, and what training goes on from, unless a workload says otherwise."""
+    return state
+
+
 class Workload(NamedTuple):
     """Pure functions that make a training run.
 
@@ -59,6 +64,9 @@ class Workload(NamedTuple):
         workload has no single one. Used to name the parameter whose gradient is not finite.
       faults: state -> what is wrong with what an environment gave, in words -> bool arrays, True where it is; `None`
         for a workload that learns from data. Used to name the cause of a non-finite step.
+      stored: state -> what a checkpoint holds of it; evaluation needs no more.
+      renewed: what a checkpoint held -> the state that training goes on from. Where they are not `whole`, a run that
+        goes on is not bit for bit the one that was not stopped.
     """
 
     init: Callable[[Key], State]
@@ -66,6 +74,8 @@ class Workload(NamedTuple):
     eval_step: Callable[[State, Batch], Metrics] | None = None
     gradients: Callable[[State, Batch], PyTree] | None = None
     faults: Callable[[State], dict[str, PyTree]] | None = None
+    stored: Callable[[State], State] = whole
+    renewed: Callable[[State], State] = whole
 
 
 def pmean(tree: T, axis_name: str | None) -> T:

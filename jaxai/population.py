@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxai.core import Batch, Key, Metrics, PyTree, State, Workload
+from jaxai.core import Batch, Key, Metrics, PyTree, State, Workload, whole
 
 # The step is the same for all, and stays a scalar: what happens at some steps only is then skipped at the others.
 AXES: PyTree = State(None, 0, 0, 0, extra=0, local=0)  # type: ignore[arg-type]  # axes, not arrays
@@ -59,9 +59,17 @@ def make(
         assert workload.faults is not None
         return workload.faults(members_of(state))
 
-    return Workload(
+    def stored(state: State) -> State:
+        return state.replace(local=workload.stored(members_of(state)).replace(step=None))
+
+    def renewed(state: State) -> State:
+        members = jax.vmap(workload.renewed, in_axes=(AXES,), out_axes=AXES)(members_of(state))
+        return state.replace(local=members.replace(step=None))
+
+    made = Workload(
         init, train_step, eval_step if workload.eval_step else None, faults=faults if workload.faults else None
     )
+    return made if workload.renewed is whole else made._replace(stored=stored, renewed=renewed)
 
 
 def members_of(state: State) -> State:

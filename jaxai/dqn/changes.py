@@ -34,6 +34,7 @@ CHANGES = Changes(
         "workload.storage": REPLAY,
         "workload.truncation_spacing": REPLAY,
         "workload.prioritized": REPLAY,
+        "workload.save_replay": "its checkpoints hold the replay, or do not",
     },
 )
 
@@ -56,6 +57,8 @@ def apply(config: Config, set_members: Callable[[State], State] | None, state: S
         new = learner.extra["hyperparameters"]
     placed = jax.tree.map(lambda leaf, value: jax.device_put(value, leaf.sharding), old, new)
     learner = learner.replace(extra=learner.extra | {"hyperparameters": placed})
+    if learner.local is None:  # a checkpoint without the replay
+        return learner if set_members is None else state.replace(local=learner)
     memory = learner.local.memory
     if memory.priorities is not None and bool((old.priority_exponent != new.priority_exponent).any()):
         power, table = new.priority_exponent / old.priority_exponent, memory.priorities

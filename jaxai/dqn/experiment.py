@@ -162,7 +162,8 @@ class Experiment:
             summarize=self._summarize,
             parameters=lambda state: self.member(state, 0).params,
             warnings=functools.partial(self._warnings, self._advice()),
-            opening=self.replay_size,
+            opening=self.replay_size + (", in each checkpoint" if config.save_replay else ", in no checkpoint"),
+            renewed="" if config.save_replay else "the replay",
             apply=functools.partial(apply, config, None if self.alone else self._with_settings),
         )
 

@@ -25,6 +25,8 @@ from jaxai.dqn.replay import Memory
 
 EVALUATION_STREAM = 0xE7A1
 """Folded into the key of an evaluation, so that it shares no random number with training."""
+REPLAY_STREAM = 0x5EED
+"""Folded into the key of a replay that is filled anew."""
 
 
 class Worker(struct.PyTreeNode):
@@ -217,6 +219,23 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
         sums = {name: jnp.float32(0) for name in ("episodes", "return_sum", "length_sum")}
         return _scan(act_once, (state.local, sums), (jnp.arange(vector_steps), keys))[0]
 
+    def stored(state: State) -> State:
+        return state.replace(local=None)
+
+    def renewed(state: State) -> State:
+        """The state with new environments, and a replay of what its parameters do in them at the steps before."""
+        key = jax.random.fold_in(jax.random.fold_in(state.key, REPLAY_STREAM), state.step)
+        # As many as write every slot; of a run that is younger, all its steps and those before them, at random.
+        first = jnp.maximum(0, state.step - -(-replay.slots // vector_steps))
+        worker = init(key).local
+        worker = worker.replace(memory=replay.moved(worker.memory, warmup, warmup + first * vector_steps))
+
+        def again(step: jax.Array, worker: Worker) -> Worker:
+            keys = jax.random.split(jax.random.fold_in(key, step), vector_steps)
+            return act(state.replace(step=step, local=worker), keys, jnp.bool_(True))[0]
+
+        return state.replace(local=lax.fori_loop(first, state.step, again, worker))
+
     def loss_fn(params: PyTree, state: State, batch: Any, key: Key) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """Weighted mean loss; and each transition's error, whose size is its priority, and its value."""
         keys = jax.random.split(key, 4) if config.noisy else [None] * 4
@@ -386,7 +405,9 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
             found[bits] = worker.unstorable
         return found
 
-    return Workload(init, train_step, eval_step, gradients, faults)
+    if config.save_replay:
+        return Workload(init, train_step, eval_step, gradients, faults)
+    return Workload(init, train_step, eval_step, gradients, faults, stored, renewed)
 
 
 def _scan(step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, xs: PyTree) -> tuple[Any, Any]:

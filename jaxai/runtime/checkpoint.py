@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from typing import Any, Literal
 import jax
 import orbax.checkpoint as ocp
 
-from jaxai.core import PyTree, State
+from jaxai.core import PyTree, State, whole
 from jaxai.runtime.unwritten import UnwrittenError, reason, writing
 
 Which = Literal["latest", "best"]
@@ -37,10 +37,14 @@ class Checkpoints:
 
     Attributes:
       damaged: folders that `restore` has skipped -> what is wrong with them.
+
+    Args:
+      directory: of the checkpoints.
+      stored: a state -> what is saved of it; see `Workload`.
     """
 
-    def __init__(self, directory: Path):
-        self.directory = directory.absolute()
+    def __init__(self, directory: Path, stored: Callable[[State], State] = whole):
+        self.directory, self._stored = directory.absolute(), stored
         self.damaged: dict[Path, str] = {}
         self._managers: dict[Which, ocp.CheckpointManager] = {}
         self._started: dict[Which, int] = {}
@@ -62,7 +66,7 @@ class Checkpoints:
             manager = self._manager(which)
             manager.wait_until_finished()
             self._started[which] = step
-            manager.save(step, args=_items(state))
+            manager.save(step, args=_items(self._stored(state)))
 
     def steps(self, which: Which = "latest") -> list[int]:
         """Steps that have a finished checkpoint, in rising order."""

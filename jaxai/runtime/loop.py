@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rich.console import Console
 
-from jaxai.core import Key, PyTree, State, Workload
+from jaxai.core import Key, PyTree, State, Workload, whole
 from jaxai.data.epochs import Epochs, Order
 from jaxai.runtime import chips, continuation, flops, nonfinite, parallel, progress
 from jaxai.runtime.checkpoint import Checkpoints, Which
@@ -63,6 +63,7 @@ class Training:
       warnings: what a call or an evaluation wrote down -> kind -> what a person should know of it, in a line, or ""
         where that is well; said once for as long as it goes on. It may raise FloatingPointError to end the run.
       opening: a line that is shown below the table of the parameters, before anything is allocated; "": none.
+      renewed: what checkpoints do not hold and a run that goes on makes anew, as `the replay`; "": nothing.
     """
 
     make: Callable[[str | None], Workload]
@@ -92,6 +93,7 @@ class Training:
     evaluates_untrained: bool = False
     warnings: Callable[[Mapping[str, Any]], Mapping[str, str]] = lambda values: {}
     opening: str = ""
+    renewed: str = ""
 
     @property
     def units(self) -> float:
@@ -148,7 +150,8 @@ def fit(training: Training, config: Any, console: Console | None = None) -> Outc
     flops_per_unit = flops_per_step(training) / training.units
     folder = RunFolder(run.workdir, run.tensorboard)
     differences = folder.compare(config, training.identity)
-    with only_training(folder.path), stop_on_signal() as stop, Checkpoints(folder.checkpoints) as checkpoints:
+    saved = Checkpoints(folder.checkpoints, training.make(None).stored)
+    with only_training(folder.path), stop_on_signal() as stop, saved as checkpoints:
         state = _saved_state(training, run, mesh, checkpoints, folder)
         first_step = 0 if state is None else int(state.step)
         # From here on everything is accepted, and what the folder holds may be replaced.
@@ -167,7 +170,8 @@ def fit(training: Training, config: Any, console: Console | None = None) -> Outc
         folder.rewind(first_step)
         recorder = _recorder(training, folder, mesh, flops_per_unit, started)
         if first_step:
-            console.print(f"going on at step {first_step} of {training.steps}", highlight=False)
+            anew = f"; {training.renewed} is made anew, so that it ends in other bits" if training.renewed else ""
+            console.print(f"going on at step {first_step} of {training.steps}{anew}", highlight=False, soft_wrap=True)
         feed = make_feed(training.data, training.batches(run.seed), run, mesh, schedule, first_step)
         with feed, progress.Display(console, first_step, training.steps) as display:
             recorder.display = display
@@ -237,9 +241,16 @@ class _Trainer:
             recorder.flush()
         except NonFiniteError as found:
             self.checkpoints.wait()
+            if training.renewed:
+                unseen = f"{found}; {training.renewed} is not in its checkpoints, so that the step cannot be run again"
+                unseen += nonfinite.cause(state, training.make(None))
+                raise NonFiniteError(found.step, unseen) from None
             before = self._state_before(found.step, call)
             workload = training.make(None)
             raise nonfinite.dump(recorder.folder, before, self._batch(found.step), workload) from None
+        except FloatingPointError as found:
+            # All of several trainings have diverged, maybe by what the environment gave.
+            raise FloatingPointError(f"{found}{nonfinite.cause(state, training.make(None))}") from None
         return state
 
     def _measure_again(self, state: State) -> None:
@@ -298,9 +309,13 @@ def restored_state(
     checkpoints: Checkpoints,
     which: Which | None = "latest",
     apply: Callable[[State], State] = lambda state: state,
+    renew: bool = False,
 ) -> State | None:
-    """The checkpointed state of a workload after `apply`, placed for `run.mode`; see `Checkpoints.restore`."""
-    shapes = jax.eval_shape(workload.init, jax.random.key(0))
+    """The checkpointed state of a workload after `apply`, placed for `run.mode`; see `Checkpoints.restore`.
+
+    With `renew` it is one to train on from: what checkpoints do not hold is made anew.
+    """
+    shapes = workload.stored(jax.eval_shape(workload.init, jax.random.key(0)))
     specs = jax.tree.map(lambda _: PartitionSpec(), shapes)
     if shapes.local is not None:
         specs = specs.replace(local=jax.tree.map(lambda _: PartitionSpec(parallel.AXIS), shapes.local))
@@ -310,7 +325,13 @@ def restored_state(
         specs,
     )
     state = checkpoints.restore(like, which)
-    return None if state is None else parallel.place_state(apply(state), mesh, run.mode)
+    if state is None:
+        return None
+    state = apply(state)
+    if renew and workload.renewed is not whole:
+        # On one device, as `init`, and then shared.
+        state = jax.jit(workload.renewed)(jax.device_put(state, jax.local_devices()[0]))
+    return parallel.place_state(state, mesh, run.mode)
 
 
 def trained_state(workload: Workload, run: Run, mesh: Mesh, which: Which = "latest") -> State:
@@ -349,7 +370,7 @@ def _saved_state(training: Training, run: Run, mesh: Mesh, checkpoints: Checkpoi
       ValueError: training went further than to step 0, and nothing is left of it to go on from; or further than this
         configuration would.
     """
-    state = restored_state(training.make(None), run, mesh, checkpoints, None, training.apply)
+    state = restored_state(training.make(None), run, mesh, checkpoints, None, training.apply, renew=True)
     step = 0 if state is None else int(state.step)
     lost = [int(damaged.name) for damaged in checkpoints.damaged]
     if state is None:

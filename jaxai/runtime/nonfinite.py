@@ -117,6 +117,11 @@ def _find(state: State, batch: Mapping[str, np.ndarray] | None, workload: Worklo
     return {what: names for what, names in found.items() if names}
 
 
+def cause(state: State, workload: Workload) -> str:
+    """`; a reward of X is not finite`, where a state after the step tells so much; "" where it tells nothing."""
+    return "".join(f"; {fault}" for fault in _faults(state, workload))
+
+
 def _faults(state: State, workload: Workload) -> list[str]:
     """What is wrong with what the environment gave."""
     if workload.faults is None:

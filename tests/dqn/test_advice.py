@@ -97,7 +97,7 @@ def test_a_replay_larger_than_the_memory_is_refused_with_its_size(monkeypatch: p
     workload = dqn.Config(capacity=1_000_000, num_envs=10)
     experiment = Experiment(workload, Environment("Breakout-MinAtar"), run=Run(devices=1))
     # A bit for each of 400 cells, and a byte for action and ending and four for the reward: 56 bytes.
-    assert experiment.training().opening == "replay of 1,000,000 transitions, 56 MB"
+    assert experiment.training().opening == "replay of 1,000,000 transitions, 56 MB, in each checkpoint"
     monkeypatch.setattr(chips, "memory", lambda mesh: 100_000_000)
     experiment.check()
     several = dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, seeds=4))

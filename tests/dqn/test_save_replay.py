@@ -1,0 +1,107 @@
+"""Checkpoints without the replay: small, enough to evaluate and play, and training goes on with one filled anew."""
+
+import dataclasses
+import io
+import json
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from jaxai import dqn
+from jaxai.dqn.config import make_replay
+from jaxai.dqn.environment import make_environment_spec
+from jaxai.dqn.experiment import Experiment
+from jaxai.runtime.loop import fit
+from jaxai.runtime.run_folder import RunFolder
+from tests.dqn.chain import BONUS, PLACES, REWARDS, Chain, changed, data
+from tests.dqn.test_experiment import STEPS, experiment, stop_at_evaluation
+
+
+def of(replay: bool, workdir: Any, **run: Any) -> Experiment:
+    whole = experiment(workdir, **run)
+    return dataclasses.replace(whole, workload=dataclasses.replace(whole.workload, save_replay=replay))
+
+
+@pytest.mark.parametrize(
+    ("steps", "options"),
+    [(3, {}), (41, {"prioritized": True, "n_step": 2}), (40, {"frame_stack": 2})],
+    ids=str,
+)
+def test_every_draw_from_a_replay_filled_anew_is_a_step_of_the_environment(steps: int, options: Any) -> None:
+    config = changed(capacity=160, train_every=12, total_steps=1000, save_replay=False, **options)
+    workload = dqn.make(config, Chain())
+    state = jax.jit(workload.init)(jax.random.key(0)).replace(step=np.int32(steps))
+    stored = workload.stored(state)
+    assert stored.local is None
+    renewed = jax.jit(workload.renewed)(stored)
+    np.testing.assert_equal(data(renewed.replace(local=None)), data(stored))
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), renewed) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), state
+    )
+    replay = make_replay(config, make_environment_spec(Chain(), None))
+    time = np.int32(10 + 3 * steps)
+    assert (time > replay.slots) == (steps >= 40)
+    drawn = jax.jit(replay.sample, static_argnums=3)(renewed.local.memory, jax.random.key(1), time, 4000, np.float32(1))
+    slots = set(np.asarray(drawn.slot).tolist())
+    assert len(slots) == min(int(time) - config.n_step + 1, 40)
+    batch = jax.device_get(drawn.batch)
+    assert batch["mask"].all()
+    place = batch["observation"][:, -PLACES:].argmax(-1)
+    first = REWARDS[place] + BONUS * (batch["action"] == place % 2)
+    following = batch["next_observation"][:, -PLACES:]
+    np.testing.assert_array_equal(following.sum(-1), 1)
+    if config.n_step == 1:
+        np.testing.assert_allclose(batch["reward"], first)
+        np.testing.assert_array_equal(following.argmax(-1), (place + 1) % PLACES)
+        assert (batch["discount"] == 1).all()
+    else:
+        later = sum(REWARDS[(place + i) % PLACES] for i in range(1, config.n_step))
+        whole = (following.argmax(-1) - place) % PLACES == config.n_step
+        assert whole.mean() > 0.5  # the others reached a limit before
+        gap = (batch["reward"] - first - later)[whole]
+        assert ((gap > -1e-5) & (gap < BONUS * (config.n_step - 1) + 1e-5)).all()
+    # They are what these parameters do, but for the random share, and not the warm-up's random actions.
+    greedy = dqn.make_policy(config, Chain())(state.params, batch["observation"])
+    assert (np.asarray(greedy) == batch["action"]).mean() > (0.9 if steps >= 40 else 0.4)
+
+
+@pytest.mark.parametrize(
+    "run", [pytest.param({}, marks=pytest.mark.slow), {"seeds": 2, "devices": 2}], ids=["one", "seeds"]
+)
+def test_a_run_goes_on_evaluates_and_plays(run: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    without = of(False, tmp_path / "run", **run)
+    with monkeypatch.context() as patch:
+        stop_at_evaluation(patch, 1)
+        assert fit(without.training(), without, console).interrupted
+    names = json.loads((tmp_path / "run/checkpoints/latest/8/leaves/metadata").read_text())
+    assert [name for name in names if "memory" in name or "environment" in name] == []
+    assert any("kernel" in name for name in names)
+    outcome = fit(without.training(), without, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "transitions" in text
+    assert "in no checkpoint" in text
+    assert f"going on at step 8 of {STEPS}; the replay is made anew, so that it ends in other bits" in text
+    assert (outcome.result["steps"], outcome.result["diverged" if run else "seeds"]) == (STEPS, 0 if run else 1)
+    saved = RunFolder(tmp_path / "run").load_config()
+    assert saved.evaluate(console, episodes=4)["return_mean"] == pytest.approx(outcome.result["return_mean"])
+    assert saved.play(tmp_path / "episode.gif")["length"] == 9
+
+
+def test_checkpoints_hold_the_replay_unless_told_otherwise() -> None:
+    workload = of(True, "").make()
+    state = jax.eval_shape(workload.init, jax.random.key(0))
+    assert workload.stored(state) is state
+
+
+def test_a_step_that_cannot_be_brought_back_is_said(tmp_path: Any) -> None:
+    without = of(False, tmp_path / "run")
+    optimizer = dataclasses.replace(without.workload.optimizer, learning_rate=1e30)
+    without = dataclasses.replace(without, workload=dataclasses.replace(without.workload, optimizer=optimizer))
+    message = r"^step \d+ left something non-finite behind; the replay is not in its checkpoints, so that"
+    with pytest.raises(FloatingPointError, match=message):
+        fit(without.training(), without, Console(file=io.StringIO()))
+    assert not (tmp_path / "run/nonfinite").exists()
