@@ -12,7 +12,6 @@ from rich.console import Console
 
 from jaxai import dqn
 from jaxai.dqn.config import make_replay
-from jaxai.dqn.environment import make_environment_spec
 from jaxai.dqn.experiment import Experiment
 from jaxai.runtime.loop import fit
 from jaxai.runtime.run_folder import RunFolder
@@ -41,7 +40,7 @@ def test_every_draw_from_a_replay_filled_anew_is_a_step_of_the_environment(steps
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), renewed) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), state
     )
-    replay = make_replay(config, make_environment_spec(Chain(), None))
+    replay = make_replay(config, dqn.make_environment_spec(Chain(), None))
     time = np.int32(10 + 3 * steps)
     assert (time > replay.slots) == (steps >= 40)
     drawn = jax.jit(replay.sample, static_argnums=3)(renewed.local.memory, jax.random.key(1), time, 4000, np.float32(1))
