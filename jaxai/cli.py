@@ -200,7 +200,7 @@ def sample(arguments: Sequence[str]) -> None:
           run: folder of the run
           count: how many images
           seed: of the latents
-          label: what a conditional model shall make; None: all labels in turn
+          label: what a conditional model shall make; None: labels as frequent as in the data, in turn where all are
           grid: one PNG of all images instead of one for each
           checkpoint: the last, or the best by its evaluation
           output: folder; default: samples/seed-SEED in the run's folder

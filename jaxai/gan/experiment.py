@@ -1,7 +1,6 @@
 """Binds the generator and its discriminator to data, measures and pictures: what `jaxai train` and `sample` run."""
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -11,7 +10,6 @@ import numpy as np
 import tyro
 from jax.sharding import Mesh
 from rich.console import Console
-from rich.table import Table
 
 from jaxai import gan, ranges
 from jaxai.core import State
@@ -21,7 +19,7 @@ from jaxai.gan import fidelity
 from jaxai.gan.extractor import extract, load_extractor
 from jaxai.gan.generator import CHUNK, Generator, Samples
 from jaxai.gan.latent import spherical_interpolation
-from jaxai.gan.quality import LEAST_SHARE, Quality
+from jaxai.gan.quality import Quality, found_wrong, table
 from jaxai.ranges import Count, Finite, Natural, Positive
 from jaxai.runtime import flops, mosaic, parallel, progress
 from jaxai.runtime.checkpoint import Which
@@ -38,8 +36,6 @@ MEASURED = 1_000_000
 """Folded into the run's seed for the latents that evaluation draws, so that training draws others."""
 STATISTICS_LATENTS = 10_000
 """Latents that the generator's batch statistics are computed anew from."""
-LOST_MODES = 0.8
-"""The share of all labels that a generator must make, each often enough, or it is said to have collapsed."""
 NEIGHBOURS, ROWS, COLUMNS = 5, 8, 8
 
 
@@ -51,7 +47,7 @@ class Experiment:
     data: Data = Data()
     epochs: Positive = 40.0  # times that the training data is seen
     batch_size: Count = 64  # real images in an update of the discriminator, over all devices
-    extractor: str = "auto"  # features for fidelity: mnist, cifar10, pixels, or the folder of a classifier's run
+    extractor: str = "auto"  # features for fidelity: mnist, cifar10, pixels, a classifier's run; none: no measures
     samples: Count = 10_000  # images drawn at each evaluation
     fidelity_samples: Natural = 0  # of these, measured against as many real ones; 0: all, or half of the real images
     expected: Finite = 0.0  # Frechet distance that the preset is known to reach; 0: not known
@@ -109,8 +105,15 @@ class Experiment:
             for name, length in decays.items()
             if not getattr(workload, name).decay_steps
         }
+        frequencies = workload.label_frequencies
+        if workload.conditional and not frequencies:
+            frequencies = _frequencies(images.train["label"], len(images.classes))
         workload = dataclasses.replace(
-            workload, image_shape=images.shape, num_classes=len(images.classes), **optimizers
+            workload,
+            image_shape=images.shape,
+            num_classes=len(images.classes),
+            label_frequencies=frequencies,
+            **optimizers,
         )
         gan.make(workload)  # raises what cannot be trained, or does not fit these images
         return dataclasses.replace(self, workload=workload)
@@ -119,6 +122,7 @@ class Experiment:
         """What the loop needs; of a resolved experiment."""
         examples = len(images.train["label"])
         steps, evaluator = self._steps(examples), _Evaluator(self, images)
+        measures = self.extractor != "none"
         return Training(
             make=lambda axis_name: gan.make(self.workload, axis_name),
             steps=steps,
@@ -127,12 +131,13 @@ class Experiment:
             flops_per_step=self._flops_per_step(),
             data=images.train,
             splits={"test": images.test},
-            score="frechet_distance",
-            lower_is_better=True,
+            # Where nothing is measured, the last is the best.
+            score="frechet_distance" if measures else "epoch",
+            lower_is_better=measures,
             position=lambda step: {"epoch": step * self._images_a_step / examples},
             measure=evaluator.measure,
-            evaluates_untrained=True,
-            warnings=_warnings,
+            evaluates_untrained=measures,
+            warnings=found_wrong,
             summarize=_summarize,
             identity=identity.of_images(images, self.workload.conditional),
         )
@@ -152,14 +157,16 @@ class Experiment:
         if outcome.interrupted:
             return outcome
         folder, result = RunFolder(self.run.workdir), outcome.result
-        if "kernel_distance" not in result:
+        if "kernel_distance" not in result and self.extractor != "none":
             evaluator = _Evaluator(experiment, images)
             result = result | evaluator.in_full(outcome.state)
             folder.write_json("result.json", result)
         if mosaic.available():
             experiment.draw(images, outcome.state, folder)
         console = console or Console()
-        console.print(_table(result))
+        if "frechet_distance" not in result:
+            return dataclasses.replace(outcome, result=result)
+        console.print(table(result))
         if self.expected:
             got = result["frechet_distance"]
             console.print(f"expected Fréchet distance {self.expected:g} or less, got {got:.4g}", highlight=False)
@@ -199,7 +206,7 @@ class Experiment:
         held_out = Evaluation(gan.make(self.workload), images.test, mesh, "jit", batch_size)(state)
         result |= {f"test_{name}": value for name, value in scalars(held_out).items() if name != "count"}
         result |= {"step": int(state.step), "checkpoint": which, "measured_on": measured_on(self, data)}
-        console.print(_table(result))
+        console.print(table(result) if "extractor" in result else progress.results(result))
         return result
 
     def restore(self, which: Which = "latest") -> State:
@@ -216,7 +223,8 @@ class Experiment:
         Args:
           count: how many.
           seed: of the latents, and of the labels of a conditional model.
-          label: what a conditional model shall make; None: labels in turn.
+          label: what a conditional model shall make; None: labels as frequent as in the training data, in turn where
+            all are equally frequent.
           which: checkpoint.
 
         Raises:
@@ -231,6 +239,11 @@ class Experiment:
             )
         if label is not None and not 0 <= label < config.num_classes:
             raise ValueError(f"label is {label}; this model has the labels 0 to {config.num_classes - 1}")
+        if label is not None and label not in self._learned_labels:
+            raise ValueError(
+                f"label is {label}, which no training image had, so that the generator never learned it; choose one of"
+                f" {', '.join(map(str, self._learned_labels))}"
+            )
         return Generator(config, parallel.make_mesh(1))(self.restore(which), count, jax.random.key(seed), label)
 
     def draw(self, images: Images, state: State, folder: RunFolder) -> None:
@@ -248,7 +261,7 @@ class Experiment:
             captions["progress.gif"] = "The same latents as training went on"
         ends = generator.latents(jax.random.fold_in(key, MEASURED + 1), 2 * ROWS).reshape(2, ROWS, 1, -1)
         ways = spherical_interpolation(ends[0], ends[1], np.linspace(0, 1, COLUMNS + 2))
-        labels = np.repeat(np.arange(ROWS) % self.workload.num_classes, COLUMNS + 2)
+        labels = np.repeat(np.resize(self._learned_labels, ROWS), COLUMNS + 2)
         between = generator.images(state, np.asarray(ways).reshape(-1, ways.shape[-1]), labels)
         mosaic.write_png(mosaic.tile(between, COLUMNS + 2), folder.pictures / "interpolation.png")
         captions["interpolation.png"] = "From one latent to another along the sphere, a row each"
@@ -277,6 +290,12 @@ class Experiment:
         return self.batch_size * max(1, self.workload.discriminator_steps)
 
     @property
+    def _learned_labels(self) -> list[int]:
+        """Labels that the training data has."""
+        frequencies = self.workload.label_frequencies or [1] * self.workload.num_classes
+        return [label for label, frequency in enumerate(frequencies) if frequency]
+
+    @property
     def _by_column(self) -> str:
         return "; a column for each label" if self.workload.conditional else ""
 
@@ -301,10 +320,17 @@ class Experiment:
 
     def _grid(self, generator: Generator, state: State) -> np.ndarray:
         """Images of the same latents whenever it is asked, a column for each label of a conditional model."""
-        columns = min(self.workload.num_classes, 20) if self.workload.conditional else COLUMNS
+        shown = self._learned_labels[:20] if self.workload.conditional else [0] * COLUMNS
+        columns = len(shown)
         latents = generator.latents(jax.random.key(self.run.seed), ROWS * columns)
-        labels = np.arange(ROWS * columns) % columns
+        labels = np.resize(shown, ROWS * columns)
         return mosaic.tile(generator.images(state, latents, labels), columns)
+
+
+def _frequencies(labels: np.ndarray, classes: int) -> tuple[float, ...]:
+    """The share of each label; () where all are equally frequent, which needs no configuration."""
+    counts = np.bincount(labels, minlength=classes)
+    return () if counts.min() == counts.max() else tuple((counts / counts.sum()).tolist())
 
 
 class _Evaluator:
@@ -315,13 +341,14 @@ class _Evaluator:
         self._folder = RunFolder(experiment.run.workdir)
         self._generators: dict[Mesh, Generator] = {}
         # A mistake in the extractor or the number of samples is told before anything is trained.
-        self._extractor = load_extractor(experiment.extractor, images.shape)
-        self._quality = self._reference()
+        self._quality = None if experiment.extractor == "none" else self._reference()
 
     def _reference(self) -> Quality:
-        seen = self._images.train["image"]
+        seen, labels = self._images.train["image"], self._images.train["label"]
+        extractor = load_extractor(self._experiment.extractor, self._images.shape)
+        known = labels if extractor.classes == len(self._images.classes) else None
         # Of data and extractor alone, and so the same for every seed.
-        quality = Quality(self._extractor, seen, self._experiment.fidelity_samples, jax.random.key(0))
+        quality = Quality(extractor, seen, self._experiment.fidelity_samples, jax.random.key(0), known)
         path = self._folder.path / "reference.npz"
         if path.exists():
             with np.load(path) as stored:
@@ -329,36 +356,41 @@ class _Evaluator:
         return quality
 
     def measure(self, mesh: Mesh, state: State, draw: bool = True) -> dict[str, Any]:
-        """Fidelity while it trains; leaves a frame of the progress and the reference's statistics in the folder."""
-        generator = self._generators.setdefault(mesh, Generator(self._experiment.workload, mesh))
-        features, logits, labels = self._measured(generator, state)
-        if draw:
-            self._store_reference()
-            if mosaic.available():
-                frame = self._experiment._grid(generator, state)
-                mosaic.write_png(frame, self._folder.pictures / "progress" / f"{int(state.step):08}.png", scale=1)
-        return self._quality.during_training(features, logits, labels)
+        """Fidelity while it trains; leaves a frame of the progress and the reference's statistics in the folder.
 
-    def _store_reference(self) -> None:
+        Nothing is measured with the extractor "none".
+        """
+        generator = self._generators.setdefault(mesh, Generator(self._experiment.workload, mesh))
+        if draw and self._quality:
+            self._store_reference(self._quality)
+        if draw and mosaic.available():
+            frame = self._experiment._grid(generator, state)
+            mosaic.write_png(frame, self._folder.pictures / "progress" / f"{int(state.step):08}.png", scale=1)
+        return self._quality.during_training(*self._measured(self._quality, generator, state)) if self._quality else {}
+
+    def _store_reference(self, quality: Quality) -> None:
         path = self._folder.path / "reference.npz"
         # Whole or not at all: a run that was killed here goes on.
         unfinished = path.with_name(".reference.npz")
-        np.savez(unfinished, **self._quality.stored())  # type: ignore[arg-type]  # its allow_pickle is no array
+        np.savez(unfinished, **quality.stored())  # type: ignore[arg-type]  # its allow_pickle is no array
         unfinished.replace(path)
 
     def in_full(self, state: State) -> dict[str, float]:
         """The measures that take longer."""
+        if self._quality is None:
+            return {}
         state = jax.device_put(state, jax.devices()[0])
-        return self._quality.at_the_end(
-            self._measured(Generator(self._experiment.workload, parallel.make_mesh(1)), state)[0]
-        )
+        generator = Generator(self._experiment.workload, parallel.make_mesh(1))
+        return self._quality.at_the_end(self._measured(self._quality, generator, state)[0])
 
-    def _measured(self, generator: Generator, state: State) -> tuple[jax.Array, jax.Array, np.ndarray | None]:
+    def _measured(
+        self, quality: Quality, generator: Generator, state: State
+    ) -> tuple[jax.Array, jax.Array, np.ndarray | None]:
         """Features, logits and labels of the samples that every evaluation draws anew from the same latents."""
         key = jax.random.fold_in(jax.random.key(self._experiment.run.seed), MEASURED)
-        samples = generator(state, max(self._experiment.samples, self._quality.samples), key)
-        same_labels = self._extractor.classes == self._experiment.workload.num_classes
-        return *extract(self._extractor, samples.image), samples.label if same_labels else None
+        samples = generator(state, max(self._experiment.samples, quality.samples), key)
+        same_labels = quality.extractor.classes == self._experiment.workload.num_classes
+        return *extract(quality.extractor, samples.image), samples.label if same_labels else None
 
 
 def _nearest(samples: np.ndarray, images: Images) -> tuple[np.ndarray, float]:
@@ -380,48 +412,9 @@ def _nearest(samples: np.ndarray, images: Images) -> tuple[np.ndarray, float]:
     return mosaic.tile(np.concatenate(shown), NEIGHBOURS + 1), ratio
 
 
-def _warnings(values: Mapping[str, Any]) -> dict[str, str]:
-    """What a person should know while it trains: a discriminator that has won, a generator that repeats itself."""
-    found = {}
-    if "discriminator_accuracy" in values:
-        accuracy, norm = values["discriminator_accuracy"], values["discriminator_grad_norm"]
-        found["discriminator"] = ""
-        if accuracy > 0.999:
-            found["discriminator"] = (
-                f"the discriminator has collapsed: it told {accuracy:.2%} of a whole call apart, so that the generator"
-                " learns nothing from it; try a lower discriminator_optimizer.learning-rate, --r1 or --diffaugment"
-            )
-        elif norm < 1e-7:
-            found["discriminator"] = (
-                f"the discriminator has collapsed: its gradient's norm was {norm:.2g} over a whole call, and it learns"
-                " nothing; try a lower discriminator_optimizer.learning-rate or another --loss"
-            )
-    if "modes_covered" in values and values["step"]:
-        covered, labels = values["modes_covered"], len(values["label_shares"])
-        found["modes"] = ""
-        if covered < LOST_MODES * labels:
-            found["modes"] = (
-                f"mode collapse: only {covered} of {labels} labels have more than {LEAST_SHARE:.0%} of the samples each"
-            )
-    return found
-
-
 def _summarize(result: dict[str, Any], lines: list[dict[str, Any]]) -> dict[str, Any]:
     """The final figures with those of the untrained generator beside them."""
     first = next((line["frechet_distance"] for line in lines if line["step"] == 0 and "frechet_distance" in line), None)
     if not first:
         return result
     return result | {"frechet_untrained": first, "frechet_improvement": first / result["frechet_distance"]}
-
-
-def _table(result: Mapping[str, Any]) -> Table:
-    """Every measure beside what real images get at the same sample sizes."""
-    table = Table("measure", "generated", "real", title=f"Fidelity in the features of {result['extractor']}")
-    floors = {"frechet_distance": "frechet_floor"} | {
-        name: f"{name}_floor" for name in result if f"{name}_floor" in result
-    }
-    shown = [*floors, "inception_score", "confident", "modes_covered", "least_mode", "label_accuracy"]
-    for name in [name for name in shown if name in result]:
-        floor = f"{result[floors[name]]:.4g}" if name in floors else ""
-        table.add_row(name.replace("_", " "), f"{result[name]:.4g}", floor)
-    return table

@@ -72,7 +72,8 @@ def load_extractor(name: str, image_shape: tuple[int, ...]) -> Extractor:
         extractor = _from(*_trained(path), path.resolve().name)
     else:
         raise ValueError(
-            f"no extractor {name!r}; choose auto, {', '.join(RECIPES)}, pixels, or the folder of a classifier's run"
+            f"no extractor {name!r}; choose auto, {', '.join(RECIPES)}, pixels, the folder of a classifier's run,"
+            " or none to measure nothing"
         )
     if extractor.image_shape != tuple(image_shape):
         raise ValueError(

@@ -1,5 +1,6 @@
 """Draws as many images as are asked for from a trained generator."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -39,15 +40,23 @@ class Generator:
         )
 
     def __call__(self, state: State, count: int, key: jax.Array, label: int | None = None) -> Samples:
-        """`count` samples, of one label or of all in turn."""
+        """`count` samples, of one label or of those that `labels` gives."""
         latents = self.latents(key, count)
         labels = self.labels(count) if label is None else np.full(count, label)
         images = self.images(state, latents, labels)
         return Samples(images, latents, labels.astype(np.int32) if self._config.conditional else None)
 
     def labels(self, count: int) -> np.ndarray:
-        """[count] int32, what a conditional model is asked for: all classes in turn."""
-        return (np.arange(count) % self._config.num_classes).astype(np.int32)
+        """[count] int32, what a conditional model is asked for: classes in turn, or as frequent as in the data.
+
+        The first of many are the same as of few, and about as frequent.
+        """
+        if not self._config.label_frequencies:
+            return (np.arange(count) % self._config.num_classes).astype(np.int32)
+        # Multiples of the golden ratio fill the interval evenly at any count (Weyl 1916).
+        ends = np.cumsum(self._config.label_frequencies)
+        places = (np.arange(count) + 0.5) * (math.sqrt(5) - 1) / 2 % 1 * ends[-1]
+        return np.searchsorted(ends, places, side="right").astype(np.int32)
 
     def latents(self, key: jax.Array, count: int) -> np.ndarray:
         """[count, latent_size] float32; the first of many are the same as of few."""

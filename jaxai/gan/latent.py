@@ -1,7 +1,22 @@
-"""The generator's input: standard normal vectors, and the way from one to another."""
+"""The generator's input: standard normal vectors, the way from one to another, and labels."""
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+
+from jaxai.core import Key
+
+
+def draw_labels(key: Key, count: int, num_classes: int, frequencies: Sequence[float] = ()) -> jax.Array:
+    """Random labels, [count] int32, each as frequent as `frequencies` [num_classes] says, which sum to 1; (): equally.
+
+    A generator that is asked for labels equally often, where the data has them unequally often, learns and is measured
+    against another distribution than that of the data.
+    """
+    if not frequencies:
+        return jax.random.randint(key, (count,), 0, num_classes)
+    return jax.random.choice(key, num_classes, (count,), p=jnp.array(frequencies)).astype(jnp.int32)
 
 
 def spherical_interpolation(start: jax.Array, end: jax.Array, share: jax.typing.ArrayLike) -> jax.Array:

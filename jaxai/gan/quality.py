@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from rich.table import Table
 
 from jaxai.core import Key
 from jaxai.gan import fidelity
@@ -15,6 +16,10 @@ CONFIDENT = 0.9
 """A sample whose label has a higher probability is one that the classifier is sure of."""
 LEAST_SHARE = 0.01
 """A label with a smaller share of the samples counts as one that the generator has lost."""
+LOST_MODES = 0.8
+"""The share of the real images' labels that a generator must make often enough, or it is said to have collapsed."""
+TRUSTED = 0.8
+"""The share of real images that a classifier must label right, or be sure of, before its word on samples is taken."""
 SUBSET = 1_000
 """Images in a subset of the kernel distance, as usual."""
 
@@ -30,12 +35,15 @@ class Quality:
       real: uint8 [examples, height, width, channels].
       samples: how many images to measure; 0: 10,000, or half of the real ones where that is fewer.
       key: of the halves and of the subsets.
+      labels: int [examples], of the real images, where they are what the extractor classifies into; None: unknown.
 
     Raises:
       ValueError: so few images that the Fréchet distance has no meaning; says how many are needed.
     """
 
-    def __init__(self, extractor: Extractor, real: np.ndarray, samples: int, key: Key):
+    def __init__(
+        self, extractor: Extractor, real: np.ndarray, samples: int, key: Key, labels: np.ndarray | None = None
+    ):
         self.extractor = extractor
         self.samples = samples or min(10_000, len(real) // 2)
         least = fidelity.least_samples(extractor.features)
@@ -44,17 +52,26 @@ class Quality:
             raise ValueError(
                 f"{asked}, and there are {len(real)} real images: a Fréchet distance in the {extractor.features}"
                 f" features of {extractor.name} needs at least {least} samples, and twice as many real images as"
-                " samples, half of them for the floor"
+                " samples, half of them for the floor; with fewer images train with --extractor none, which measures"
+                " nothing, or take an extractor of fewer features"
             )
         order_key, self._key = jax.random.split(key)
         order = np.asarray(jax.random.permutation(order_key, len(real)))
-        halves = real[order[: self.samples]], real[order[self.samples : 2 * self.samples]]
-        self.reference, self._held_out = (extract(extractor, half)[0] for half in halves)
+        first, second = order[: self.samples], order[self.samples : 2 * self.samples]
+        self.reference = extract(extractor, real[first])[0]
+        self._held_out, logits = extract(extractor, real[second])
+        self._classified: dict[str, Any] = {}
+        if extractor.classes:
+            said = classified(logits, None if labels is None else labels[second])
+            self._classified = {f"{name}_floor": value for name, value in said.items()}
         self.statistics = fidelity.statistics(self.reference, extractor.name)
         self._floor = float(fidelity.frechet_distance(self.reference, self._held_out))
 
     def during_training(self, features: jax.Array, logits: jax.Array, labels: np.ndarray | None) -> dict[str, Any]:
-        """What is cheap enough to be told again and again: Fréchet distance and floor, and what the classifier says.
+        """What is cheap enough to be told again and again: Fréchet distance, and what the classifier says.
+
+        Each has its floor as `NAME_floor`: what the held-out half of the real images gets. A classifier of other images
+        than these says something of both, which only the comparison gives a meaning.
 
         Args:
           features: [samples, features] of generated images.
@@ -67,7 +84,7 @@ class Quality:
             "frechet_floor": self._floor,
             "extractor": self.extractor.name,
         }
-        return values | (classified(logits, labels) if self.extractor.classes else {})
+        return values | (classified(logits, labels) | self._classified if self.extractor.classes else {})
 
     def at_the_end(self, features: jax.Array) -> dict[str, float]:
         """The measures that take longer, each with its floor as `NAME_floor`."""
@@ -127,3 +144,49 @@ def classified(logits: jax.Array, labels: np.ndarray | None = None) -> dict[str,
     if labels is not None:
         values["label_accuracy"] = float(np.mean(np.asarray(said) == labels))
     return values
+
+
+def found_wrong(values: Mapping[str, Any]) -> dict[str, str]:
+    """What a person should know while it trains: a discriminator that has won, a generator that repeats itself."""
+    found = {}
+    if "discriminator_accuracy" in values:
+        accuracy, norm = values["discriminator_accuracy"], values["discriminator_grad_norm"]
+        found["discriminator"] = ""
+        if accuracy > 0.999:
+            found["discriminator"] = (
+                f"the discriminator has collapsed: it told {accuracy:.2%} of a whole call apart, so that the generator"
+                " learns nothing from it; try a lower discriminator_optimizer.learning-rate, --r1 or --diffaugment"
+            )
+        elif norm < 1e-7:
+            found["discriminator"] = (
+                f"the discriminator has collapsed: its gradient's norm was {norm:.2g} over a whole call, and it learns"
+                " nothing; try a lower discriminator_optimizer.learning-rate or another --loss"
+            )
+    if "modes_covered" in values and values["step"]:
+        covered, real = values["modes_covered"], values["modes_covered_floor"]
+        found["modes"] = ""
+        if covered < LOST_MODES * real and _classifies(values):
+            found["modes"] = (
+                f"mode collapse: {covered} labels have more than {LEAST_SHARE:.0%} of the samples each, {real} of the"
+                " real images"
+            )
+    return found
+
+
+def _classifies(values: Mapping[str, Any]) -> bool:
+    """Whether the classifier knows such images: by its accuracy on real ones, or else by how sure it is of them."""
+    known = "label_accuracy_floor" if "label_accuracy_floor" in values else "confident_floor"
+    return bool(values[known] >= TRUSTED)
+
+
+def table(result: Mapping[str, Any]) -> Table:
+    """Every measure beside what real images get at the same sample sizes."""
+    shown_as = Table("measure", "generated", "real", title=f"Fidelity in the features of {result['extractor']}")
+    floors = {"frechet_distance": "frechet_floor"} | {
+        name: f"{name}_floor" for name in result if f"{name}_floor" in result
+    }
+    shown = [*floors, "inception_score", "confident", "modes_covered", "least_mode", "label_accuracy"]
+    for name in dict.fromkeys(name for name in shown if name in result and name != "label_shares"):
+        floor = f"{result[floors[name]]:.4g}" if name in floors else ""
+        shown_as.add_row(name.replace("_", " "), f"{result[name]:.4g}", floor)
+    return shown_as

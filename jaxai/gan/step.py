@@ -14,10 +14,11 @@ from jaxai import optimizer as optimizers
 from jaxai.core import Batch, Key, Metrics, PyTree, State, Workload, pmean, psum, split_batch, step_key
 from jaxai.gan.diffaugment import check as check_policy
 from jaxai.gan.diffaugment import diffaugment
+from jaxai.gan.latent import draw_labels
 from jaxai.gan.losses import LOSSES, Loss, r1_penalty, wasserstein_gradient_penalty
 from jaxai.gan.model import Model, build
 from jaxai.optimizer import Optimizer
-from jaxai.ranges import Count, ImageShape, NonNegative, Range, Rate
+from jaxai.ranges import Count, ImageShape, NonNegative, Range, Rate, Share
 
 Updates = Literal["alternating", "simultaneous"]
 Smoothing = Annotated[float, Range(least=0, below=0.5)]
@@ -33,6 +34,9 @@ class Config(Model):
 
     image_shape: ImageShape = (28, 28, 1)  # height, width and channels of an image; pixels
     num_classes: Count = 10  # labels of a conditional model are 0 to num_classes - 1
+    label_frequencies: tuple[
+        Share, ...
+    ] = ()  # of each label, that conditional models are asked for; (): as in the data
     loss: Loss = "non_saturating"  # what the two play for
     smooth_real: Smoothing = 0.0  # target of real images is 1 less this (one-sided label smoothing)
     smooth_fake: Smoothing = 0.0  # target of generated images, for smoothing on both sides
@@ -60,8 +64,9 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
     A batch is `{"image": [discriminator_steps * batch, height, width, channels] uint8 in [0, 255] or float in [0, 1],
     "label": [...] int32}`; the label is looked at by a conditional model alone. Each update of the discriminator
     sees its own share of the images and as many generated ones; each update draws fresh latents. The state's
-    parameters are `Players(generator, discriminator)`. Each step checks shapes and dtypes while it is traced, and
-    raises ValueError of one line that says how to mend them.
+    parameters are `Players(generator, discriminator)`. Labels of generated images are drawn by `label_frequencies`,
+    without which all are equally frequent; give those of the data. Each step checks shapes and dtypes while it is
+    traced, and raises ValueError of one line that says how to mend them.
 
     Args:
       config: the networks and how they are trained.
@@ -103,7 +108,9 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
         """As many images, their labels, and the generator's updated variables."""
         latent_key, label_key = jax.random.split(key)
         latents = jax.random.normal(latent_key, (count, config.latent_size))
-        labels = jax.random.randint(label_key, (count,), 0, config.num_classes) if config.conditional else None
+        labels = None
+        if config.conditional:
+            labels = draw_labels(label_key, count, config.num_classes, config.label_frequencies)
         images, updated = generator.apply(
             {"params": params, **variables}, latents, labels, train=True, mutable=list(variables)
         )
@@ -366,3 +373,9 @@ def _check(config: Config) -> None:
             " once only with 1, else choose alternating"
         )
     check_policy(config.diffaugment)
+    frequencies = config.label_frequencies
+    if frequencies and (len(frequencies) != config.num_classes or abs(sum(frequencies) - 1) > 1e-3):
+        raise ValueError(
+            f"label_frequencies are {len(frequencies)} numbers with the sum {sum(frequencies):.4g}; give one for each"
+            f" of {config.num_classes} classes, with the sum 1"
+        )

@@ -13,6 +13,11 @@ from jaxai.runtime.wording import is_measured, is_share, split_of, words
 GROUPS = {
     "Fréchet distance": {"frechet_distance": "samples", "frechet_floor": "floor: real images"},
     "Kernel distance": {"kernel_distance": "samples", "kernel_distance_floor": "floor: real images"},
+    "Inception score": {"inception_score": "samples", "inception_score_floor": "real images"},
+    "Labels covered": {"modes_covered": "samples", "modes_covered_floor": "real images"},
+    "Share of the rarest label": {"least_mode": "samples", "least_mode_floor": "real images"},
+    "Labelled as asked": {"label_accuracy": "samples", "label_accuracy_floor": "real images, as labelled"},
+    "Sure of its label": {"confident": "samples", "confident_floor": "real images"},
     "Losses": {"generator_loss": "generator", "discriminator_loss": "discriminator"},
     "Discriminator's view": {"d_real": "D(x)", "d_fake": "D(G(z))", "test_d_real": "D(x), test"},
     "Precision and recall": {"precision": "precision", "recall": "recall"},

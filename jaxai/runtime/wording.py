@@ -41,6 +41,11 @@ NAMES = {
     "label_accuracy": "samples labelled as asked",
     "confident": "samples that the classifier is sure of",
 }
+NAMES |= {f"{name}_floor": f"{NAMES[name]} (real images)" for name in ("modes_covered", "least_mode", "label_shares")}
+NAMES |= {
+    "label_accuracy_floor": "real images that the classifier labels right",
+    "confident_floor": "real images that the classifier is sure of",
+}
 SPREAD = ("_std", PER_SEED, "_low", "_high")
 SHARES = ("data_wait", "mfu", "confident", "least_mode", "label_shares", "discarded")
 UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
@@ -134,12 +139,20 @@ def size(number: float) -> str:
 def is_share(key: str) -> bool:
     """Whether a figure is between 0 and 1 and read in percent."""
     rates = ("error_rate", "exact_match")
-    return "accuracy" in key or key.removesuffix("_low").removesuffix("_high").endswith(rates) or key in SHARES
+    return (
+        "accuracy" in key
+        or key.removesuffix("_low").removesuffix("_high").endswith(rates)
+        or key.removesuffix("_floor") in SHARES
+    )
 
 
 def is_measured(key: str) -> bool:
     """Whether a figure is one of an evaluation, now and then, and not of the steps."""
-    return bool(split_of(key)) or key.startswith(FIDELITY) or key in ("modes_covered", "digits_covered", "least_mode")
+    return (
+        bool(split_of(key))
+        or key.startswith(FIDELITY)
+        or key.startswith(("modes_covered", "digits_covered", "least_mode"))
+    )
 
 
 def split_of(key: str) -> str:

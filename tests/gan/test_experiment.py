@@ -14,8 +14,8 @@ from rich.console import Console
 
 from jaxai import gan
 from jaxai.data import Data, Images, load
-from jaxai.gan.experiment import Experiment, _nearest, _warnings
-from jaxai.gan.quality import Quality
+from jaxai.gan.experiment import Experiment, _nearest
+from jaxai.gan.quality import Quality, found_wrong
 from jaxai.runtime import parallel
 from jaxai.runtime.checkpoint import Checkpoints
 from jaxai.runtime.config import Run, load_preset
@@ -324,17 +324,24 @@ def call_of(accuracy=0.7, norm=0.1):
     return {"step": 50, "discriminator_accuracy": accuracy, "discriminator_grad_norm": norm}
 
 
+def modes(covered, real=10, accuracy=0.9, confident=0.9):
+    """An evaluation by a classifier, with what it says of real images."""
+    values = {"step": 10, "modes_covered": covered, "modes_covered_floor": real, "confident_floor": confident}
+    return values if accuracy is None else values | {"label_accuracy_floor": accuracy}
+
+
 @pytest.mark.parametrize(
     ("values", "kind", "words"),
     [
         (call_of(accuracy=0.9995), "discriminator", ["collapsed", "99.95%", "--diffaugment"]),
         (call_of(norm=5e-8), "discriminator", ["collapsed", "5e-08", "--loss"]),
-        ({"step": 10, "modes_covered": 7, "label_shares": [0.1] * 10}, "modes", ["mode collapse", "7 of 10", "1%"]),
+        (modes(7), "modes", ["mode collapse", "7 labels", "10 of the real", "1%"]),
+        (modes(2, real=3, accuracy=None), "modes", ["mode collapse", "2 labels", "3 of the real"]),
     ],
-    ids=["accuracy", "gradient", "modes"],
+    ids=["accuracy", "gradient", "modes", "unknown labels"],
 )
 def test_collapse_is_told_in_a_line(values, kind, words):
-    found = _warnings(values)
+    found = found_wrong(values)
     assert found.keys() == {kind}
     assert "\n" not in found[kind]
     assert [word for word in words if word not in found[kind]] == []
@@ -345,14 +352,17 @@ def test_collapse_is_told_in_a_line(values, kind, words):
     [
         (call_of(), {"discriminator": ""}),
         (call_of(accuracy=0.999, norm=1e-7), {"discriminator": ""}),
-        ({"step": 10, "modes_covered": 8, "label_shares": [0.1] * 10}, {"modes": ""}),
-        ({"step": 0, "modes_covered": 1, "label_shares": [0.1] * 10}, {}),
+        (modes(8), {"modes": ""}),
+        (modes(1, real=1, accuracy=None), {"modes": ""}),
+        (modes(1, accuracy=0.7), {"modes": ""}),
+        (modes(1, accuracy=None, confident=0.7), {"modes": ""}),
+        (modes(1) | {"step": 0}, {}),
         ({"step": 10, "frechet_distance": 3.0}, {}),
     ],
-    ids=["call", "nearly", "modes", "untrained", "pixels"],
+    ids=["call", "nearly", "modes", "one label", "other images", "unsure", "untrained", "pixels"],
 )
 def test_what_is_well_is_not_told(values, expected):
-    assert _warnings(values) == expected
+    assert found_wrong(values) == expected
 
 
 def of_shape(images, shape):

@@ -172,3 +172,19 @@ def test_a_classifier_that_knows_nothing_gives_the_lowest_inception_score():
     found = classified(jnp.zeros((100, 5)))
     assert found["inception_score"] == pytest.approx(1)
     assert found["confident"] == 0
+
+
+def test_what_the_classifier_says_of_samples_stands_beside_what_it_says_of_held_out_real_images():
+    _, logits = extract(LINEAR, REAL)
+    labels = np.asarray(logits.argmax(-1))
+    labels = np.where(np.arange(len(labels)) % 4 == 0, (labels + 1) % 3, labels)  # a quarter is labelled otherwise
+    found = Quality(LINEAR, REAL, SAMPLES, jax.random.key(3), labels)
+    order = np.asarray(jax.random.permutation(jax.random.split(jax.random.key(3))[0], len(REAL)))
+    held_out = order[SAMPLES : 2 * SAMPLES]
+    expected = classified(extract(LINEAR, REAL[held_out])[1], labels[held_out])
+    values = measured(found, drawn(SAMPLES, 1))
+    assert {name: values[f"{name}_floor"] for name in expected} == expected
+    assert expected["label_accuracy"] == pytest.approx(0.75, abs=0.1)
+    unknown = measured(Quality(LINEAR, REAL, SAMPLES, jax.random.key(3)), drawn(SAMPLES, 1))
+    assert "label_accuracy_floor" not in unknown
+    assert unknown["confident_floor"] == expected["confident"]
