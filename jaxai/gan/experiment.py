@@ -66,7 +66,7 @@ class Experiment:
             *("workload.gradient_penalty", "workload.r1", "workload.r1_interval", "workload.updates"),
             *("workload.diffaugment", "workload.polyphase", "workload.compute_dtype"),
         ),
-        measured=("samples", "fidelity_samples", "data.test_examples"),
+        measured=("samples", "fidelity_samples", "data.test_examples", "workload.label_frequencies"),
         optimizers=("workload.generator_optimizer", "workload.discriminator_optimizer"),
         never_switched=("workload.ema_decay",),
         refused={
