@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from jaxai import cnn, ranges
@@ -228,13 +229,13 @@ def _show(
     result: dict[str, Any], per_class: dict[str, float | None], confusion: np.ndarray, classes: Any, console: Console
 ) -> None:
     console.print(progress.results(result, title="Test set"))
-    table = Table("true \\ predicted", *classes, "accuracy", title="Confusion matrix")
+    table = Table("true \\ predicted", *map(escape, classes), "accuracy", title="Confusion matrix")
     if len(classes) > MOST_COLUMNS:
         table = Table("class", "accuracy", title="Accuracy by class")
     for name, row in zip(classes, confusion, strict=True):
         counts = [f"{int(count)}" for count in row] if len(classes) <= MOST_COLUMNS else []
         accuracy = per_class[name]
-        table.add_row(name, *counts, "none" if accuracy is None else f"{accuracy:.4f}")
+        table.add_row(escape(name), *counts, "none" if accuracy is None else f"{accuracy:.4f}")
     console.print(table)
 
 

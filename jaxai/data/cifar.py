@@ -89,12 +89,13 @@ def has(folder: Path, name: str) -> bool:
     return SETS[name].found(folder) is not None
 
 
-def source(folder: Path, name: str = "") -> Source:
+def source(folder: Path, name: str = "", test_fraction: float = 0.0) -> Source:
     """The batches in `folder`, or in the sub-folder that the archive unpacks to.
 
     Args:
       folder: holds them.
       name: "cifar10" or "cifar100"; "": whichever is there.
+      test_fraction: above 0: the test batch, the last one, may be missing.
     """
     there = [each for each in SETS if has(folder, each)] if not name else [name]
     if len(there) > 1:
@@ -105,6 +106,8 @@ def source(folder: Path, name: str = "") -> Source:
     if paths is None:
         places = ", ".join(f"{place or '.'}/{chosen.files[0]}{ending}" for place, ending in chosen.layouts)
         raise FileNotFoundError(f"no {chosen.title} batches ({places}) in {folder}; {chosen.fix(folder)}")
+    if test_fraction and not paths[-1].is_file():
+        paths = paths[:-1]
     if missing := [path.name for path in paths if not path.is_file()]:
         raise FileNotFoundError(f"no {', '.join(missing)} in {paths[0].parent}; {chosen.fix(folder)}")
     return Source("cifar" if name == "cifar10" else name, paths, {}, lambda: _decode(name, paths))
@@ -168,8 +171,9 @@ def _channels_last(rows: np.ndarray) -> np.ndarray:
 
 def _decode(name: str, paths: tuple[Path, ...]) -> Decoded:
     batches = [_read(name, path) for path in paths]
-    images, labels = ([batch[field] for batch in batches[:-1]] for field in ("image", "label"))
-    return Decoded(split(np.concatenate(images), np.concatenate(labels)), batches[-1], SETS[name].classes)
+    test = batches.pop() if len(paths) == len(SETS[name].files) else None
+    images, labels = ([batch[field] for batch in batches] for field in ("image", "label"))
+    return Decoded(split(np.concatenate(images), np.concatenate(labels)), test, SETS[name].classes)
 
 
 def _read(name: str, path: Path) -> Split:

@@ -17,9 +17,9 @@ from jaxai.data.validate import check_names
 
 LAYOUT = "expected train/CLASS/*.png and test/CLASS/*.png (also val or validation; jpg, gif, tif, bmp, webp and others)"
 SEEN = {
-    "turned": "{} images were turned upright, as their EXIF orientation says",
-    "transparent": "{} images are transparent in parts, which are white now",
-    "frames": "{} images have several frames, of which the first is read",
+    "turned": "images turned upright, as their EXIF orientation says: {}",
+    "transparent": "images with transparent parts, which are white now: {}",
+    "frames": "images with several frames, of which the first is read: {}",
 }
 """The sentence on what `decode` counts."""
 
@@ -117,7 +117,7 @@ def _files(folder: Path, classes: tuple[str, ...]) -> _Files:
     labels = [label for label, name in enumerate(classes) if name in found for _ in found[name].images]
     skipped = sum((each.skipped for each in found.values()), own.skipped)
     if not images:
-        hint = f"; {len(own.images)} images are in {folder} itself, and in no class" if own.images else ""
+        hint = f"; {folder} itself has images, which are in no class: {len(own.images)}" if own.images else ""
         hint += f"; there are other files: {summary(skipped)}" if skipped else ""
         raise FileNotFoundError(f"no images in the sub-folders of {folder}; {LAYOUT}{hint}")
     for name, each in found.items():
@@ -130,18 +130,18 @@ def _files(folder: Path, classes: tuple[str, ...]) -> _Files:
 def _notes(folder: Path, own: Found, found: Mapping[str, Found], skipped: Counter[str]) -> list[str]:
     notes = []
     if skipped:
-        notes.append(f"{folder}: skipped {skipped.total()} files that are no images: {summary(skipped)}")
+        notes.append(f"{folder}: skipped files that are no images: {summary(skipped)}")
     if own.images:
-        notes.append(f"{folder}: skipped {len(own.images)} images that are in no class's folder")
+        notes.append(f"{folder}: skipped images that are in no class's folder: {len(own.images)}")
     if deeper := sum(each.deeper for each in found.values()):
-        notes.append(f"{folder}: {deeper} images are from folders below a class's folder")
+        notes.append(f"{folder}: images from folders below a class's folder: {deeper}")
     return notes
 
 
 def _read_notes(seen: Counter[str], channels: int, examples: int) -> tuple[str, ...]:
     notes = [sentence.format(seen[what]) for what, sentence in SEEN.items() if seen[what]]
     if channels == 3 and seen["grey"]:
-        notes.append(f"{seen['grey']} of {examples} images are grey, and are read in colour as the others")
+        notes.append(f"grey images, read in colour as the others: {seen['grey']} of {examples}")
     return tuple(notes)
 
 

@@ -28,13 +28,14 @@ MOST_CLASSES = 256
 """A label is a byte."""
 
 
-def source(folder: Path, num_classes: int, prefix: str = "") -> Source:
+def source(folder: Path, num_classes: int, prefix: str = "", test_fraction: float = 0.0) -> Source:
     """The four files in `folder`, each also as `train-images.idx3-ubyte` and with `.gz`.
 
     Args:
       folder: holds them, or a sub-folder raw or gzip does.
       num_classes: of all but EMNIST, whose classes are known.
       prefix: what the files' names begin with, such as "emnist-letters"; "": nothing, or the only one that is there.
+      test_fraction: above 0: the two test files may be missing.
     """
     if num_classes > MOST_CLASSES:
         raise ValueError(f"num_classes is {num_classes}; expected at most {MOST_CLASSES}: idx labels are bytes")
@@ -44,21 +45,23 @@ def source(folder: Path, num_classes: int, prefix: str = "") -> Source:
         raise ValueError(f"{folder} holds several sets; name one as --data.source, of {names}")
     prefix = prefix or ("" if "" in sets else next(iter(sets), ""))
     found = sets.get(prefix, {})
-    if missing := [name for name in NAMES if name not in found]:
+    wanted = NAMES if not test_fraction or set(NAMES[2:]) & found.keys() else NAMES[:2]
+    if missing := [name for name in wanted if name not in found]:
         raise _missing(folder, prefix, missing, sets)
-    paths = [found[name] for name in NAMES]
+    paths = [found[name] for name in wanted]
     variant = emnist.variant(prefix)
 
     def decode() -> Decoded:
         classes = emnist.CLASSES[variant] if variant else tuple(str(label) for label in range(num_classes))
-        parts = {"train": _read_split(paths[0], paths[1]), "test": _read_split(paths[2], paths[3])}
+        pairs = dict(zip(("train", "test"), zip(paths[::2], paths[1::2], strict=True), strict=False))
+        parts = {name: _read_split(*pair) for name, pair in pairs.items()}
         notes: tuple[str, ...] = ()
         if variant:
             parts, note = emnist.upright(variant, parts)
             notes = (note,)
-        for path, part in zip((paths[1], paths[3]), parts.values(), strict=True):
-            check(part["image"], part["label"], len(classes), str(path))
-        return Decoded(parts["train"], parts["test"], classes, notes=notes)
+        for name, part in parts.items():
+            check(part["image"], part["label"], len(classes), str(pairs[name][1]))
+        return Decoded(parts["train"], parts.get("test"), classes, notes=notes)
 
     return Source("idx" if not prefix else f"idx:{prefix}", tuple(paths), {"num_classes": num_classes}, decode)
 

@@ -170,11 +170,12 @@ def _source(config: Data) -> Source:
         case "mnist5k":
             found = mnist5k.source()
         case "idx":
-            found = idx.source(_dir(config), config.num_classes)
+            found = idx.source(_dir(config), config.num_classes, "", config.test_fraction)
         case _ if name.startswith("idx:"):
-            found = idx.source(_dir(config), config.num_classes, name.removeprefix("idx:"))
+            found = idx.source(_dir(config), config.num_classes, name.removeprefix("idx:"), config.test_fraction)
         case "cifar":
-            found = cifar.source(_dir(config), config.source if config.source in cifar.SETS else "")
+            chosen = config.source if config.source in cifar.SETS else ""
+            found = cifar.source(_dir(config), chosen, config.test_fraction)
         case _:
             near = difflib.get_close_matches(name, (*SOURCES, *SHORT_NAMES), n=1)
             hint = f"; did you mean {near[0]}?" if near else ""

@@ -126,6 +126,11 @@ def _missing(name: str, path: str, root: Path, versions: list[str]) -> str:
     if versions:
         there = ", ".join(versions)
         return f"{where} (there is {there}); leave the version out, or prepare it with: {_prepare(name, root)}"
+    for folder in _folders(root / path):
+        if all(part.isdigit() for part in folder.name.split(".")):
+            return (
+                f"no dataset_info.json in {folder}, which says what is in its files: copy it again, or prepare it again"
+            )
     # A folder too deep or too high: it must not be answered with a command that prepares a second copy.
     for other in (*list(root.parents)[:3], *_folders(root)):
         if _is_prepared(other / path):

@@ -2,6 +2,7 @@
 
 import math
 import os
+import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -69,11 +70,12 @@ def given_path(text: str, option: str) -> Path:
     """
     if not text.strip():
         raise ValueError(f"{option} is empty; give a path, or leave it out")
+    if any(unicodedata.category(letter) == "Cc" for letter in text):
+        raise ValueError(f"{option} {text!a:.80} cannot be a path here: it holds a control character")
     try:
         path = Path(text).expanduser().resolve()
         path.is_dir()  # raises where the name is too long, or a folder above it may not be read
-    # RuntimeError: the home of a user that is not there. ValueError: a NUL.
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: the home of a user that is not there
         reason = getattr(error, "strerror", None) or str(error)
         raise ValueError(f"{option} {text!a:.80} cannot be a path here: {reason}") from error
     return path

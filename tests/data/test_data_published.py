@@ -17,11 +17,11 @@ def loaded(source, folder, **fields):
     return load(Data(source, dir=str(folder), cache="off", **fields))
 
 
-def write_cifar100(folder, binary=False):
+def write_cifar100(folder, binary=False, classes=100, counts=(7, 4)):
     folder.mkdir(parents=True, exist_ok=True)
     written = {}
-    for name, count in (("train", 7), ("test", 4)):
-        images, fine = RANDOM.integers(0, 256, (count, 32, 32, 3), np.uint8), RANDOM.integers(0, 100, count)
+    for name, count in zip(("train", "test"), counts, strict=True):
+        images, fine = RANDOM.integers(0, 256, (count, 32, 32, 3), np.uint8), np.arange(count) * 37 % classes
         rows, coarse = images.transpose(0, 3, 1, 2).reshape(count, 3072), RANDOM.integers(0, 20, count)
         if binary:
             records = (bytes([*labels]) + row.tobytes() for *labels, row in zip(coarse, fine, rows, strict=True))
@@ -148,3 +148,24 @@ def test_letters_of_tfds_are_upright_and_count_from_zero(tmp_path):
 def test_too_many_classes_for_a_byte_are_refused(tmp_path):
     with pytest.raises(ValueError, match="num_classes is 257; expected at most 256: idx labels are bytes"):
         loaded("idx", tmp_path, num_classes=257)
+
+
+@pytest.mark.parametrize("missing", [("test",), ("train", "test")])
+def test_train_files_alone_are_split_where_it_is_asked_for(tmp_path, missing):
+    labels = np.arange(20) % 2
+    write_emnist(tmp_path / "idx", "digits", labels)
+    write_cifar100(tmp_path / "cifar", classes=2, counts=(20, 4))
+    for name in missing:
+        for path in [*(tmp_path / "idx").glob(f"*-{name}-*"), tmp_path / "cifar" / name]:
+            path.unlink()
+    for source, folder in (("idx", "idx"), ("cifar", "cifar")):
+        with pytest.raises(FileNotFoundError, match=r"^no .*test"):
+            loaded(source, tmp_path / folder)
+        if "train" in missing:
+            with pytest.raises(FileNotFoundError, match=r"^no "):
+                loaded(source, tmp_path / folder, test_fraction=0.5)
+    if "train" not in missing:
+        for source, folder in (("idx", "idx"), ("cifar", "cifar")):
+            images = loaded(source, tmp_path / folder, test_fraction=0.2)
+            assert np.bincount(images.train["label"]).tolist() == [8, 8]
+            assert np.bincount(images.test["label"]).tolist() == [2, 2]

@@ -123,3 +123,10 @@ def test_hidden_labels_are_said(tmp_path):
     folder = re.escape(str(tmp_path / "pets/1.0.0"))
     assert images.notes[0] == "the test split is not used: its labels are hidden"
     assert re.fullmatch(f"no test split in {folder}: validation is the test split", images.notes[1])
+
+
+def test_set_without_its_description_is_said(tmp_path):
+    config = prepared(tmp_path, {"train": pets(3), "test": pets(3)})
+    (tmp_path / "pets/1.0.0/dataset_info.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no dataset_info.json in .*pets/1.0.0, .*copy it again"):
+        load(config)
