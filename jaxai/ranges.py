@@ -117,6 +117,9 @@ def _check(name: str, prefix: str, hint: Any, value: Any) -> None:
         for each, element in zip(kinds, value, strict=True):
             if expected := _expected(each, element):
                 raise ValueError(f"{name} is {shown(value)}; every value must be {expected}")
+    elif isinstance(value, tuple | list) and any(typing.get_origin(each) is tuple for each in arguments):
+        [option] = [each for each in arguments if typing.get_origin(each) is tuple]  # of a union
+        _check(name, prefix, option, value)
     elif isinstance(value, Mapping) and len(arguments) == 2:
         for key, element in value.items():
             _check(f"{name} {key}", prefix, arguments[1], element)

@@ -10,6 +10,7 @@ from jaxai.cnn.augment import Augment, augment
 from jaxai.cnn.model import Model, build
 from jaxai.cnn.step import (
     Config,
+    balanced_class_weights,
     evaluated_variables,
     example_batch,
     make,
@@ -26,6 +27,7 @@ __all__ = [
     "Model",
     "Optimizer",
     "augment",
+    "balanced_class_weights",
     "build",
     "evaluated_variables",
     "example_batch",

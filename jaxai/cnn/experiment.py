@@ -53,7 +53,7 @@ class Experiment:
     changes: ClassVar[Changes] = Changes(
         applied=(
             *("epochs", "expected", "workload.augment.*", "workload.label_smoothing", "workload.dropout"),
-            *("workload.gradient_blocks", "workload.compute_dtype"),
+            *("workload.class_weights", "workload.gradient_blocks", "workload.compute_dtype"),
         ),
         measured=("workload.test_time", "data.test_examples"),
         optimizers=("workload.optimizer",),
@@ -84,8 +84,12 @@ class Experiment:
         if not optimizer.decay_steps:
             steps = steps_in(self.epochs, examples // batch_size)
             optimizer = dataclasses.replace(optimizer, decay_steps=steps)
+        weights = self.workload.class_weights
+        if weights == "balanced":
+            weights = cnn.balanced_class_weights(images.train["label"], len(images.classes))
         workload = dataclasses.replace(
             self.workload,
+            class_weights=weights,
             image_shape=images.shape,
             num_classes=len(images.classes),
             steps_per_epoch=examples // batch_size,

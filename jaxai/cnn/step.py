@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
@@ -15,8 +16,9 @@ from jaxai.cnn.augment import Augment, TestTime, augment, test_time
 from jaxai.cnn.model import Model, build
 from jaxai.core import Batch, Key, Metrics, PyTree, State, Workload, pmean, psum, split_batch, step_key
 from jaxai.optimizer import Optimizer
-from jaxai.ranges import Count, Finite, ImageShape, Natural, Positive, Range, Rate
+from jaxai.ranges import Count, Finite, ImageShape, Natural, NonNegative, Positive, Range, Rate
 
+ClassWeights = Literal["none", "balanced"] | tuple[NonNegative, ...]
 CPU_BLOCK = 16
 """Images per gradient block on CPU: what im2col makes of so many still fits the caches (benchmarks/README.md)."""
 
@@ -31,6 +33,7 @@ class Config(Model):
     image_std: tuple[Positive, ...] = (0.5,)  # what is left is divided by this, for each channel or for all
     optimizer: Optimizer = Optimizer()
     augment: Augment = Augment()
+    class_weights: ClassWeights = "none"  # of each class in the training loss; balanced: examples / (classes * its own)
     label_smoothing: Rate = 0.0  # share of the label spread evenly over all classes (Szegedy et al. 2016)
     ema_decay: Rate = 0.0  # decay of the moving average of weights and batch statistics that evaluation uses; 0: none
     gradient_blocks: Natural = 0  # blocks that a batch's gradient is accumulated over; 0: 1, on CPU as fit its cache
@@ -51,11 +54,12 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
       axis_name: the mapped axis over devices (`pmap`, `shard_map`); None for one device and for `jit` over a mesh.
 
     Returns:
-      A workload. Training metrics: `loss` (mean cross-entropy in nats), `accuracy` (share of predictions that are the
-      label; an image of mixup or cutmix counts as much as the label that was predicted has in its mixture), `grad_norm`
-      (before clipping), `learning_rate`. Evaluation sums: `loss`, `accuracy`, `top5_accuracy`, `count`, and `confusion`
-      ([num_classes, num_classes] counts, row the true label, column the predicted). A label out of range is never
-      predicted right, and the loss of its batch is NaN.
+      A workload. Training metrics: `loss` (mean cross-entropy in nats; with `class_weights` that of an example is
+      multiplied by its label's, that of a mixture by the mixture of theirs), `accuracy` (share of predictions that are
+      the label; an image of mixup or cutmix counts as much as the label that was predicted has in its mixture),
+      `grad_norm` (before clipping), `learning_rate`. Evaluation sums: `loss`, `accuracy`, `top5_accuracy`, `count`, and
+      `confusion` ([num_classes, num_classes] counts, row the true label, column the predicted), unweighted. A label out
+      of range is never predicted right, and the loss of its batch is NaN.
 
     Raises:
       ValueError: a field has a value that cannot be trained with; one line that names it.
@@ -65,6 +69,7 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
     transform = optimizers.make(config.optimizer)
     learning_rate = optimizers.schedule(config.optimizer)
     predict = make_predict(config)
+    class_weights = jnp.array([] if config.class_weights == "none" else config.class_weights)
 
     def init(key: Key) -> State:
         key, params_key = jax.random.split(key)
@@ -79,7 +84,11 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
         logits, updated = network.apply(
             {"params": params, **variables}, images, train=True, rngs={"dropout": key}, mutable=["batch_stats"]
         )
-        loss = optax.softmax_cross_entropy(logits, optax.smooth_labels(labels, config.label_smoothing)).mean()
+        losses = optax.softmax_cross_entropy(logits, optax.smooth_labels(labels, config.label_smoothing))
+        # By the batch's size and not by its weights, so that blocks and devices of other labels add up to the whole.
+        if config.class_weights != "none":
+            losses = losses * (labels * class_weights).sum(-1)
+        loss = losses.mean()
         predicted = jax.nn.one_hot(logits.argmax(-1), config.num_classes)
         accuracy = (labels * predicted).sum(-1).mean()
         return loss, (variables | updated, {"loss": loss, "accuracy": accuracy})
@@ -231,6 +240,21 @@ def normalize(config: Config, images: jax.Array) -> jax.Array:
     return (inputs.scaled(images) - jnp.array(config.image_mean)) / jnp.array(config.image_std)
 
 
+def balanced_class_weights(labels: jax.typing.ArrayLike, num_classes: int) -> tuple[float, ...]:
+    """Weights by which every class has the same part in the training loss, whose scale stays: their mean is 1.
+
+    `examples / (classes * examples of the class)`, as in Keras and scikit-learn; 0 for a class without examples, which
+    is not counted.
+
+    Args:
+      labels: int [examples], of the training data.
+      num_classes: how many classes there are.
+    """
+    counts = np.bincount(np.asarray(labels), minlength=num_classes)
+    weights = counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))
+    return tuple(np.where(counts > 0, weights, 0).tolist())
+
+
 def example_batch(config: Config, batch_size: int) -> dict[str, Any]:
     """Shapes and dtypes of a training batch, to lower and to count with."""
     return {
@@ -271,6 +295,17 @@ def _check(config: Config) -> None:
     for name, value in (("image_mean", config.image_mean), ("image_std", config.image_std)):
         if len(value) not in (1, channels):
             raise ValueError(f"{name} has {len(value)} values; give one for all channels or one for each of {channels}")
+    weights = config.class_weights
+    if weights == "balanced":
+        raise ValueError(
+            "class_weights is 'balanced', which an Experiment fills in from its data; give the weights themselves:"
+            " cnn.balanced_class_weights(labels, num_classes)"
+        )
+    if weights != "none" and (len(weights) != config.num_classes or not any(weights)):
+        raise ValueError(
+            f"class_weights are {ranges.shown(weights)}; give one for each of {config.num_classes} classes, not all of"
+            " them 0"
+        )
 
 
 def _gradient_blocks(config: Config, batch_size: int, has_batch_statistics: bool) -> int:
