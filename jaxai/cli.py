@@ -1,11 +1,10 @@
 """The command line: train a preset, or sweep around it; evaluate, sample, translate, play, report on or replay it."""
 
-import contextlib
 import dataclasses
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -60,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except FloatingPointError as error:
         _fail(str(error), code=1)
     except BrokenPipeError:  # who reads the output has seen enough, as `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_standard_output()
     except KeyboardInterrupt:  # outside of the loop, which ends by itself with everything saved
         _fail("interrupted", code=130)
     except (ValueError, FileNotFoundError, MissingExtraError) as error:
@@ -229,9 +228,9 @@ def translate(arguments: Sequence[str]) -> None:
         n_best: int = 1,
         scores: bool = False,
         method: Literal["beam", "greedy", "sample"] | None = None,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
         seed: int = 0,
         batch_size: int = 64,
         checkpoint: Literal["latest", "best", "average"] = "best",
@@ -240,55 +239,63 @@ def translate(arguments: Sequence[str]) -> None:
 
         Args:
           runs: folder of the run; of several runs the probabilities are averaged
-          input: file of sentences, one a line; default: standard input
+          input: UTF-8 text, one sentence a line; a file or a pipe; default: standard input
           output: file of the translations; default: standard output
           beam: hypotheses that the beam search goes on with; None: as the run says
           length_penalty: exponent of the length that scores are divided by; None: as the run says
           coverage_penalty: weight of source tokens that nothing attended to; None: as the run says
-          n_best: so many translations of each line, a line each, the best first
+          n_best: so many translations of each line, a line each, the best first; without --beam the beam is at least
+            this wide
           scores: writes score, a tab, log probability and a tab before each translation
           method: beam, greedy, or sample; None: as the run says
-          temperature: of sampling
-          top_k: sampling takes one of so many of the likeliest tokens; 0: of all
-          top_p: sampling takes one of the likeliest tokens that have this probability together; 1: of all
-          seed: of sampling
+          temperature: of sampling; None: as the run says
+          top_k: sampling takes one of so many of the likeliest tokens; 0: of all; None: as the run says
+          top_p: sampling takes one of the likeliest tokens that have this probability together; 1: of all; None: as
+            the run says
+          seed: of sampling; a line's translation depends on it and on the line's number
           batch_size: lines in a batch; a terminal's lines are translated one by one
           checkpoint: the last, the best by its evaluation, or the average of the parameters of both
         """
         if not runs:
             _fail("give the folder of a run, as in: jaxai translate runs/dates < sentences.txt")
-        for name, value in (("n_best", n_best), ("batch_size", batch_size)):
-            if value < 1:
-                _fail(f"{name} is {value}; it must be at least 1")
+        for name, value, least, most in (("batch_size", batch_size, 1, 2**31), ("seed", seed, 0, 2**32)):
+            if not least <= value < most:
+                _fail(f"{name} is {value}; it must be between {least} and {most - 1}")
         experiments = [_experiment(run) for run in runs]
         for run, experiment in zip(runs, experiments, strict=True):
             if not hasattr(experiment, "translator"):
                 _fail(f"{run} has no translator; translate takes runs of sequence to sequence")
-        asked = {"beam": beam, "length_penalty": length_penalty, "coverage_penalty": coverage_penalty, "method": method}
+        from jaxai.seq2seq import translate_lines
+        from jaxai.seq2seq.translator import BY_METHOD, check_decoding
+
+        asked = {
+            "beam": beam,
+            "length_penalty": length_penalty,
+            "coverage_penalty": coverage_penalty,
+            "method": method,
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+        }
         given = {name: value for name, value in asked.items() if value is not None}
-        decoding = dataclasses.replace(
-            experiments[0].decoding, temperature=temperature, top_k=top_k, top_p=top_p, **given
-        )
+        decoding = dataclasses.replace(experiments[0].decoding, **given)
+        for name in given:
+            if name in BY_METHOD and BY_METHOD[name] != decoding.method:
+                _fail(f"{name} has no effect with method {decoding.method}; add --method {BY_METHOD[name]}")
         if n_best > decoding.beam and beam is None:
             decoding = dataclasses.replace(decoding, beam=n_best)
+        check_decoding(decoding, experiments[0].workload, n_best, prefix="")
+        source = translate_lines.open_input(input)
+        translate_lines.check_output(output, source)
         translator = experiments[0].translator(checkpoint, experiments[1:], decoding, seed)
-        from jaxai.data.line_files import lines
-
-        if input is not None and not input.is_file():
-            _fail(f"no file {input}; give --input a text file of one sentence a line")
-        if output is not None and not output.parent.is_dir():
-            _fail(f"no folder {output.parent} for --output; make it first")
-        texts = lines(input) if input is not None else _standard_input()
-        typed = input is None and sys.stdin.isatty()
-        with contextlib.ExitStack() as files:
-            target = sys.stdout if output is None else files.enter_context(output.open("w", encoding="utf-8"))
-            found = translator.translate(texts, 1 if typed else batch_size, n_best)
-            for number, translations in enumerate(found, start=1):
-                for each in translations:
-                    before = f"{each.score:.4f}\t{each.log_probability:.4f}\t" if scores else ""
-                    print(f"{before}{each.text}", file=target, flush=True)
-                if translations[0].note:
-                    print(f"jaxai: line {number}: {translations[0].note}", file=sys.stderr)
+        try:
+            translate_lines.translate(translator, source, output, batch_size, n_best, scores)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            if output is None:
+                _leave_standard_output()
+            _fail(str(error), code=1)
 
     tyro.cli(parse, args=arguments, prog="jaxai translate")
 
@@ -359,21 +366,6 @@ def replay(arguments: Sequence[str]) -> None:
     tyro.cli(parse, args=arguments, prog="jaxai replay")
 
 
-def _standard_input() -> Iterator[str]:
-    """Lines as they come.
-
-    Raises:
-      ValueError: one is not UTF-8.
-    """
-    for number, line in enumerate(sys.stdin.buffer, start=1):
-        try:
-            yield line.decode().rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"standard input, line {number}: not UTF-8 ({error.reason}); convert it with iconv"
-            ) from None
-
-
 def _experiment(run: Path, devices: int | None = None) -> Any:
     """The experiment that a run folder holds, wherever the folder is now."""
     from jaxai.runtime.run_folder import RunFolder
@@ -408,6 +400,12 @@ def _configure_jax() -> None:
         jax.config.update("jax_compilation_cache_dir", str(home / "jaxai" / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def _leave_standard_output() -> None:
+    """What is still buffered for a reader that is gone, or for a full disk, goes nowhere, and Python ends in peace."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, code: int = 2) -> NoReturn:

@@ -8,13 +8,19 @@ from typing import BinaryIO
 from jaxai.data.pairs import Found, without_empty
 
 
-def aligned(source: Path, target: Path, empty: str) -> Found:
+def aligned(
+    source: Path,
+    target: Path,
+    empty: str,
+    options: str = "--data.dir, the split's prefix and the language suffixes",
+) -> Found:
     """The pairs of two text files: line i of `source` belongs to line i of `target`.
 
     Args:
       source: UTF-8 text, one sentence a line; white space around a line is not kept, nor are empty lines at its end.
       target: the same in the other language.
       empty: of an empty line: "error", or "drop" the pair.
+      options: what says where the files are, for the message.
 
     Raises:
       FileNotFoundError: a file is missing.
@@ -23,8 +29,7 @@ def aligned(source: Path, target: Path, empty: str) -> Found:
     missing = [path for path in (source, target) if not path.exists()]
     if missing:
         raise FileNotFoundError(
-            f"no file {' and no file '.join(map(str, missing))}; expected one sentence a line; check --data.dir, "
-            "the split's prefix and the language suffixes"
+            f"no file {' and no file '.join(map(str, missing))}; expected one sentence a line; check {options}"
         )
     sources, targets = lines(source), lines(target)
     _trim(sources, targets)

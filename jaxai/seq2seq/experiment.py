@@ -207,7 +207,7 @@ class Experiment:
             data = identity.of_pairs(pairs)
             progress.show_notes(RunFolder(self.run.workdir).data_notes(data, "test"), console)
         else:
-            split, task, name = line_files.aligned(*files, empty="error").split, self._task, files[0].name
+            split, task, name = _aligned(*files), self._task, files[0].name
             data = {"splits": {name: {"digest": identity.of_texts(split)}}}
         translator = self.translator(which, others)
         _, result = self._test(translator, split, task)
@@ -354,6 +354,11 @@ def _flops(config: seq2seq.Config, shape: Shape) -> int:
     """Of a train step on a batch of one shape."""
     workload = seq2seq.make(config)
     return flops.count(workload.train_step, jax.eval_shape(workload.init, jax.random.key(0)), example(shape))
+
+
+def _aligned(source: Path, reference: Path) -> PairSplit:
+    """A file of sources and one of references, line by line."""
+    return line_files.aligned(source, reference, "error", "--source and --reference").split
 
 
 def _network(config: seq2seq.Config) -> dict[str, Any]:

@@ -49,6 +49,10 @@ class Decoding:
     longest_extra: LongestExtra = 10  # and so many more
 
 
+BY_METHOD = {"beam": "beam", "coverage_penalty": "beam", "temperature": "sample", "top_k": "sample", "top_p": "sample"}
+"""Fields of `Decoding` that only one method reads."""
+
+
 def check_decoding(decoding: Decoding, model: Model, n_best: int = 1, prefix: str = "decoding.") -> None:
     """Refuses what could not be searched for.
 
