@@ -237,6 +237,9 @@ def translate(arguments: Sequence[str]) -> None:
     ) -> None:
         """Translate lines, and write each translation as it comes.
 
+        A line that has more tokens than a source of the training could (tokens.longest_source, or else tokens.batch)
+        is cut and named on standard error, as are unknown tokens.
+
         Args:
           runs: folder of the run; of several runs the probabilities are averaged
           input: UTF-8 text, one sentence a line; a file or a pipe; default: standard input
@@ -285,17 +288,17 @@ def translate(arguments: Sequence[str]) -> None:
         if n_best > decoding.beam and beam is None:
             decoding = dataclasses.replace(decoding, beam=n_best)
         check_decoding(decoding, experiments[0].workload, n_best, prefix="")
-        source = translate_lines.open_input(input)
-        translate_lines.check_output(output, source)
-        translator = experiments[0].translator(checkpoint, experiments[1:], decoding, seed)
-        try:
-            translate_lines.translate(translator, source, output, batch_size, n_best, scores)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            if output is None:
-                _leave_standard_output()
-            _fail(str(error), code=1)
+        with translate_lines.open_input(input) as source:
+            translate_lines.check_output(output, source)
+            translator = experiments[0].translator(checkpoint, experiments[1:], decoding, seed)
+            try:
+                translate_lines.translate(translator, source, output, batch_size, n_best, scores)
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                if output is None:
+                    _leave_standard_output()
+                _fail(str(error), code=1)
 
     tyro.cli(parse, args=arguments, prog="jaxai translate")
 

@@ -31,8 +31,8 @@ class Tokens:
     lowercase: bool = False  # lower-case all text; BLEU then is no longer case-sensitive
     min_frequency: Count = 1  # characters and words that are rarer are unknown
     algorithm: Literal["bpe", "unigram"] = "bpe"  # of subwords
-    longest_source: Natural = 0  # tokens, END among them, that a source may have; 0: as many as it has
-    longest_target: Natural = 0  # tokens, END among them, that a target may have; 0: as many as it has
+    longest_source: Natural = 0  # tokens, END among them, that a source may have; 0: as many as a batch
+    longest_target: Natural = 0  # tokens, END among them, that a target may have; 0: as many as a batch
     overlong: Literal["drop", "cut"] = "drop"  # what is done with training pairs that are longer
     buckets: Count = 8  # shapes of batches, by length
     batch: Count = 4_096  # tokens of a batch on its longer side, padding included, over all devices

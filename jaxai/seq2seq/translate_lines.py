@@ -30,25 +30,27 @@ class Input(NamedTuple):
     typed: bool
 
 
-def open_input(path: Path | None) -> Input:
+@contextlib.contextmanager
+def open_input(path: Path | None) -> Iterator[Input]:
     """A file, pipe or device, or standard input. What can be read twice is checked to its end at once.
 
     Raises:
       FileNotFoundError: no such file.
       ValueError: a folder, a closed standard input, or a line that is not UTF-8; the message names the line.
     """
-    if path is not None:
-        found = Input(str(path), line_files.opened(path), False)
-    elif sys.stdin is None:
-        raise ValueError("standard input is closed; give --input FILE, a text of one sentence a line")
-    else:
-        found = Input("standard input", sys.stdin.buffer, sys.stdin.isatty())
-    if found.stream.seekable():
-        start = found.stream.tell()
-        for _ in line_files.decoded(found.stream, found.name):
-            pass
-        found.stream.seek(start)
-    return found
+    with contextlib.ExitStack() as files:
+        if path is not None:
+            found = Input(str(path), files.enter_context(line_files.opened(path)), False)
+        elif sys.stdin is None:
+            raise ValueError("standard input is closed; give --input FILE, a text of one sentence a line")
+        else:
+            found = Input("standard input", sys.stdin.buffer, sys.stdin.isatty())
+        if found.stream.seekable():
+            start = found.stream.tell()
+            for _ in line_files.decoded(found.stream, found.name):
+                pass
+            found.stream.seek(start)
+        yield found
 
 
 def check_output(path: Path | None, source: Input) -> None:

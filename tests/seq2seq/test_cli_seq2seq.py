@@ -1,7 +1,6 @@
 """From a preset to translations: what a user types, on strings to reverse that are learnt in seconds."""
 
 import dataclasses
-import io
 import json
 import shutil
 import subprocess
@@ -12,51 +11,6 @@ import numpy as np
 import pytest
 
 from jaxai.runtime.run_folder import RunFolder
-
-PRESET = """
-from jaxai.data.text import TextData
-from jaxai.runtime.config import Run
-from jaxai.seq2seq import Config, Decoding, Optimizer
-from jaxai.seq2seq.corpus import Tokens
-from jaxai.seq2seq.experiment import Experiment
-
-config = Experiment(
-    workload=Config(hidden=16, embed=8, bidirectional=False, dropout=0.1, optimizer=Optimizer("adam", 3e-2)),
-    data=TextData("reverse", examples=300, validation_examples=20, test_examples=20, longest=4),
-    tokens=Tokens("character", batch=128, buckets=2),
-    decoding=Decoding(beam=2),
-    epochs=10,
-    scored=10,
-    run=Run(mode="shard_map", devices=2, evaluate_every=20, steps_per_call=5),
-)
-"""
-
-
-@pytest.fixture(scope="module")
-def preset(tmp_path_factory):
-    path = tmp_path_factory.mktemp("preset") / "reverse.py"
-    path.write_text(PRESET)
-    return path
-
-
-@pytest.fixture(scope="module")
-def trained(preset, tmp_path_factory):
-    """The folder of a run that went to its end."""
-    from jaxai import cli
-
-    folder = tmp_path_factory.mktemp("runs") / "a"
-    cli.main(["train", str(preset), "--workdir", str(folder)])
-    return folder
-
-
-@pytest.fixture
-def typed(monkeypatch):
-    """Puts bytes on standard input."""
-
-    def put(content):
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
-
-    return put
 
 
 def test_run_leaves_scores_examples_and_pictures(trained):
