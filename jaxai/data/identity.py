@@ -57,6 +57,19 @@ def of_texts(split: PairSplit) -> str:
     return digest.hexdigest()
 
 
+def is_whole(values: Mapping[str, Any]) -> bool:
+    """Whether what a file holds has the form of what `of_images` and `of_pairs` return."""
+    splits, classes = values.get("splits"), values.get("classes", [])
+    return (
+        isinstance(splits, dict)
+        and all(isinstance(split, dict) for split in splits.values())
+        and all(isinstance(split.get("digest"), str) for split in splits.values())
+        and all(isinstance(split.get("examples"), int) for split in splits.values())
+        and isinstance(classes, list)
+        and all(isinstance(name, str) for name in classes)
+    )
+
+
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
     """Split -> in which way it is another; classes are compared by `in_order`."""
     found = {}

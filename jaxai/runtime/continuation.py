@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxai import optimizer as optimizers
 from jaxai.data import identity
+from jaxai.ranges import shown
 from jaxai.runtime import config as configs
 
 RUN = (
@@ -122,9 +123,11 @@ def compare(
       ValueError: something differs and no change was asked for, or one that is not possible.
     """
     after_dict = configs.to_dict(after)
-    if before.get("type") != after_dict["type"]:
+    if not isinstance(before.get("type"), str):
+        raise ValueError(f"cannot read {where}/config.json: it names no type of run; choose another --workdir")
+    if before["type"] != after_dict["type"]:
         raise ValueError(
-            f"{where} holds a run of {before.get('type')}, not of {after_dict['type']}; choose another --workdir"
+            f"{where} holds a run of {shown(before['type'])}, not of {after_dict['type']}; choose another --workdir"
         )
     changes: Changes | None = getattr(after, "changes", None)
     # A field that the version which made the run did not have has its default.

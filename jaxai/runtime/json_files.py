@@ -1,7 +1,7 @@
 """The JSON files of a run folder, read so that damage is named in one line: the file, what is wrong, what to do."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,10 @@ REMEDIES = {
     "config.json": "put a copy of it back, or train anew in another --workdir",
     "result.json": "delete it, and the command that trained the run writes it anew",
 }
+
+
+DEEPEST = 30
+"""Objects and lists inside each other; what jaxai writes has no more than five."""
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -32,7 +36,7 @@ def read_object(path: Path) -> dict[str, Any]:
 def read_lines(path: Path, damaged: list[str] | None = None) -> list[dict[str, Any]]:
     """The objects of a file that has one a line, each with the number of its `step`; none where there is no file.
 
-    What a kill or a full disk cut off at the file's end is left out: it has no line end.
+    A last line that a kill, a full disk or a power cut left unfinished is left out without a word.
 
     Args:
       path: of the file.
@@ -52,13 +56,35 @@ def read_lines(path: Path, damaged: list[str] | None = None) -> list[dict[str, A
         try:
             found.append(_with_step(parse(line)))
         except ValueError as damage:
-            if number > len(whole):
+            if number > len(whole) and _cut_off(line, after=whole):
                 break
             remedy = f"remove the line, as by: sed -i {number}d {path}"
             if damaged is None:
                 raise ValueError(f"cannot read line {number} of {path}: {damage}; {remedy}") from None
             damaged.append(f"line {number}: {damage}")
     return found
+
+
+def require_numbers(path: Path, lines: Sequence[Mapping[str, Any]], *names: str) -> None:
+    """Checks lines that are going to be computed with: fields that must be numbers, and others of one type in all.
+
+    Args:
+      path: of their file, for the message.
+      lines: what `read_lines` returned.
+      names: fields that are numbers or null wherever they are.
+
+    Raises:
+      ValueError: a value of another type; one line.
+    """
+    kinds: dict[str, str] = dict.fromkeys(names, "number")
+    for line in lines:
+        for name, value in line.items():
+            kind = "number" if isinstance(value, int | float) and not isinstance(value, bool) else type(value).__name__
+            if value is not None and kinds.setdefault(name, kind) != kind:
+                raise ValueError(
+                    f"cannot go on with {path}: at step {line['step']} {name} is {shown(value)}, not a"
+                    f" {kinds[name]}; correct or remove the line"
+                )
 
 
 def parse(content: bytes) -> Any:
@@ -72,7 +98,10 @@ def parse(content: bytes) -> Any:
     if b"\0" in content:
         raise ValueError(f"it has NUL bytes from byte {content.index(0)} on")
     try:
-        return json.loads(content.decode(), object_pairs_hook=_without_duplicates)
+        value = json.loads(content.decode(), object_pairs_hook=_without_duplicates)
+        if _deeper(value, DEEPEST):
+            raise RecursionError
+        return value
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:
@@ -88,6 +117,11 @@ def _read(path: Path) -> bytes:
         raise ValueError(str(error.strerror)) from None
 
 
+def _deeper(value: Any, depth: int) -> bool:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return depth < 0 or any(_deeper(each, depth - 1) for each in inside)
+
+
 def _with_step(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"it holds {shown(value)}, not an object in {{}}")
@@ -95,6 +129,12 @@ def _with_step(value: Any) -> dict[str, Any]:
     if not isinstance(step, int) or isinstance(step, bool) or step < 0:
         raise ValueError(f"its step is {shown(step)}, not a whole number of at least 0")
     return value
+
+
+def _cut_off(rest: bytes, after: Sequence[bytes]) -> bool:
+    """Whether what follows the last line end is the beginning of a line, or what a power cut makes of one."""
+    begun = rest.startswith(b"{") and not rest.rstrip().endswith(b"}")
+    return not rest or begun or (bool(after) and not rest.strip(b"\0"))
 
 
 def _without_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

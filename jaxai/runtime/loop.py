@@ -372,9 +372,11 @@ def _saved_state(training: Training, run: Run, mesh: Mesh, checkpoints: Checkpoi
     """
     state = restored_state(training.make(None), run, mesh, checkpoints, None, training.apply, renew=True)
     step = 0 if state is None else int(state.step)
-    lost = [int(damaged.name) for damaged in checkpoints.damaged]
+    lost, lines = [int(damaged.name) for damaged in checkpoints.damaged], folder.lines("metrics.jsonl")
     if state is None:
-        lost += [line["step"] for line in folder.lines("metrics.jsonl")]
+        lost += [line["step"] for line in lines]
+    elif step and not any(line["step"] <= step for line in lines):
+        logger.warning("%s/metrics.jsonl has no line up to step %d: its curves begin there", folder.path, step)
     if step == 0 and max(lost, default=0):
         there = checkpoints.inventory()
         raise ValueError(

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from jaxai.core import Metrics
+from jaxai.runtime.json_files import require_numbers
 from jaxai.runtime.nonfinite import NonFiniteError
 from jaxai.runtime.parallel import NONFINITE
 from jaxai.runtime.progress import Display
@@ -61,11 +62,13 @@ class Recorder:
         self._sign = -1 if lower_is_better else 1
         self._warnings, self._said = warnings, set[str]()
         self._timing, written = folder.lines("timing.jsonl"), folder.lines("metrics.jsonl")
+        require_numbers(folder.path / "timing.jsonl", self._timing, "elapsed", self._rate)
+        require_numbers(folder.path / "metrics.jsonl", written, score)
         self._evaluations = [line for line in written if score in line and not line.get(SUPERSEDED)]
         self._lost: set[int] = set()
         for line in written:
             self._news(line)  # what went on when a run was stopped has been said
-        self._started = started - (self._timing[-1]["elapsed"] if self._timing else 0.0)
+        self._started = started - (self._timing[-1].get("elapsed") or 0.0 if self._timing else 0.0)
         self._pending: tuple[int, int, Metrics] | None = None
         self._mark = self._waited = self._compile_seconds = 0.0  # the wait for data is that since the mark
         self.display: Display
@@ -176,17 +179,19 @@ class Recorder:
 
     def result(self) -> dict[str, Any]:
         """The last evaluation, the best score, and speed: the median over calls; seconds of earlier runs included."""
-        rate = statistics.median(line[self._rate] for line in self._timing)
+        rates = [line[self._rate] for line in self._timing if line.get(self._rate) is not None]
+        speed = {self._rate: statistics.median(rates)} if rates else {}
+        if rates and self._peak_flops:
+            speed["mfu"] = speed[self._rate] * self.flops_per_example / self._peak_flops
         beside = ("step", *self._beside(0))
         figures = {name: value for name, value in self._evaluations[-1].items() if name not in beside}
         figures |= {f"best_{self._score}": self._best[self._score], "best_step": self._best["step"]}
-        figures |= {
-            self._rate: rate,
+        return figures | {
+            **speed,
             "seconds": time.monotonic() - self._started,
             "compile_seconds": self._compile_seconds,
             f"flops_per_{self._unit.removesuffix('s')}": self.flops_per_example,
         }
-        return figures | ({"mfu": rate * self.flops_per_example / self._peak_flops} if self._peak_flops else {})
 
 
 def scalars(metrics: Mapping[str, np.ndarray], steps: int = 1) -> dict[str, Any]:

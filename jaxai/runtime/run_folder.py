@@ -84,7 +84,11 @@ class RunFolder:
         """What the run learns from, see `jaxai.data.identity`; None where an earlier version has kept nothing of it."""
         if not (self.path / "data.json").exists():
             return None
-        return self.read_json("data.json")
+        found = self.read_json("data.json")
+        if not identity.is_whole(found):
+            path = self.path / "data.json"
+            raise ValueError(f"cannot read {path}: it lacks splits and classes; put a copy of it back, or delete it")
+        return found
 
     def as_in_run(self, images: Images, subset: bool = False) -> Images:
         """Images with the labels that their classes have in the run; as they are where no names are known.
