@@ -41,6 +41,8 @@ SPEED = (
     "mfu",
 )
 CLOCKS = ("step", "epoch", "seconds", "time", "env_steps")
+QUIET = ("discarded", "diverged")
+"""Figures that have a chart only where they are not 0 all the time."""
 SUMMARIES = ("_iqm", "_low", "_high")
 """What an evaluation tells beside its mean over seeds; the band of a chart says it better."""
 
@@ -147,6 +149,8 @@ def _keys(lines: Iterable[list[Record]]) -> list[str]:
     for records in lines:
         for record in records:
             for key, value in record.items():
+                if key.removesuffix(PER_SEED) in QUIET and not (any(value) if isinstance(value, list) else value):
+                    continue
                 if is_number(value):
                     found[key] = None
                 elif key.endswith(PER_SEED) and isinstance(value, list) and any(map(is_number, value)):

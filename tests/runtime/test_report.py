@@ -228,6 +228,16 @@ def test_seeds_of_one_program_are_read_from_their_lists(tmp_path):
         np.testing.assert_array_equal(y, expected)
 
 
+@pytest.mark.parametrize("lost", [0.0, 0.25])
+def test_lost_draws_and_seeds_have_a_chart_only_where_there_are_some(tmp_path, lost):
+    run = write_seeds(tmp_path / "run")
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines[3] |= {"discarded": lost, "diverged": lost / 5, "diverged_per_seed": [lost, 0, 0, 0, 0]}
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    extra = {"Discarded draws", "Diverged"} & set(page_of([run], tmp_path).charts())
+    assert len(extra) == (2 if lost else 0)
+
+
 def test_returns_come_first_and_are_drawn_over_environment_steps(tmp_path):
     page = page_of([write_seeds(tmp_path / "run")], tmp_path)
     assert page.charts() == ["Return", "Evaluation return", "Loss", "Epsilon"]
