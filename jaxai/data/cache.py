@@ -32,14 +32,20 @@ def folder(setting: str) -> Path | None:
     if setting != "auto":
         return given_path(setting, "--data.cache")
     if chosen := os.environ.get("JAXAI_CACHE"):
-        return Path(chosen).expanduser() / "data"
+        return given_path(chosen, "JAXAI_CACHE") / "data"
+    try:
+        return _caches_of_user() / "jaxai/data"
+    except RuntimeError as error:
+        raise ValueError(f"no place for decoded images: {error}; give --data.cache a folder, or off") from error
+
+
+def _caches_of_user() -> Path:
+    """The platform's own place for caches; RuntimeError where the user has no home."""
     if sys.platform == "darwin":
-        caches = Path.home() / "Library/Caches"
-    elif os.name == "nt":
-        caches = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
-    else:
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return caches / "jaxai/data"
+        return Path.home() / "Library/Caches"
+    if os.name == "nt":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def decoded(source: Source, setting: str) -> Decoded:

@@ -177,7 +177,7 @@ def _source(config: Data) -> Source:
             chosen = config.source if config.source in cifar.SETS else ""
             found = cifar.source(_dir(config), chosen, config.test_fraction)
         case _:
-            near = difflib.get_close_matches(name, (*SOURCES, *SHORT_NAMES), n=1)
+            near = difflib.get_close_matches(name.casefold(), (*SOURCES, *SHORT_NAMES), n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ValueError(f"no data source {config.source}; expected one of {', '.join(SOURCES)}{hint}")
     return found if config.resize is None else _resized(found, config.resize)

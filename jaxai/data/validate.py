@@ -47,7 +47,7 @@ def check_names(classes: Sequence[str], source: str) -> None:
     Raises:
       ValueError: one line that names the source, the class and what is wrong with its name.
     """
-    if isinstance(classes, str) or not classes or not all(isinstance(name, str) for name in classes):
+    if not isinstance(classes, tuple | list) or not classes or not all(isinstance(name, str) for name in classes):
         raise ValueError(f"{source}: classes are {classes!r:.80}; expected a tuple of names, one a label")
     first: dict[str, int] = {}
     for label, name in enumerate(classes):
@@ -150,6 +150,8 @@ def _check_labels(labels: np.ndarray, num_classes: int, source: str) -> None:
         raise ValueError(f"{source}: labels have shape {list(labels.shape)}; expected [examples]{hint}")
     if labels.dtype.kind not in "iu":
         fix = ": give labels.astype(numpy.int32)" if labels.dtype.kind in "fb" else ""
+        if labels.dtype.kind in "US":
+            fix = ": give numpy.unique(labels, return_inverse=True)[1], and its names as classes"
         raise ValueError(f"{source}: labels have dtype {labels.dtype}; expected integers, as int32{fix}")
     wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if len(wrong):

@@ -184,6 +184,17 @@ def test_environment_chooses_the_folder(tmp_path, monkeypatch):
     assert cache.folder(str(tmp_path / "mine")) == tmp_path / "mine"
 
 
+def test_user_without_a_home_is_told_what_to_give(monkeypatch):
+    monkeypatch.setenv("JAXAI_CACHE", "~nobody-of-that-name")
+    with pytest.raises(ValueError, match="JAXAI_CACHE '~nobody-of-that-name' cannot be a path here"):
+        cache.folder("auto")
+    monkeypatch.delenv("JAXAI_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(cache.Path, "home", lambda: cache.Path("~nobody-of-that-name").expanduser())
+    with pytest.raises(ValueError, match=r"no place for decoded images: .*; give --data.cache a folder, or off"):
+        cache.folder("auto")
+
+
 @pytest.mark.parametrize("position", [i / 23 for i in range(24)])
 def test_flipped_byte_anywhere_is_never_trusted(tmp_path, place, position):
     counted = Counted(tmp_path)

@@ -20,8 +20,7 @@ SIZE = (6, 4)
 
 
 def picture(mode="RGB"):
-    shape = (SIZE[1], SIZE[0]) + ((len(mode),) if len(mode) > 1 else ())
-    return Image.fromarray(RANDOM.integers(0, 256, shape, np.uint8), mode if mode == "CMYK" else None)
+    return Image.frombytes(mode, SIZE, RANDOM.bytes(SIZE[0] * SIZE[1] * (len(mode) if len(mode) > 1 else 1)))
 
 
 def write(folder, splits=("train", "test"), classes=("cat", "dog"), mode="RGB", count=2):
@@ -255,7 +254,7 @@ def test_transparent_pixels_lie_on_white(tmp_path):
     hidden = np.zeros((4, 6, 4), np.uint8)
     hidden[:2] = (10, 20, 30, 255)
     Image.fromarray(hidden).save(tmp_path / "train/cat/0.png")
-    palette = Image.fromarray(np.repeat([[0], [0], [1], [1]], 6, 1).astype(np.uint8), "P")
+    palette = Image.frombytes("P", SIZE, bytes([0] * 12 + [1] * 12))
     palette.putpalette([10, 20, 30, 0, 0, 0])
     palette.save(tmp_path / "train/dog/0.png", transparency=bytes([255, 0]))
     opaque = np.dstack([hidden[..., :3], np.full((4, 6), 255, np.uint8)])

@@ -65,6 +65,8 @@ def test_validation_takes_the_same_share_of_every_class():
 
 
 def test_unknown_source_suggests_the_nearest():
+    with pytest.raises(ValueError, match=r"no data source MNIST; .*did you mean mnist"):
+        load(Data("MNIST"))
     with pytest.raises(ValueError, match=r"no data source cifer; expected one of mnist5k, .*did you mean cifar"):
         load(Data("cifer"))
 

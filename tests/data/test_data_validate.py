@@ -81,6 +81,7 @@ def test_floats_that_became_zeros_and_ones_are_refused():
         (("cat", "dog", "cat"), "classes 0 and 2 are both called 'cat'; expected different names"),
         ((1, 2), r"classes are \(1, 2\); expected a tuple of names"),
         ("cat", "classes are 'cat'; expected a tuple of names"),
+        (np.array(["a", "b"]), r"classes are array"),
         ((), r"classes are \(\); expected a tuple"),
     ],
 )
@@ -115,7 +116,7 @@ def test_wrong_image_shapes_are_refused(images, message):
     [
         (np.eye(6, dtype=np.int32), r"labels have shape \[6, 6\]; expected \[examples\]; from one-hot, take labels"),
         (LABELS.astype(np.float32), r"labels have dtype float32; expected integers, as int32: give labels\.astype"),
-        (np.array(list("abcdef")), "labels have dtype <U1; expected integers"),
+        (np.array(list("abcdef")), r"labels have dtype <U1; expected integers, as int32: give numpy\.unique"),
         (LABELS[:, None], r"labels have shape \[6, 1\]; expected \[examples\]; give labels\[:, 0\]"),
         (LABELS + 1, r"the label at index 5 is 6; expected 0 to 5, .*: they count from 1, give labels - 1"),
         (LABELS - 1, "the label at index 0 is -1; expected 0 to 5"),
