@@ -20,7 +20,7 @@ from jaxai.data.epochs import steps_in
 from jaxai.ranges import Finite, Natural, Positive
 from jaxai.runtime import parallel, pictures, progress
 from jaxai.runtime.checkpoint import Which
-from jaxai.runtime.config import Run
+from jaxai.runtime.config import Run, check_experiment
 from jaxai.runtime.continuation import Changes, measured_on
 from jaxai.runtime.evaluation import Evaluation
 from jaxai.runtime.loop import Outcome, Training, fit, trained_state
@@ -119,7 +119,7 @@ class Experiment:
           images: data to use instead of what `data` names.
           console: where progress goes.
         """
-        ranges.check(self)
+        check_experiment(self)
         images = self.load() if images is None else checked(images)
         progress.show_notes(images.notes, console)
         images = RunFolder(self.run.workdir).as_in_run(images)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxai.data.source import Decoded, Source, Split, given_path
+from jaxai.data.source import Decoded, Source, Split
+from jaxai.paths import given_path
 
 FORMAT = 2
 """Raised whenever the same files would decode to other arrays, so that no older copy is used."""
@@ -30,9 +31,9 @@ def folder(setting: str) -> Path | None:
     if setting == "off":
         return None
     if setting != "auto":
-        return given_path(setting, "--data.cache")
+        return given_path(setting, "--data.cache").resolve()
     if chosen := os.environ.get("JAXAI_CACHE"):
-        return given_path(chosen, "JAXAI_CACHE") / "data"
+        return given_path(chosen, "JAXAI_CACHE").resolve() / "data"
     try:
         return _caches_of_user() / "jaxai/data"
     except RuntimeError as error:

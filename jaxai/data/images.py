@@ -10,9 +10,10 @@ from jaxai import ranges
 from jaxai.data import cache, cifar, folder, idx, mnist5k, synthetic, tfds
 from jaxai.data.decode import resize_all
 from jaxai.data.holdout import stratified
-from jaxai.data.source import Decoded, Source, Split, given_path
+from jaxai.data.source import Decoded, Source, Split
 from jaxai.data.split_names import HOLD_OUT
 from jaxai.data.validate import check, check_names
+from jaxai.paths import given_path
 from jaxai.ranges import Count, ImageShape, Rate
 
 SOURCES = ("mnist5k", "synthetic", "idx", "cifar", "folder", "tfds:mnist", "tfds:cifar10", "tfds:NAME", "idx:NAME")
@@ -186,7 +187,7 @@ def _source(config: Data) -> Source:
 def _dir(config: Data) -> Path:
     if config.dir is None:
         raise ValueError(f"data source {config.source} needs --data.dir: the folder that holds its files")
-    return given_path(config.dir, "--data.dir")
+    return given_path(config.dir, "--data.dir").resolve()
 
 
 def _resized(source: Source, size: int) -> Source:

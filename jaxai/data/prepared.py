@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxai import extras
-from jaxai.data.source import given_path
+from jaxai.paths import given_path
 
 
 def folder(name: str, data_dir: str | None) -> Path:
@@ -25,9 +25,9 @@ def folder(name: str, data_dir: str | None) -> Path:
       ValueError: the name is wrong, or the set is prepared in another format.
     """
     if data_dir is None:
-        root = given_path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", "TFDS_DATA_DIR")
+        root = given_path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", "TFDS_DATA_DIR").resolve()
     else:
-        root = given_path(data_dir, "--data.dir")
+        root = given_path(data_dir, "--data.dir").resolve()
     found = _versioned(name, root)
     if not any(".array_record" in path.name for path in found.iterdir()):
         raise _wrong_format(found, root)

@@ -62,25 +62,6 @@ def split(images: np.ndarray, labels: np.ndarray) -> Split:
     return {"image": np.ascontiguousarray(images), "label": np.ascontiguousarray(labels, dtype=np.int32)}
 
 
-def given_path(text: str, option: str) -> Path:
-    """The path that a user has typed, absolute.
-
-    Raises:
-      ValueError: it is empty, or cannot be a path: names the option.
-    """
-    if not text.strip():
-        raise ValueError(f"{option} is empty; give a path, or leave it out")
-    if any(unicodedata.category(letter) == "Cc" for letter in text):
-        raise ValueError(f"{option} {text!a:.80} cannot be a path here: it holds a control character")
-    try:
-        path = Path(text).expanduser().resolve()
-        path.is_dir()  # raises where the name is too long, or a folder above it may not be read
-    except (OSError, RuntimeError) as error:  # RuntimeError: the home of a user that is not there
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ValueError(f"{option} {text!a:.80} cannot be a path here: {reason}") from error
-    return path
-
-
 def new_images(examples: int, shape: tuple[int, ...]) -> np.ndarray:
     """Room for so many images of a shape, uint8; raises as `check_memory`."""
     check_memory(examples, shape)

@@ -10,8 +10,8 @@ import numpy as np
 from jaxai import ranges
 from jaxai.data import cmudict, line_files, sequence_tasks, tfds_text
 from jaxai.data.pairs import Found, Pairs, PairSplit
-from jaxai.data.source import given_path
 from jaxai.normalisation import normalise
+from jaxai.paths import given_path
 from jaxai.ranges import Count, OpenShare, Range, Seed
 
 SOURCES = ("files", "tsv", "cmudict", "tfds:NAME", "dates", "reverse", "addition")
@@ -81,7 +81,7 @@ def load(config: TextData) -> Pairs:
 def _path(config: TextData) -> Path:
     if config.dir is None:
         raise ValueError(f"text source {config.source} needs --data.dir: where its files are")
-    return given_path(config.dir, "--data.dir")
+    return given_path(config.dir, "--data.dir").resolve()
 
 
 def _made(config: TextData) -> Pairs:

@@ -23,7 +23,7 @@ from jaxai.dqn.environment import Environment, make_environment
 from jaxai.ranges import Finite
 from jaxai.runtime import chips, parallel, progress, wording
 from jaxai.runtime.checkpoint import Which
-from jaxai.runtime.config import Run
+from jaxai.runtime.config import Run, check_experiment
 from jaxai.runtime.continuation import Changes, measured_on
 from jaxai.runtime.loop import Outcome, Training, fit, trained_state
 from jaxai.runtime.run_folder import RunFolder
@@ -179,6 +179,7 @@ class Experiment:
 
     def train(self, console: Console | None = None) -> Outcome:
         """Trains or resumes all seeds in one program, and leaves the pictures of the result in the run folder."""
+        check_experiment(self)
         outcome = fit(self.training(), self, console)
         if not outcome.interrupted:
             self.draw(outcome, RunFolder(self.run.workdir), console)

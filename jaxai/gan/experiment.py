@@ -23,7 +23,7 @@ from jaxai.gan.quality import Quality, found_wrong, table
 from jaxai.ranges import Count, Finite, Natural, Positive
 from jaxai.runtime import flops, mosaic, parallel, progress
 from jaxai.runtime.checkpoint import Which
-from jaxai.runtime.config import Run
+from jaxai.runtime.config import Run, check_experiment
 from jaxai.runtime.continuation import Changes, measured_on
 from jaxai.runtime.evaluation import Evaluation
 from jaxai.runtime.loop import Outcome, Training, fit, trained_state
@@ -149,6 +149,7 @@ class Experiment:
           images: data to use instead of what `data` names.
           console: where progress goes.
         """
+        check_experiment(self)
         images = self.load() if images is None else checked(images)
         progress.show_notes(images.notes, console)
         images = self._as_in_run(images)

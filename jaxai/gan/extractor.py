@@ -18,6 +18,7 @@ from flax import traverse_util
 
 from jaxai import cnn, inputs
 from jaxai.core import State
+from jaxai.paths import given_path
 from jaxai.runtime import config as configs
 
 BUNDLED = Path(__file__).parent / "extractors"
@@ -63,7 +64,7 @@ def load_extractor(name: str, image_shape: tuple[int, ...]) -> Extractor:
         name = FOR_SHAPE.get(tuple(image_shape), "pixels")
     if name == "pixels":
         return _pixels(tuple(image_shape))
-    path = Path(name).expanduser()
+    path = given_path(name, "extractor")
     if name in RECIPES:
         extractor = _read(BUNDLED / f"{name}.npz", name)
     elif path.suffix == ".npz" and path.is_file():

@@ -1,10 +1,13 @@
 """Configurations: how to run, presets from files, and their JSON in the run folder."""
 
+import ast
 import dataclasses
 import difflib
 import importlib
 import importlib.util
 import json
+import os
+import traceback
 import types
 import typing
 from collections.abc import Mapping
@@ -12,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from jaxai import ranges
+from jaxai.paths import given_path
 from jaxai.ranges import Count, Natural, Seed, check, shown
 from jaxai.runtime.parallel import Mode
 
@@ -57,13 +62,39 @@ class Run:
     resume_with_changes: bool = False  # goes on in a workdir whose run had another configuration
 
 
+def check_experiment(experiment: Any) -> None:
+    """Checks an experiment before anything compiles or is written: each field, and whether its folder can be made.
+
+    Raises:
+      ValueError: one line that names the field, its value, and what was expected.
+    """
+    ranges.check(experiment)
+    run = experiment.run
+    if run.seed + run.seeds > 2**32:
+        raise ValueError(f"seed is {run.seed} and seeds {run.seeds}; the last seed must be at most {2**32 - 1}")
+    folder = given_path(run.workdir, "--workdir")
+    try:
+        nearest = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    except OSError as error:
+        raise ValueError(f"--workdir {folder} cannot be made: {error.strerror}") from error
+    if not nearest.is_dir():
+        raise ValueError(f"--workdir {folder} cannot be made: {nearest} is a file; choose another folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ValueError(f"--workdir {folder} cannot be written: no permission in {nearest}; choose another folder")
+
+
 def load_preset(path: str) -> tuple[Any, str]:
     """The `config` that a preset file defines, and the file's docstring.
 
     Raises:
-      ValueError: there is no such file (names the nearest), or it defines no `config`.
+      ValueError: there is no such file (names the nearest), it cannot be run, or its `config` is no experiment or has
+        a field out of its range; one line with the file and, where it is known, the line.
     """
-    file = Path(path)
+    file = given_path(path, "the preset")
+    if file.is_dir() or (file.exists() and file.suffix != ".py"):
+        raise ValueError(
+            f"preset {path} is {'a folder' if file.is_dir() else 'no Python file'}; give a *.py"
+        )
     if not file.is_file():
         known = sorted({*file.parent.glob("*.py"), *Path("configs").glob("*.py")})
         stems = difflib.get_close_matches(file.stem, {preset.stem for preset in known}, 3)
@@ -71,14 +102,61 @@ def load_preset(path: str) -> tuple[Any, str]:
         raise ValueError(
             f"no preset {path}; " + (f"did you mean {', '.join(near)}?" if near else "give a configs/*.py")
         )
+    module = _executed(file)
+    if not hasattr(module, "config"):
+        raise ValueError(f"preset {path} defines no `config`; see configs/mnist_cnn.py")
+    try:
+        _check_preset(module.config)
+    except ValueError as error:
+        raise ValueError(f"preset {path}, line {_line_of_config(file)}: {error}") from None
+    return module.config, module.__doc__ or ""
+
+
+def _executed(file: Path) -> types.ModuleType:
+    """The module of a preset file. What goes wrong in it, whatever it is, is one line with the file and the line."""
     spec = importlib.util.spec_from_file_location("jaxai_preset", file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "config"):
-        raise ValueError(f"preset {path} defines no `config`; see configs/mnist_cnn.py")
-    return module.config, module.__doc__ or ""
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        # Of a syntax error in a file that the preset imports, the place is that file's.
+        if isinstance(error, SyntaxError) and error.lineno:
+            where = f"{error.filename if error.filename != str(file) else file}, line {error.lineno}"
+            reason = error.msg
+        else:
+            lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if _is_in(frame, file)]
+            where = f"{file}, line {lines[-1]}" if lines else str(file)
+            reason = str(error)
+        reason = " ".join(f"{type(error).__name__}: {reason}".split())
+        raise ValueError(f"preset {where}: {reason:.300}") from error
+    return module
+
+
+def _is_in(frame: types.FrameType, file: Path) -> bool:
+    return frame.f_code.co_filename == str(file)
+
+
+def _check_preset(config: Any) -> None:
+    """Raises ValueError unless `config` can be trained: an experiment of some workload, its fields in their ranges."""
+    if isinstance(config, type):
+        raise ValueError(f"config is the class {config.__name__}; call it: config = {config.__name__}(...)")
+    if not (dataclasses.is_dataclass(config) and isinstance(getattr(config, "run", None), Run)):
+        raise ValueError(
+            f"config is {ranges.shown(config)}; it must be an Experiment of a workload, as in configs/mnist_cnn.py"
+        )
+    ranges.check(config)
+
+
+def _line_of_config(file: Path) -> int:
+    """The line that gives `config` its value, as far as the text of the file tells."""
+    lines = [0]
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if any(isinstance(target, ast.Name) and target.id == "config" for target in targets):
+            lines.append(node.lineno)  # type: ignore[attr-defined]  # a node with a target has a line
+    return max(lines)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

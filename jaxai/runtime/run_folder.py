@@ -11,6 +11,7 @@ from typing import Any
 
 from jaxai import extras
 from jaxai.data import Images, identity
+from jaxai.paths import given_path
 from jaxai.runtime import config as configs
 from jaxai.runtime import continuation, environment
 from jaxai.runtime.continuation import Differences
@@ -28,7 +29,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path, tensorboard: bool = False):
-        self.path = Path(path)
+        self.path = given_path(str(path), "the run folder")
         self._tensorboard = tensorboard
         self._events: Any = None
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
-from jaxai import ranges
 from jaxai.runtime import progress
+from jaxai.runtime.config import check_experiment
 from jaxai.runtime.run_folder import RunFolder
 
 
@@ -26,9 +26,7 @@ def train_seeds(experiment: Any, console: Console) -> str:
       FloatingPointError: every seed diverged.
     """
     run = experiment.run
-    ranges.check(experiment)
-    if run.seed + run.seeds > 2**32:
-        raise ValueError(f"seed is {run.seed} and seeds {run.seeds}; the last seed must be at most {2**32 - 1}")
+    check_experiment(experiment)
     if run.seeds == 1 or experiment.trains_seeds_together:
         return experiment.train(console=console).interrupted
     results: list[dict[str, Any]] = []

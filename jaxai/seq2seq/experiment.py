@@ -21,7 +21,7 @@ from jaxai.data.pairs import Pairs, PairSplit, check
 from jaxai.ranges import Count, Finite, Positive
 from jaxai.runtime import flops, parallel, pictures, progress
 from jaxai.runtime.checkpoint import Which
-from jaxai.runtime.config import Run
+from jaxai.runtime.config import Run, check_experiment
 from jaxai.runtime.continuation import Changes, measured_on
 from jaxai.runtime.loop import Outcome, Training, fit, trained_state
 from jaxai.runtime.run_folder import RunFolder
@@ -150,7 +150,7 @@ class Experiment:
           console: where progress goes.
         """
         console = console or Console()
-        ranges.check(self)
+        check_experiment(self)
         pairs = check(pairs or self.load())
         corpus = self.corpus(pairs)
         experiment = self.resolve(pairs)
@@ -325,7 +325,7 @@ class Experiment:
         ]
 
     def _vocabularies(self) -> tuple[Vocabulary, Vocabulary]:
-        folder = Path(self.run.workdir)
+        folder = RunFolder(self.run.workdir).path
         found = [vocabulary.load(folder / f"{side}_vocabulary.json") for side in ("source", "target")]
         if len(self.tokens.digests) != len(found):
             raise ValueError(f"{folder}/config.json has no digests of its vocabularies; give the train command again")

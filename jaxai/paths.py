@@ -1,0 +1,29 @@
+"""Paths as a user types them."""
+
+import unicodedata
+from pathlib import Path
+
+
+def given_path(text: str, option: str) -> Path:
+    """The path that a user has typed, with `~` and `~name` replaced by the home folder.
+
+    Args:
+      text: what was typed.
+      option: what the message calls it, as "--data.dir".
+
+    Raises:
+      ValueError: it is empty, begins or ends in white space, or cannot be a path: names the option.
+    """
+    if not text.strip():
+        raise ValueError(f"{option} is empty; give a path, or leave it out")
+    if any(unicodedata.category(letter) == "Cc" for letter in text):
+        raise ValueError(f"{option} {text!a:.80} cannot be a path here: it holds a control character")
+    if text != text.strip():
+        raise ValueError(f"{option} is {text!r:.80}; leave out the white space around it")
+    try:
+        path = Path(text).expanduser()
+        path.is_dir()  # raises where the name is too long, or a folder above it may not be read
+    except (OSError, RuntimeError) as error:  # RuntimeError: the home of a user that is not there
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ValueError(f"{option} {text!a:.80} cannot be a path here: {reason}") from error
+    return path
