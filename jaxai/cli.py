@@ -1,18 +1,21 @@
 """The command line: train a preset, or sweep around it; evaluate, sample, translate, play, report on or replay it."""
 
 import dataclasses
+import functools
 import inspect
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn, get_type_hints
 
 import tyro
 from rich.console import Console
 
-from jaxai import __version__
-from jaxai.extras import MissingExtraError
+from jaxai import __version__, ranges
+from jaxai.errors import explained
+from jaxai.ranges import Count, Natural, Seed
 
 USAGE = """usage: jaxai COMMAND ...
 
@@ -34,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Ends the process with 0, with 2 for a user's mistake, 1 for a run that failed, 130 for Ctrl-C.
     """
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    arguments = [_with_home(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files and classes may be of no encoding
+        sys.stdout.reconfigure(errors="backslashreplace")
     commands = {
         "train": train,
         "sweep": sweep,
@@ -56,16 +61,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _configure_jax()
     try:
         commands[arguments[0]](arguments[1:])
-    except FloatingPointError as error:
-        _fail(str(error), code=1)
     except BrokenPipeError:  # who reads the output has seen enough, as `head`
         _leave_standard_output()
     except KeyboardInterrupt:  # outside of the loop, which ends by itself with everything saved
         _fail("interrupted", code=130)
-    except (ValueError, FileNotFoundError, MissingExtraError) as error:
-        if os.environ.get("JAXAI_TRACEBACK"):
+    except Exception as error:
+        found = explained(error)
+        if found is None or os.environ.get("JAXAI_TRACEBACK"):
             raise
-        _fail(str(error))
+        _fail(*found)
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -89,7 +93,8 @@ def sweep(arguments: Sequence[str]) -> None:
 
 def _train(command: str, arguments: Sequence[str], prepare: Callable[[Any], Any]) -> None:
     from jaxai.runtime import parallel
-    from jaxai.runtime.config import load_preset
+    from jaxai.runtime.config import check_experiment, load_preset
+    from jaxai.runtime.run_folder import RunFolder
     from jaxai.runtime.seeds import train_seeds
 
     if arguments and arguments[0] in ("-h", "--help"):
@@ -108,13 +113,15 @@ def _train(command: str, arguments: Sequence[str], prepare: Callable[[Any], Any]
         description=description,
         config=(tyro.conf.OmitSubcommandPrefixes,),
     )
+    check_experiment(experiment)
     console = Console()
     parallel.use_cpu_devices(experiment.cpu_devices, experiment.small_operations)
     interrupted = train_seeds(experiment, console)
     if interrupted == "SIGINT":
         raise SystemExit(130)
     if not interrupted:
-        _report([Path(experiment.run.workdir)], Path(experiment.run.workdir) / "report.html", console)
+        folder = RunFolder(experiment.run.workdir).path
+        _report([folder], folder / "report.html", console)
 
 
 def evaluate(arguments: Sequence[str]) -> None:
@@ -125,12 +132,12 @@ def evaluate(arguments: Sequence[str]) -> None:
         run: Annotated[Path, tyro.conf.Positional],
         checkpoint: Literal["latest", "best"] = "latest",
         data_dir: str | None = None,
-        devices: int | None = None,
+        devices: Count | None = None,
         extractor: str | None = None,
         source: Path | None = None,
         reference: Path | None = None,
         ensemble: tuple[Path, ...] = (),
-        episodes: int | None = None,
+        episodes: Count | None = None,
         recompute_statistics: bool = False,
     ) -> None:
         """Measure a run's checkpoint: on the test set, over greedy episodes, or a generator's images against real ones.
@@ -178,7 +185,7 @@ def evaluate(arguments: Sequence[str]) -> None:
             further |= {"recompute": True}
         RunFolder(run).write_json("evaluation.json", experiment.evaluate(Console(), checkpoint, **further))
 
-    tyro.cli(parse, args=arguments, prog="jaxai evaluate")
+    _call(parse, arguments, "jaxai evaluate")
 
 
 def sample(arguments: Sequence[str]) -> None:
@@ -186,9 +193,9 @@ def sample(arguments: Sequence[str]) -> None:
 
     def parse(
         run: Annotated[Path, tyro.conf.Positional],
-        count: int = 64,
-        seed: int = 0,
-        label: int | None = None,
+        count: Count = 64,
+        seed: Seed = 0,
+        label: Natural | None = None,
         grid: bool = False,
         checkpoint: Literal["latest", "best"] = "best",
         output: Path | None = None,
@@ -212,7 +219,7 @@ def sample(arguments: Sequence[str]) -> None:
         drawn = experiment.sample(count, seed, label, checkpoint)
         print(f"wrote {mosaic.write_samples(drawn._asdict(), output or run / 'samples' / f'seed-{seed}', grid)}")
 
-    tyro.cli(parse, args=arguments, prog="jaxai sample")
+    _call(parse, arguments, "jaxai sample")
 
 
 def translate(arguments: Sequence[str]) -> None:
@@ -300,7 +307,7 @@ def translate(arguments: Sequence[str]) -> None:
                     _leave_standard_output()
                 _fail(str(error), code=1)
 
-    tyro.cli(parse, args=arguments, prog="jaxai translate")
+    _call(parse, arguments, "jaxai translate")
 
 
 def play(arguments: Sequence[str]) -> None:
@@ -309,8 +316,8 @@ def play(arguments: Sequence[str]) -> None:
     def parse(
         run: Annotated[Path, tyro.conf.Positional],
         checkpoint: Literal["latest", "best"] = "best",
-        seed: int = 0,
-        member: int | None = None,
+        seed: Seed = 0,
+        member: Natural | None = None,
         output: Path | None = None,
     ) -> None:
         """Render a greedy episode of a trained agent to a GIF, and print its return.
@@ -329,7 +336,7 @@ def play(arguments: Sequence[str]) -> None:
         played = experiment.play(path, checkpoint, seed, member)
         print(f"return {played['return']:g} in {played['length']} steps (training {played['member']}): wrote {path}")
 
-    tyro.cli(parse, args=arguments, prog="jaxai play")
+    _call(parse, arguments, "jaxai play")
 
 
 def report(arguments: Sequence[str]) -> None:
@@ -349,7 +356,7 @@ def report(arguments: Sequence[str]) -> None:
 
         print(f"wrote {write_report(runs, output or default)}")
 
-    tyro.cli(parse, args=arguments, prog="jaxai report")
+    _call(parse, arguments, "jaxai report")
 
 
 def replay(arguments: Sequence[str]) -> None:
@@ -366,7 +373,28 @@ def replay(arguments: Sequence[str]) -> None:
         folder = RunFolder(run)
         print(nonfinite.replay(folder, folder.load_config().make()))
 
-    tyro.cli(parse, args=arguments, prog="jaxai replay")
+    _call(parse, arguments, "jaxai replay")
+
+
+def _with_home(argument: str) -> str:
+    """An argument with the home folder for a `~` that the shell left: in quotes, as '~/runs', or behind a `=`."""
+    option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    return f"{option}{equals}{os.path.expanduser(value)}" if value.startswith("~") else argument  # noqa: PTH111
+
+
+def _call(parse: Callable[..., None], arguments: Sequence[str], prog: str) -> None:
+    """Calls the function of a command with its options, once each is in the range of its type."""
+    hints = get_type_hints(parse, include_extras=True)
+
+    @functools.wraps(parse)
+    def checked(*values: Any, **named: Any) -> None:
+        for name, value in inspect.signature(parse).bind(*values, **named).arguments.items():
+            ranges.check_argument(name, hints[name], value)
+        parse(*values, **named)
+
+    if not all(argument.strip() for argument in arguments):  # as of a shell's variable that is not set
+        _fail("an argument is empty; give it a value, or leave it out")
+    tyro.cli(checked, args=arguments, prog=prog)
 
 
 def _experiment(run: Path, devices: int | None = None) -> Any:
@@ -380,18 +408,14 @@ def _experiment(run: Path, devices: int | None = None) -> Any:
 
 def _report(runs: Sequence[Path], output: Path, console: Console) -> None:
     """The report that closes a training; a missing plotting library does not spoil the run."""
-    from jaxai.runtime import pictures
+    from jaxai.runtime import pictures, progress
 
     if not pictures.available():
-        console.print(
-            "no report: it needs matplotlib; pip install '.[demo]' in the checkout, then jaxai report",
-            markup=False,
-            soft_wrap=True,
-        )
+        progress.say(console, "no report: it needs matplotlib; pip install '.[demo]' in the checkout")
         return
     from jaxai.runtime.report import write_report
 
-    console.print(f"report: {write_report(runs, output)}", soft_wrap=True, highlight=False, markup=False)
+    progress.say(console, f"report: {write_report(runs, output)}")
 
 
 def _configure_jax() -> None:

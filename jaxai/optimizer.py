@@ -10,7 +10,7 @@ import difflib
 import functools
 import inspect
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -159,11 +159,11 @@ def matrices(params: PyTree) -> PyTree:
     )
 
 
-def find(name: str) -> tuple[Callable[..., optax.GradientTransformation], set[str]]:
-    """The optax optimizer of a name, and the names of its arguments."""
+def find(name: str) -> tuple[Callable[..., optax.GradientTransformation], dict[str, Any]]:
+    """The optax optimizer of a name, and its arguments with their defaults."""
     found = {**vars(optax), **{key: getattr(optax.contrib, key) for key in CONTRIBUTED}}
     signatures = {
-        key: set(inspect.signature(value).parameters)
+        key: {name: parameter.default for name, parameter in inspect.signature(value).parameters.items()}
         for key, value in found.items()
         if isinstance(value, types.FunctionType | functools.partial) and not key.startswith(("_", "scale_by_"))
     }
@@ -174,7 +174,7 @@ def find(name: str) -> tuple[Callable[..., optax.GradientTransformation], set[st
     return found[name], signatures[name]
 
 
-def fields(optimizer: Optimizer, accepted: set[str]) -> dict[str, Any]:
+def fields(optimizer: Optimizer, accepted: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that the fields of the config give, None left out."""
     names = SYNONYMS.get(optimizer.name, {})
     arguments = {}
@@ -193,7 +193,7 @@ def fields(optimizer: Optimizer, accepted: set[str]) -> dict[str, Any]:
     return arguments
 
 
-def parse(optimizer: Optimizer, accepted: set[str]) -> dict[str, Any]:
+def parse(optimizer: Optimizer, accepted: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that `parameters` gives, values read as Python literals, as text where they are none."""
     arguments: dict[str, Any] = {}
     for parameter in optimizer.parameters:
@@ -201,12 +201,26 @@ def parse(optimizer: Optimizer, accepted: set[str]) -> dict[str, Any]:
         if not equals:
             raise ValueError(f"optimizer.parameters has {parameter!r}, expected name=value")
         if name not in accepted or name in OURS:
-            known = ", ".join(sorted(accepted.difference(OURS))) or "none"
+            known = ", ".join(sorted(accepted.keys() - set(OURS))) or "none"
             raise ValueError(
                 f"optimizer.parameters has {name!r}, which {optimizer.name} does not take; it takes {known}"
             )
         try:
-            arguments[name] = ast.literal_eval(text)
+            value = ast.literal_eval(text)
         except (ValueError, SyntaxError):
-            arguments[name] = text
+            value = float(text) if text.lower() in ("nan", "inf") else text
+        check_parameter(optimizer.name, name, value, accepted[name])
+        arguments[name] = value
     return arguments
+
+
+def check_parameter(optimizer: str, name: str, value: Any, default: Any) -> None:
+    """Raises ValueError unless a value is in the range of the field of that name, or else of the default's type."""
+    described = f"optimizer.parameters {name}"
+    synonyms = {theirs: ours for ours, theirs in SYNONYMS.get(optimizer, {}).items()}
+    if (field := synonyms.get(name, name)) in FIELDS:
+        ranges.check_argument(described, ranges.hints(Optimizer)[field], value)
+    elif isinstance(default, bool):
+        ranges.check_argument(described, bool, value)
+    elif isinstance(value, float) or isinstance(default, int | float):
+        ranges.check_argument(described, ranges.Finite, value)

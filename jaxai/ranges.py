@@ -94,6 +94,11 @@ def check(config: Any, prefix: str = "") -> None:
         _check(f"{prefix}{field}", prefix, hint, getattr(config, field))
 
 
+def check_argument(name: str, hint: Any, value: Any) -> None:
+    """Checks one value against its type, as `check` does those of a configuration."""
+    _check(name, "", hint, value)
+
+
 @functools.cache
 def hints(kind: Any) -> dict[str, Any]:
     """The type of each field of a dataclass, ranges included."""
@@ -104,12 +109,14 @@ def hints(kind: Any) -> dict[str, Any]:
 def _check(name: str, prefix: str, hint: Any, value: Any) -> None:
     """Checks the value of one field, or what it is made of."""
     kind, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
-    if kind is Annotated and dataclasses.is_dataclass(arguments[0]):
+    inside = f"{name}."
+    if kind is Annotated and not any(isinstance(each, Range) for each in hint.__metadata__):
         # tyro's arg(name=""): the fields inside are typed without a name before them.
-        flat = any(getattr(each, "name", None) == "" for each in hint.__metadata__)
-        _check_inside(name, prefix if flat else f"{name}.", arguments[0], value)
-    elif dataclasses.is_dataclass(kind):
-        _check_inside(name, f"{name}.", kind, value)
+        inside = prefix if any(getattr(each, "name", None) == "" for each in hint.__metadata__) else inside
+        hint = arguments[0]
+        kind, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if dataclasses.is_dataclass(kind):
+        _check_inside(name, inside, kind, value)
     elif kind is tuple and isinstance(value, tuple | list):
         kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
         if len(value) != len(kinds):
@@ -142,7 +149,8 @@ def _expected(hint: Any, value: Any) -> str:
         found = [_expected(each, value) for each in arguments if each is not types.NoneType]
         return "" if "" in found else " or ".join(found)
     if kind is Annotated:
-        return _expected_number(arguments[0], hint.__metadata__, value)
+        [allowed] = [each for each in hint.__metadata__ if isinstance(each, Range)]
+        return _expected_number(arguments[0], allowed, value)
     if kind is Literal and value not in arguments:
         near = difflib.get_close_matches(str(value), map(str, arguments), 1, 0.5)
         return f"one of {', '.join(map(str, arguments))}" + (f" (did you mean {near[0]}?)" if near else "")
@@ -155,13 +163,12 @@ def _expected(hint: Any, value: Any) -> str:
     return "a dict" if isinstance(kind, type) and issubclass(kind, Mapping) else ""
 
 
-def _expected_number(kind: type, metadata: tuple[Any, ...], value: Any) -> str:
+def _expected_number(kind: type, allowed: Range, value: Any) -> str:
     if isinstance(value, jax.core.Tracer):
         return ""
     number: Any = value.item() if getattr(value, "shape", None) == () else value
     if isinstance(number, bool) or not isinstance(number, int if kind is int else int | float):
         return "a whole number" if kind is int else "a number"
-    [allowed] = [each for each in metadata if isinstance(each, Range)]
     number = number if kind is int else _float32(number)
     return "" if allowed.holds(number) else allowed.describe(number)
 

@@ -230,6 +230,13 @@ def test_parameters_reach_optax_as_numbers_booleans_and_none():
         ({"parameters": ("decay=0.9",)}, "'decay', which adam does not take; it takes b1, b2, eps"),
         ({"parameters": ("learning_rate=0.9",)}, "'learning_rate'"),
         ({"parameters": ("b1",)}, "'b1', expected name=value"),
+        ({"parameters": ("b1=2",)}, "optimizer.parameters b1 is 2; it must be at least 0 and below 1"),
+        ({"parameters": ("eps=nan",)}, "optimizer.parameters eps is nan; it must be finite and at least 0"),
+        ({"parameters": ("eps_root=Inf",)}, "optimizer.parameters eps_root is inf; it must be finite"),
+        ({"parameters": ("eps_root=small",)}, "optimizer.parameters eps_root is 'small'; it must be a number"),
+        ({"parameters": ("nesterov=maybe",)}, "optimizer.parameters nesterov is 'maybe'; it must be True or False"),
+        ({"name": "muon", "parameters": ("beta=1.5",)}, "optimizer.parameters beta is 1.5; it must be at least 0 and"),
+        ({"name": "adabelief", "parameters": ("nesterov=7",)}, "optimizer.parameters nesterov is 7; it must be True"),
     ],
 )
 def test_a_bad_field_is_named_in_one_line(change, message):

@@ -97,6 +97,8 @@ def test_every_number_has_a_range_and_nothing_outside_passes(
     for value in outside(number, allowed):
         if value is None and type(None) in typing.get_args(hint):
             continue
+        if isinstance(value, str) and name == "params":  # an environment may take words too
+            continue
         given: Any = value
         if typing.get_origin(hint) is tuple:
             given = (value,) * max(1, len(default))

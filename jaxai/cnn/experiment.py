@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from jaxai import cnn, ranges
 from jaxai.cnn.whitening import whiten
@@ -130,7 +130,7 @@ class Experiment:
                 experiment.draw(images, outcome.state, RunFolder(self.run.workdir))
             if console and self.expected:
                 got = outcome.result["test_accuracy"]
-                console.print(f"expected test accuracy {self.expected:.4f} or more, got {got:.4f}", highlight=False)
+                progress.say(console, f"expected test accuracy {self.expected:.4f} or more, got {got:.4f}")
         return outcome
 
     def make(self) -> Any:
@@ -233,13 +233,14 @@ def _show(
     result: dict[str, Any], per_class: dict[str, float | None], confusion: np.ndarray, classes: Any, console: Console
 ) -> None:
     console.print(progress.results(result, title="Test set"))
-    table = Table("true \\ predicted", *map(escape, classes), "accuracy", title="Confusion matrix")
+    columns = [Column(Text(name)) for name in classes]  # a name such as [red] is no markup
+    table = Table("true \\ predicted", *columns, "accuracy", title="Confusion matrix")
     if len(classes) > MOST_COLUMNS:
         table = Table("class", "accuracy", title="Accuracy by class")
     for name, row in zip(classes, confusion, strict=True):
         counts = [f"{int(count)}" for count in row] if len(classes) <= MOST_COLUMNS else []
         accuracy = per_class[name]
-        table.add_row(escape(name), *counts, "none" if accuracy is None else f"{accuracy:.4f}")
+        table.add_row(Text(name), *counts, "none" if accuracy is None else f"{accuracy:.4f}")
     console.print(table)
 
 

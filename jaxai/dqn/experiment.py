@@ -185,7 +185,7 @@ class Experiment:
             self.draw(outcome, RunFolder(self.run.workdir), console)
             if console and self.expected:
                 got = outcome.result["return_mean"]
-                console.print(f"expected mean return {self.expected:g} or more, got {got:.2f}", highlight=False)
+                progress.say(console, f"expected mean return {self.expected:g} or more, got {got:.2f}")
         return outcome
 
     def evaluate(self, console: Console, which: Which = "latest", episodes: int = 100) -> dict[str, Any]:

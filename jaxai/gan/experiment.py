@@ -170,7 +170,7 @@ class Experiment:
         console.print(table(result))
         if self.expected:
             got = result["frechet_distance"]
-            console.print(f"expected Fréchet distance {self.expected:g} or less, got {got:.4g}", highlight=False)
+            progress.say(console, f"expected Fréchet distance {self.expected:g} or less, got {got:.4g}")
         return dataclasses.replace(outcome, result=result)
 
     def make(self) -> Any:

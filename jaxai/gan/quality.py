@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from jaxai.core import Key
 from jaxai.gan import fidelity
@@ -181,7 +182,8 @@ def _classifies(values: Mapping[str, Any]) -> bool:
 
 def table(result: Mapping[str, Any]) -> Table:
     """Every measure beside what real images get at the same sample sizes."""
-    shown_as = Table("measure", "generated", "real", title=f"Fidelity in the features of {result['extractor']}")
+    title = f"Fidelity in the features of {result['extractor']}"
+    shown_as = Table("measure", "generated", "real", title=Text(title, "table.title"))
     floors = {"frechet_distance": "frechet_floor"} | {
         name: f"{name}_floor" for name in result if f"{name}_floor" in result
     }

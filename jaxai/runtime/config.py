@@ -73,6 +73,8 @@ def check_experiment(experiment: Any) -> None:
     if run.seed + run.seeds > 2**32:
         raise ValueError(f"seed is {run.seed} and seeds {run.seeds}; the last seed must be at most {2**32 - 1}")
     folder = given_path(run.workdir, "--workdir")
+    if os.fsencode(folder.absolute()).decode(errors="replace") != str(folder.absolute()):
+        raise ValueError(f"--workdir {run.workdir!r:.80} is not UTF-8, which checkpoints need; choose another folder")
     try:
         nearest = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     except OSError as error:
@@ -92,9 +94,7 @@ def load_preset(path: str) -> tuple[Any, str]:
     """
     file = given_path(path, "the preset")
     if file.is_dir() or (file.exists() and file.suffix != ".py"):
-        raise ValueError(
-            f"preset {path} is {'a folder' if file.is_dir() else 'no Python file'}; give a *.py"
-        )
+        raise ValueError(f"preset {path} is {'a folder' if file.is_dir() else 'no Python file'}; give a *.py")
     if not file.is_file():
         known = sorted({*file.parent.glob("*.py"), *Path("configs").glob("*.py")})
         stems = difflib.get_close_matches(file.stem, {preset.stem for preset in known}, 3)
@@ -121,21 +121,15 @@ def _executed(file: Path) -> types.ModuleType:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        # Of a syntax error in a file that the preset imports, the place is that file's.
-        if isinstance(error, SyntaxError) and error.lineno:
-            where = f"{error.filename if error.filename != str(file) else file}, line {error.lineno}"
-            reason = error.msg
-        else:
-            lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if _is_in(frame, file)]
-            where = f"{file}, line {lines[-1]}" if lines else str(file)
-            reason = str(error)
+        places = traceback.walk_tb(error.__traceback__)
+        lines = [line for frame, line in places if frame.f_code.co_filename == spec.origin]
+        reason = str(error)
+        if isinstance(error, SyntaxError) and error.filename == spec.origin:
+            lines, reason = [error.lineno or 1], error.msg
+        where = f"{file}, line {lines[-1]}" if lines else f"{file}"
         reason = " ".join(f"{type(error).__name__}: {reason}".split())
         raise ValueError(f"preset {where}: {reason:.300}") from error
     return module
-
-
-def _is_in(frame: types.FrameType, file: Path) -> bool:
-    return frame.f_code.co_filename == str(file)
 
 
 def _check_preset(config: Any) -> None:

@@ -171,7 +171,7 @@ def fit(training: Training, config: Any, console: Console | None = None) -> Outc
         recorder = _recorder(training, folder, mesh, flops_per_unit, started)
         if first_step:
             anew = f"; {training.renewed} is made anew, so that it ends in other bits" if training.renewed else ""
-            console.print(f"going on at step {first_step} of {training.steps}{anew}", highlight=False, soft_wrap=True)
+            progress.say(console, f"going on at step {first_step} of {training.steps}{anew}")
         feed = make_feed(training.data, training.batches(run.seed), run, mesh, schedule, first_step)
         with feed, progress.Display(console, first_step, training.steps) as display:
             recorder.display = display
@@ -180,7 +180,7 @@ def fit(training: Training, config: Any, console: Console | None = None) -> Outc
     folder.close()
     step = int(state.step)
     if step < training.steps and not recorder.stale(run.early_stopping):
-        console.print(f"{stop.name}: saved at step {step}; the same command goes on from there", highlight=False)
+        progress.say(console, f"{stop.name}: saved at step {step}; the same command goes on from there")
         return Outcome(state, {}, interrupted=stop.name)
     result = finished
     if result is None or step != first_step or result.get("best_step", recorder.best_step) != recorder.best_step:
@@ -360,7 +360,7 @@ def _announce(training: Training, flops_per_unit: float, console: Console) -> No
     parameters = jax.eval_shape(lambda key: training.parameters(init(key)), jax.random.key(0))
     console.print(progress.summary(parameters, flops_per_unit, training.unit))
     if training.opening:
-        console.print(training.opening, highlight=False, markup=False, soft_wrap=True)
+        progress.say(console, training.opening)
 
 
 def _saved_state(training: Training, run: Run, mesh: Mesh, checkpoints: Checkpoints, folder: RunFolder) -> State | None:

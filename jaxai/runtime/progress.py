@@ -19,12 +19,17 @@ PLAIN_SECONDS = 5.0
 """Least time between two plain lines of training."""
 
 
+def say(console: Console, text: str) -> None:
+    """A line as it is: a path or a name of the user's is no markup such as [red] and no emoji such as :cat:."""
+    console.print(text, soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
 def show_notes(notes: Iterable[str], console: Console | None) -> None:
     """What loading the data skipped or decided, a line each."""
     if console is None:
         return
     for note in notes:
-        console.print(note, soft_wrap=True, highlight=False, markup=False)
+        say(console, note)
 
 
 class _Bar(Progress):
@@ -62,7 +67,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """A line."""
-        self._console.print(text, soft_wrap=True, highlight=False, markup=False)
+        say(self._console, text)
 
     def training(self, step: int, metrics: Mapping[str, Any], timing: Mapping[str, Any]) -> None:
         """One call's metrics and timing."""
@@ -110,10 +115,13 @@ def summary(params: PyTree, flops_per_example: float, unit: str = "examples") ->
 
 def results(values: Mapping[str, Any], title: str = "Finished") -> Table:
     """A table of figures."""
-    table = Table("result", "value", title=title)
+    table = Table("result", "value", title=Text(title, "table.title"))
     for name, value in values.items():
+        label = Text(name)
         if isinstance(value, float):
-            table.add_row(name, f"{value:.4f}" if abs(value) < 100 else f"{value:,.{2 if abs(value) < 1000 else 0}f}")
+            table.add_row(
+                Text(name), f"{value:.4f}" if abs(value) < 100 else f"{value:,.{2 if abs(value) < 1000 else 0}f}"
+            )
         elif isinstance(value, int | str):
-            table.add_row(name, f"{value:,}" if isinstance(value, int) else value)
+            table.add_row(label, f"{value:,}" if isinstance(value, int) else Text(value))
     return table

@@ -39,7 +39,7 @@ def train_seeds(experiment: Any, console: Console) -> str:
         except FloatingPointError as error:
             diverged[seed] = error
             results.append({})
-            console.print(f"seed {seed} diverged: {error}", highlight=False, markup=False, soft_wrap=True)
+            progress.say(console, f"seed {seed} diverged: {error}")
             continue
         if outcome.interrupted:
             return outcome.interrupted
@@ -51,7 +51,7 @@ def train_seeds(experiment: Any, console: Console) -> str:
     console.print(progress.results(together, title=f"Mean and spread of {run.seeds} seeds"))
     if diverged:
         lost = f"seed{'s' * (len(diverged) > 1)} {', '.join(map(str, diverged))} diverged"
-        console.print(f"{lost}: the figures are over the others", highlight=False, markup=False, soft_wrap=True)
+        progress.say(console, f"{lost}: the figures are over the others")
     return ""
 
 

@@ -155,7 +155,7 @@ class Experiment:
         corpus = self.corpus(pairs)
         experiment = self.resolve(pairs)
         for note in (*corpus.notes, *self._too_short(corpus)):
-            console.print(note, highlight=False, markup=False, soft_wrap=True)
+            progress.say(console, note)
         training, folder = experiment.training(pairs), RunFolder(self.run.workdir)
         outcome = fit(training, experiment, console)
         if outcome.interrupted:
@@ -174,7 +174,7 @@ class Experiment:
         console.print(progress.results(_main(result), title="Test set"))
         if self.expected:
             bound = f"{self.expected:g} or {'less' if lower_is_better else 'more'}"
-            console.print(f"expected {score} {bound}, got {result[score]:.4g}", highlight=False)
+            progress.say(console, f"expected {score} {bound}, got {result[score]:.4g}")
         return dataclasses.replace(outcome, result=result)
 
     def make(self) -> Any:
@@ -218,7 +218,7 @@ class Experiment:
         if translator.cut:
             notes.append(f"{translator.cut:,} sources were longer than {translator.longest} tokens and were cut")
         for note in notes:
-            console.print(note, highlight=False, markup=False, soft_wrap=True)
+            progress.say(console, note)
         return result
 
     def translator(

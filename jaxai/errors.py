@@ -1,0 +1,25 @@
+"""Which exceptions the command line explains in a line, and its exit codes."""
+
+import os
+
+from jaxai.extras import MissingExtraError
+
+
+def explained(error: Exception) -> tuple[str, int] | None:
+    """The line and the exit code for what a user can mend; None for what is a fault of jaxai, and keeps its traceback.
+
+    2 is for a mistake in what was asked for, 1 for a run that failed.
+    """
+    if isinstance(error, OSError) and error.strerror:
+        mistakes = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        return f"{where}{error.strerror}", 2 if isinstance(error, mistakes) else 1
+    if isinstance(error, ValueError | FileNotFoundError | MissingExtraError):
+        return str(error), 2
+    if isinstance(error, OverflowError):
+        return f"a number is too large: {error}", 2
+    if isinstance(error, FloatingPointError):
+        return str(error), 1
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        return f"out of memory: {' '.join(str(error).split()):.200}; make the model, the batch or the data smaller", 1
+    return None

@@ -1,0 +1,100 @@
+"""Whatever is wrong with a preset file is one line with the file and, where it is known, the line."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxai import cli
+from jaxai.runtime.config import load_preset
+
+EXPERIMENT = "from jaxai.cnn.experiment import Experiment\n"
+WRONG = {
+    "a syntax error": ("x = 1\nconfig = (\n", r"line 2: SyntaxError: '\(' was never closed"),
+    "a tab among spaces": ("if 1:\n        x = 1\n\ty = 2\n", "line 3: TabError: inconsistent use of tabs and spaces"),
+    "a missing module": ("\nimport nowhere_to_be_found\n", "line 2: ModuleNotFoundError: No module named 'nowhere_to"),
+    "a missing name": ("from jaxai.cnn import Konfig\n", "line 1: ImportError: cannot import name 'Konfig'"),
+    "any exception": ("x = 1\n\nx / 0\n", "line 3: ZeroDivisionError: division by zero"),
+    "of many lines": ("raise KeyError('a\\nb')\n", r"line 1: KeyError: 'a\\nb'"),
+    "deep down": ("def f():\n    return int('x')\n\nf()\n", "line 2: ValueError: invalid literal for int"),
+    "without end": ("def f():\n    f()\nf()\n", "line 2: RecursionError: maximum recursion depth"),
+    "a field that is not there": (EXPERIMENT + "config = Experiment(epoch=1)\n", "line 2: TypeError: .*'epoch'"),
+    "that ends Python": ("import sys\nsys.exit(0)\n", "line 2: SystemExit: 0"),
+    "that ends Python in silence": ("raise SystemExit\n", "line 1: SystemExit:"),
+    "no config": ("x = 1\n", "defines no `config`; see "),
+    "None": ("config = None\n", "line 1: config is None; it must be an Experiment"),
+    "a dict": ("\n\nconfig = {}\n", "line 3: config is {}; it must be an Experiment"),
+    "a class": (EXPERIMENT + "config = Experiment\n", r"line 2: config is the class Experiment; call it: config = Ex"),
+    "a bare workload": (
+        "from jaxai import cnn\nconfig = cnn.Config()\n",
+        r"line 2: config is Config\(.*; it must be an Experiment",
+    ),
+    "a number in quotes": (
+        EXPERIMENT + "config: Experiment = Experiment(epochs='3')\n",
+        "line 2: epochs is '3'; it",
+    ),
+    "a value out of range": (
+        EXPERIMENT + "\nconfig = Experiment(epochs=-1)\n",
+        "line 3: epochs is -1; it must be above",
+    ),
+    "bytes of no encoding": (b"config = 'caf\xe9'\n", "line 1: SyntaxError: .*codec can't decode byte 0xe9"),
+    "a zero byte": (b"config = 1\0\n", "(ValueError|SyntaxError): source code string cannot contain null bytes"),
+    "nothing": ("", "defines no `config`; see "),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_preset_is_one_line(wrong: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text, message = WRONG[wrong]
+    preset = tmp_path / "mine.py"
+    preset.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["train", str(preset), "--workdir", str(tmp_path / "run")])
+    assert ended.value.code == 2
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert re.fullmatch(rf"jaxai: preset {re.escape(str(preset))}(, | |: ){message}.*\n", written.err)
+    assert len(written.err) < 500
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_no_python_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "preset.txt").write_text("config = 1")
+    for path, reason in ((tmp_path, "is a folder"), (tmp_path / "preset.txt", "is no Python file")):
+        with pytest.raises(ValueError, match=rf"^preset {re.escape(str(path))} {reason}; give a \*\.py$"):
+            load_preset(str(path))
+    with pytest.raises(ValueError, match=r"^the preset is empty; give a path, or leave it out$"):
+        load_preset("")
+
+
+def test_a_syntax_error_in_what_a_preset_imports_names_both_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "imported_by_a_preset.py").write_text("\n\nx = = 1\n")
+    (tmp_path / "mine.py").write_text("\nimport imported_by_a_preset\n")
+    with pytest.raises(ValueError, match=r"mine\.py, line 2: SyntaxError: .*imported_by_a_preset\.py, line 3"):
+        load_preset(str(tmp_path / "mine.py"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_preset_that_may_not_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("config = 1")
+    (tmp_path / "mine.py").chmod(0)
+    with pytest.raises(ValueError, match=r"mine\.py: PermissionError: "):
+        load_preset(str(tmp_path / "mine.py"))
+
+
+def test_the_traceback_is_shown_when_it_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("1 / 0")
+    ended = subprocess.run(
+        [sys.executable, "-m", "jaxai", "train", str(tmp_path / "mine.py")],
+        env=os.environ | {"JAXAI_TRACEBACK": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert "ZeroDivisionError" in ended.stderr
+    assert "Traceback" in ended.stderr
