@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from jaxai.data.pairs import Found, without_empty
+from jaxai.normalisation import normalise
 
 
 def aligned(
@@ -45,9 +46,9 @@ def aligned(
 def _trim(sources: list[str], targets: list[str]) -> None:
     """Takes away empty lines at the end: those that one file has more than the other, then those of both."""
     for longer, shorter in ((sources, targets), (targets, sources)):
-        while len(longer) > len(shorter) and not longer[-1].strip():
+        while len(longer) > len(shorter) and not normalise(longer[-1]):
             longer.pop()
-    while sources and len(sources) == len(targets) and not (sources[-1].strip() or targets[-1].strip()):
+    while sources and len(sources) == len(targets) and not normalise(sources[-1] + targets[-1]):
         sources.pop()
         targets.pop()
 
@@ -99,7 +100,15 @@ def decoded(stream: Iterable[bytes], name: str) -> Iterator[str]:
     Raises:
       ValueError: not UTF-8, or lines that end in "\r" alone; the message names the place.
     """
-    for number, line in enumerate(stream, 1):
+    number, source = 0, iter(stream)
+    while True:
+        try:
+            line = next(source, b"")
+        except OSError as error:
+            raise ValueError(f"{name} cannot be read beyond line {number} ({error.strerror})") from error
+        if not line:
+            return
+        number += 1
         if number == 1:
             line = line.removeprefix(codecs.BOM_UTF8)
         content = line.removesuffix(b"\n").removesuffix(b"\r")

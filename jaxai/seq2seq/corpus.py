@@ -116,9 +116,11 @@ def _odd_characters(known: Vocabulary, side: str, texts: Sequence[str]) -> list[
     """What to say of characters that cannot be learnt."""
     notes = []
     if lost := sum(map(control_characters, texts)):
-        notes.append(f"{lost:,} control characters, such as NUL, were left out of the training {side}")
+        notes.append(f"control characters, such as NUL, left out of the training {side}: {lost:,}")
     if known.kind == "subword" and (lines := sum(RESERVED in text for text in texts)):
-        notes.append(f"{lines:,} training {side} hold U+2585, which sentencepiece keeps for itself: it stays unknown")
+        notes.append(
+            f"training {side} with U+2585, which sentencepiece keeps for itself, so it stays unknown: {lines:,}"
+        )
     return notes
 
 

@@ -216,7 +216,7 @@ class Experiment:
         notes = [f"hypotheses and references were compared in one form: {result['normalisation']}"]
         notes += _unknown_references(translator.target, split)
         if translator.cut:
-            notes.append(f"{translator.cut:,} sources were longer than {translator.longest} tokens and were cut")
+            notes.append(f"sources cut because they had more than {translator.longest} tokens: {translator.cut:,}")
         for note in notes:
             progress.say(console, note)
         return result

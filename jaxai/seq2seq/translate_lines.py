@@ -115,14 +115,14 @@ def _write(found: Iterable[list[Translation]], target: TextIO, output: Path | No
         except BrokenPipeError:
             raise
         except OSError as error:
-            done = f"{number - 1} lines were translated"
+            done = f"lines translated: {number - 1}"
             raise OSError(f"cannot write {output or 'standard output'} ({error.strerror}); {done}") from error
         if translations[0].note:
             noted += 1
             if noted <= NOTED:
                 _say(f"line {number}: {translations[0].note}")
     if noted > NOTED:
-        _say(f"{noted - NOTED:,} further lines had such notes")
+        _say(f"further lines with such notes: {noted - NOTED:,}")
 
 
 def _say(note: str) -> None:

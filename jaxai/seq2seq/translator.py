@@ -262,7 +262,7 @@ class Translator:
         """What the network does not see of a sentence."""
         notes = []
         if lost := control_characters(text):
-            notes.append(f"{lost} control characters were left out")
+            notes.append(f"control characters left out: {lost}")
         if unknown := source.count(UNKNOWN):
             notes.append(f"{unknown} of {len(source) - 1} tokens are not in the vocabulary")
         if self.longest and len(source) > self.longest:

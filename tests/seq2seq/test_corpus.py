@@ -1,7 +1,9 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
-from jaxai.data.pairs import Pairs, PairSplit
+from jaxai.data.pairs import Pairs, PairSplit, check
 from jaxai.seq2seq.corpus import Tokens, make_corpus
 from jaxai.seq2seq.vocabulary import END, PAD
 
@@ -30,6 +32,49 @@ def test_what_is_unknown_or_padding_is_told():
     assert "a note of the source" in notes
     assert "1 tokens of the validation sources (25.00%) are not in the vocabulary" in notes
     assert "padded tokens over real ones" in notes
+
+
+def test_characters_that_cannot_be_learnt_are_counted():
+    odd = PairSplit(("ab\0", "a\x07\x08b", "ab\u2585 ab") * 8, ("c", "c", "c\u2585") * 8)
+    notes = make_corpus(Tokens("character", batch=64), dataclasses.replace(pairs(), train=odd)).notes
+    assert "control characters, such as NUL, left out of the training sources: 24" in notes
+    assert not any("U+2585" in note for note in notes)  # characters and words may be anything
+    pytest.importorskip("sentencepiece")
+    notes = make_corpus(Tokens("subword", batch=64, size=20), dataclasses.replace(pairs(), train=odd)).notes
+    for side in ("sources", "targets"):
+        text = f"training {side} with U+2585, which sentencepiece keeps for itself, so it stays unknown: 8"
+        assert text in notes
+        assert any(note.startswith(f"8 tokens of the training {side}") for note in notes)
+
+
+def test_pair_that_no_batch_holds_is_named_before_all_are_padded_to_it():
+    long = PairSplit(("ab", "ab" * 5_000), ("c", "c"))
+    with pytest.raises(
+        ValueError, match=r"tokens.batch is 64, too few for the training source of 10,001 .* in pair 2;"
+    ):
+        make_corpus(Tokens("character", batch=64), dataclasses.replace(pairs(), train=long))
+    dropped = make_corpus(Tokens("character", batch=64, longest_source=20), dataclasses.replace(pairs(), train=long))
+    assert dropped.train["source"].shape == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        (PairSplit(("a",), ("b", "c")), "the test pairs have 1 sources, 2 targets; expected as many of each"),
+        (PairSplit(("a",), ("b",), (("c",), ("d",))), "1 sources, 1 targets, 2 references"),
+        (PairSplit((), ()), "there are no test pairs"),
+        (PairSplit(("a", b"a"), ("b", "c")), "test source 1 is a bytes; expected a str"),
+        (PairSplit(("a",), (None,)), "test target 0 is a NoneType; expected a str"),
+        (PairSplit(("a",), ("b",), ("b",)), "test references 0 are 'b'; expected a tuple of at least one text"),
+        (PairSplit(("a",), ("b",), ((),)), r"test references 0 are \(\)"),
+    ],
+)
+def test_pairs_made_in_python_are_checked(split, message):
+    with pytest.raises(ValueError, match=message):
+        check(dataclasses.replace(pairs(), test=split))
+    with pytest.raises(ValueError, match="the pairs' task is 'translations'; expected one of translation, "):
+        check(dataclasses.replace(pairs(), task="translations"))
+    assert check(made := pairs()) is made
 
 
 @pytest.mark.parametrize(("overlong", "done", "left"), [("drop", "dropped", 5), ("cut", "cut", 20)])

@@ -1,12 +1,19 @@
 """Text has one form wherever it is compared: in vocabularies, in scores, and where pairs are split."""
 
+import dataclasses
 import unicodedata
 
 import pytest
 
+from jaxai.core import State
+from jaxai.data.pairs import Pairs, PairSplit
 from jaxai.data.text import TextData, load
 from jaxai.normalisation import described, normalise
 from jaxai.seq2seq import scores, vocabulary
+from jaxai.seq2seq.corpus import Tokens
+from jaxai.seq2seq.experiment import Experiment
+from jaxai.seq2seq.held_out import HeldOut
+from jaxai.seq2seq.translator import Translation
 
 TEXT = "Café Zürich: 10 000 Männer."
 VARIANTS = {
@@ -73,6 +80,39 @@ def test_lower_case_is_of_both_sides_or_of_none():
     (example,) = scores.examples("translation", said, right, ["a"], lowercase=True)
     assert example["chrf"] == pytest.approx(100)
     assert scores.interval("translation", said, right, lowercase=True) == pytest.approx((100, 100))
+
+
+class Fixed:
+    """Translates every text into one, without a model."""
+
+    cut, longest = 0, 9
+
+    def __init__(self, said):
+        self.said = said
+
+    def with_params(self, params):
+        return self
+
+    def translate_all(self, texts, *_, **__):
+        return [[Translation(self.said, -1.0, -1.0, [], [], None)] for _ in texts]
+
+
+def test_run_that_lower_cases_is_scored_without_case_in_training_and_after():
+    pytest.importorskip("sacrebleu")
+    split = PairSplit(("Ein Hund .",) * 2, ("A dog runs in Zürich .",) * 2)
+    experiment = Experiment(tokens=Tokens("word", lowercase=True), data=TextData("files"))
+    held_out = HeldOut(experiment, None, Pairs(split, split, split, "files", "translation"))
+    held_out._evaluations = [lambda state: {"count": 2, "loss": 1.0, "token_accuracy": 0.5}]
+    held_out._translator = fixed = Fixed("a dog runs in zu\u0308rich .")
+    state = State(0, {}, None, None)
+    measured = held_out.measure(None, state)
+    assert measured["validation_bleu"] == pytest.approx(100)
+    assert measured["validation_exact_match"] == 1
+    result = experiment._test(fixed, split, "translation")[1]
+    assert result["bleu"] == result["bleu_low"] == pytest.approx(100)
+    assert result["normalisation"].endswith("lower case")
+    kept = dataclasses.replace(experiment, tokens=Tokens("word"))
+    assert kept._test(fixed, split, "translation")[1]["exact_match"] == 0
 
 
 def test_one_source_in_two_forms_is_held_out_once(tmp_path):

@@ -126,7 +126,7 @@ def test_closed_standard_input_and_output_are_told(unloadable, tmp_path, jaxai, 
 def test_full_disk_is_one_line_and_a_failed_run(trained, tmp_path, jaxai):
     (tmp_path / "file").write_text("abc\ndcb\n")
     options = ("translate", trained, "--input", tmp_path / "file")
-    message = "(No space left on device); 0 lines were translated"
+    message = "(No space left on device); lines translated: 0"
     assert f"cannot write /dev/full {message}" in refused(jaxai, *options, "--output", FULL, code=1)
     program = [sys.executable, "-c", "from jaxai.cli import main; main()", *map(str, options)]
     with FULL.open("w") as full:
@@ -148,7 +148,7 @@ def test_notes_of_many_lines_are_counted(trained, jaxai, typed):
     typed("x\u00e9\n".encode() * 25)
     code, out, err = jaxai("translate", trained)
     assert (code, len(out.splitlines()), len(err.splitlines())) == (0, 25, 21)
-    assert err.splitlines()[-1] == "jaxai: 5 further lines had such notes"
+    assert err.splitlines()[-1] == "jaxai: further lines with such notes: 5"
 
 
 def test_evaluation_reads_pipes_and_forgives_empty_lines_at_the_end(trained, tmp_path, jaxai, fifo):
@@ -157,6 +157,7 @@ def test_evaluation_reads_pipes_and_forgives_empty_lines_at_the_end(trained, tmp
     files = ("--source", tmp_path / "source", "--reference", tmp_path / "reference")
     assert jaxai("evaluate", trained, *files)[0] == 0
     expected = json.loads((trained / "evaluation.json").read_text())
+    del expected["measured_on"]
     assert expected["normalisation"] == "NFC, single spaces, no invisible characters"
     pipes = (
         "--source",
@@ -167,7 +168,7 @@ def test_evaluation_reads_pipes_and_forgives_empty_lines_at_the_end(trained, tmp
     code, out, _ = jaxai("evaluate", trained, *pipes)
     assert code == 0
     assert "compared in one form: NFC, single spaces, no invisible characters" in out
-    assert json.loads((trained / "evaluation.json").read_text()) == expected
+    assert expected.items() <= json.loads((trained / "evaluation.json").read_text()).items()
     (tmp_path / "reference").write_text("CBA\nabd\n")
     assert "3 of 6 tokens of the references are not in the target's vocabulary" in jaxai("evaluate", trained, *files)[1]
 

@@ -75,8 +75,8 @@ def test_attention_takes_its_memory_into_account(make):
 def test_cut_lines_and_characters_that_are_left_out_are_noted(make):
     greedy = make(Decoding("greedy"), longest=5)
     notes = [best.note for (best,) in greedy.translate(["abcdef", "a\0b\x07", "a\u200bb", "axyz", "\0", ""])]
-    assert notes[:2] == ["cut to 4 of 6 tokens", "2 control characters were left out"]
-    assert notes[2:] == ["", "3 of 4 tokens are not in the vocabulary", "1 control characters were left out", ""]
+    assert notes[:2] == ["cut to 4 of 6 tokens", "control characters left out: 2"]
+    assert notes[2:] == ["", "3 of 4 tokens are not in the vocabulary", "control characters left out: 1", ""]
     assert greedy.cut == 1
 
 
