@@ -16,7 +16,7 @@ from jaxai.data.validate import check, check_names
 from jaxai.paths import given_path
 from jaxai.ranges import Count, ImageShape, Rate
 
-SOURCES = ("mnist5k", "synthetic", "idx", "cifar", "folder", "tfds:mnist", "tfds:cifar10", "tfds:NAME", "idx:NAME")
+SOURCES = ("mnist5k", "synthetic", "folder", "idx", "idx:NAME", "cifar", "cifar10", "cifar100", "mnist", "tfds:NAME")
 SHORT_NAMES = {"mnist": "tfds:mnist", "cifar10": "tfds:cifar10", "cifar100": "tfds:cifar100"}
 
 
@@ -25,7 +25,7 @@ class Data:
     """Which images to learn from, and where they are."""
 
     source: str = "mnist5k"  # mnist5k, synthetic, folder, cifar, cifar10, cifar100, mnist, idx, idx:NAME or tfds:NAME
-    dir: str | None = None  # folder that holds the files of idx, cifar and folder, or the tfds data_dir
+    dir: str | None = None  # folder that holds the files of folder, idx and cifar, or the tfds data_dir
     cache: str = "auto"  # folder for decoded arrays; auto: $JAXAI_CACHE or the user's cache folder; off: keep none
     resize: Count | None = None  # pixels a side: the shorter side of each image is scaled to it, the centre cropped
     test_fraction: Rate = 0.0  # share of the training images of each class to test on, where there is no test split
@@ -128,7 +128,9 @@ def load(config: Data) -> Images:
             raise ValueError(f"{source.name} has no test split; {HOLD_OUT}")
         train, test = _held_out(train, "test", config.test_fraction, notes)
     elif config.test_fraction:
-        raise ValueError(f"test_fraction is {config.test_fraction}, but {source.name} has a test split; leave it out")
+        raise ValueError(
+            f"data.test_fraction is {config.test_fraction}, but {source.name} has a test split: leave it out"
+        )
     validation = found.validation
     if config.validation_fraction:
         if validation is not None:
@@ -178,9 +180,9 @@ def _source(config: Data) -> Source:
             chosen = config.source if config.source in cifar.SETS else ""
             found = cifar.source(_dir(config), chosen, config.test_fraction)
         case _:
-            near = difflib.get_close_matches(name.casefold(), (*SOURCES, *SHORT_NAMES), n=1)
+            near = difflib.get_close_matches(name.casefold(), SOURCES, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"no data source {config.source}; expected one of {', '.join(SOURCES)}{hint}")
+            raise ValueError(f"no data source {config.source:.60}; expected one of {', '.join(SOURCES)}{hint}")
     return found if config.resize is None else _resized(found, config.resize)
 
 

@@ -10,6 +10,9 @@ from typing import Any
 from jaxai import extras
 from jaxai.paths import given_path
 
+LONGEST_NAME = 200
+"""Letters; longer ones name no folder."""
+
 
 def folder(name: str, data_dir: str | None) -> Path:
     """The folder of the set `name`, which holds array_record files.
@@ -105,8 +108,8 @@ class Records:
 
 def _versioned(name: str, root: Path) -> Path:
     path, _, version = name.partition(":")
-    if not path or path.startswith("/") or ".." in path.split("/"):
-        raise ValueError(f"tfds:{name} names no set; expected tfds:NAME, tfds:NAME/CONFIG or tfds:NAME:VERSION")
+    if not path or path.startswith("/") or ".." in path.split("/") or len(name) > LONGEST_NAME:
+        raise ValueError(f"tfds:{name:.60} names no set; expected tfds:NAME, tfds:NAME/CONFIG or tfds:NAME:VERSION")
     versions = _versions(root / path)
     if not versions and "/" not in path and (root / path).is_dir():
         configs = {entry.name: found for entry in (root / path).iterdir() if (found := _versions(entry))}

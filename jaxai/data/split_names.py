@@ -44,7 +44,9 @@ def parts(names: Iterable[str], test_fraction: float, where: str) -> tuple[dict[
     """
     found = named(names, where)
     if "test" in found and test_fraction:
-        raise ValueError(f"test_fraction is {test_fraction}, but {where} has the split {found['test']}; leave it out")
+        raise ValueError(
+            f"data.test_fraction is {test_fraction}, but {where} has the split {found['test']}: leave it out"
+        )
     if "validation" not in found:
         return found, ()
     if "test" in found or test_fraction:

@@ -93,6 +93,11 @@ def _check_floats(images: np.ndarray, source: str) -> None:
     # The minimum and maximum of a block with a NaN are NaN.
     ranges = [(float(block.min()), float(block.max())) for block in _blocks(images)]
     if all(least >= 0 and most <= 1 for least, most in ranges):
+        brightest = max(most for _, most in ranges)
+        if 0 < brightest < 1.01 / 255:
+            raise ValueError(
+                f"{source}: the brightest pixel is {brightest:g}; expected floats in [0, 1]: divide once only"
+            )
         return
     if (found := _first(images, lambda block: ~np.isfinite(block))) is not None:
         raise ValueError(f"{source}: the pixel at index {found[0]} is {found[1]}; expected finite numbers")

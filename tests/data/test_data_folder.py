@@ -206,9 +206,9 @@ def test_train_alone_is_split_within_each_class_always_in_the_same_way(tmp_path)
 
 
 def test_test_fraction_beside_a_test_split_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"test_fraction is 0.2, but .* has the split test; leave it out"):
+    with pytest.raises(ValueError, match=r"test_fraction is 0.2, but .* has the split test: leave it out"):
         loaded(write(tmp_path), test_fraction=0.2)
-    with pytest.raises(ValueError, match=r"test_fraction is 0.2, but synthetic has a test split; leave it out"):
+    with pytest.raises(ValueError, match=r"test_fraction is 0.2, but synthetic has a test split: leave it out"):
         load(Data("synthetic", examples=20, test_examples=20, test_fraction=0.2))
     with pytest.raises(ValueError, match=r"test_fraction is nan; it must be at least 0 and below 1"):
         loaded(tmp_path, test_fraction=float("nan"))

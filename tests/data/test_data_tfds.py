@@ -98,7 +98,7 @@ def test_several_configs_ask_for_one(tmp_path):
         load(Data("tfds:set", dir=str(tmp_path), cache="off"))
 
 
-@pytest.mark.parametrize("name", ["tfds:", "tfds:/etc", "tfds:../mnist"])
+@pytest.mark.parametrize("name", ["tfds:", "tfds:/etc", "tfds:../mnist", "tfds:" + "x" * 5000])
 def test_name_that_is_no_set_is_refused(name):
     with pytest.raises(ValueError, match="names no set; expected tfds:NAME"):
         load(Data(name, cache="off"))

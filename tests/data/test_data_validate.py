@@ -65,6 +65,14 @@ def test_the_index_is_that_of_the_first_pixel_out_of_range():
         check(images, np.zeros(5000, np.int32), 1, "mine")
 
 
+def test_floats_that_were_divided_twice_are_refused():
+    unit = np.linspace(0, 1, 6 * 48, dtype=np.float32).reshape(6, 4, 4, 3)
+    for image in (unit, unit / 200, unit * 0):
+        check(image, LABELS, 6, "mine")
+    with pytest.raises(ValueError, match=r"^mine: the brightest pixel is 0.00392\d+; expected floats in \[0, 1\]: div"):
+        check(unit / 255, LABELS, 6, "mine")
+
+
 def test_floats_that_became_zeros_and_ones_are_refused():
     ones = np.random.default_rng(0).integers(0, 2, (6, 4, 4, 3))
     check(ones.astype(bool), LABELS, 6, "mine")
