@@ -298,14 +298,7 @@ def translate(arguments: Sequence[str]) -> None:
         with translate_lines.open_input(input) as source:
             translate_lines.check_output(output, source)
             translator = experiments[0].translator(checkpoint, experiments[1:], decoding, seed)
-            try:
-                translate_lines.translate(translator, source, output, batch_size, n_best, scores)
-            except BrokenPipeError:
-                raise
-            except OSError as error:
-                if output is None:
-                    _leave_standard_output()
-                _fail(str(error), code=1)
+            translate_lines.translate(translator, source, output, batch_size, n_best, scores)
 
     _call(parse, arguments, "jaxai translate")
 
@@ -436,5 +429,10 @@ def _leave_standard_output() -> None:
 
 
 def _fail(message: str, code: int = 2) -> NoReturn:
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        _leave_standard_output()
     print(f"jaxai: {message}", file=sys.stderr)
     raise SystemExit(code)

@@ -115,8 +115,8 @@ def _write(found: Iterable[list[Translation]], target: TextIO, output: Path | No
         except BrokenPipeError:
             raise
         except OSError as error:
-            done = f"lines translated: {number - 1}"
-            raise OSError(f"cannot write {output or 'standard output'} ({error.strerror}); {done}") from error
+            text = f"cannot write {output or 'standard output'} ({error.strerror}); lines translated: {number - 1}"
+            raise OSError(error.errno, text) from error
         if translations[0].note:
             noted += 1
             if noted <= NOTED:

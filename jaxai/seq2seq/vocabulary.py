@@ -9,6 +9,7 @@ import binascii
 import hashlib
 import io
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -107,9 +108,11 @@ class Vocabulary:
             )
 
     def save(self, path: str | Path) -> None:
-        """Write it as one JSON file, sentencepiece model included."""
+        """Write it as one JSON file, sentencepiece model included; whole or not at all."""
         text = json.dumps({**self._content(), "digest": self.digest}, ensure_ascii=False, indent=1)
-        Path(path).write_text(text + "\n", encoding="utf-8")
+        temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
+        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.replace(path)
 
     def _content(self) -> dict[str, Any]:
         return {
