@@ -390,8 +390,9 @@ class _Evaluator:
         """Features, logits and labels of the samples that every evaluation draws anew from the same latents."""
         key = jax.random.fold_in(jax.random.key(self._experiment.run.seed), MEASURED)
         samples = generator(state, max(self._experiment.samples, quality.samples), key)
-        same_labels = quality.extractor.classes == self._experiment.workload.num_classes
-        return *extract(quality.extractor, samples.image), samples.label if same_labels else None
+        known = quality.extractor.labels_of(self._images.classes)
+        asked = None if samples.label is None or known is None else known[samples.label]
+        return *extract(quality.extractor, samples.image), asked
 
 
 def _nearest(samples: np.ndarray, images: Images) -> tuple[np.ndarray, float]:

@@ -7,7 +7,7 @@ The name therefore ends in a digest of the weights.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from jaxai import cnn, inputs
 from jaxai.core import State
 from jaxai.paths import given_path
 from jaxai.runtime import config as configs
+from jaxai.runtime.run_folder import RunFolder
 
 BUNDLED = Path(__file__).parent / "extractors"
 FOR_SHAPE: Mapping[tuple[int, ...], str] = {(28, 28, 1): "mnist", (32, 32, 3): "cifar10"}
@@ -40,6 +41,7 @@ class Extractor(NamedTuple):
       classes: how many labels it knows; 0 where it is no classifier.
       apply: images [batch, height, width, channels], uint8 or float in [0, 1] -> (features [batch, features], logits
         [batch, classes]), float32; a pure function, to be jitted by whoever calls it.
+      names: of its labels in their order; empty where they are not known.
     """
 
     name: str
@@ -47,6 +49,13 @@ class Extractor(NamedTuple):
     features: int
     classes: int
     apply: Callable[[jax.Array], tuple[jax.Array, jax.Array]]
+    names: tuple[str, ...] = ()
+
+    def labels_of(self, classes: Sequence[str]) -> np.ndarray | None:
+        """Its label for each class, by name where it has names; None where it does not know these classes."""
+        if len(classes) != self.classes or (self.names and {*classes} != {*self.names}):
+            return None
+        return np.array([self.names.index(name) for name in classes] if self.names else range(self.classes), np.int32)
 
 
 def load_extractor(name: str, image_shape: tuple[int, ...]) -> Extractor:
@@ -70,7 +79,8 @@ def load_extractor(name: str, image_shape: tuple[int, ...]) -> Extractor:
     elif path.suffix == ".npz" and path.is_file():
         extractor = _read(path, path.stem)
     elif (path / "config.json").is_file():
-        extractor = _from(*_trained(path), path.resolve().name)
+        names = tuple((RunFolder(path).data() or {}).get("classes", ()))
+        extractor = _from(*_trained(path), path.resolve().name)._replace(names=names)
     else:
         raise ValueError(
             f"no extractor {name!r}; choose auto, {', '.join(RECIPES)}, pixels, the folder of a classifier's run,"

@@ -142,14 +142,14 @@ def fit(training: Training, config: Any, console: Console | None = None) -> Outc
     run: Run = config.run
     mesh = parallel.make_mesh(run.devices)
     schedule = Schedule.of(run, training.steps, training.steps_per_epoch, training.steps_per_call)
-    # Before the folder is made: a configuration that cannot run leaves no run behind.
+    # Before the folder is made or changed: a configuration that cannot run leaves no run behind.
+    folder = RunFolder(run.workdir, run.tensorboard)
+    differences = folder.compare(config, training.identity)
     if training.data is not None:
         parallel.check_divides("a batch of", training.batch_size, mesh)
     for name, number in training.shares.items():
         parallel.check_divides(name, number, mesh)
     flops_per_unit = flops_per_step(training) / training.units
-    folder = RunFolder(run.workdir, run.tensorboard)
-    differences = folder.compare(config, training.identity)
     saved = Checkpoints(folder.checkpoints, training.make(None).stored)
     with only_training(folder.path), stop_on_signal() as stop, saved as checkpoints:
         state = _saved_state(training, run, mesh, checkpoints, folder)

@@ -67,7 +67,8 @@ def read_run(folder: Path, label: str | None = None) -> Run:
     metrics = _read_lines(folder / "metrics.jsonl", notes)
     if seeds:
         notes += [f"{seed.label}: {note}" for seed in seeds for note in seed.notes]
-        result = result or _spread([seed.result for seed in seeds if seed.result])
+        if not _agrees(result, seeds):
+            result = _spread([seed.result for seed in seeds if seed.result])
     elif not result:
         steps = [record["step"] for record in metrics]
         progress = f"its last logged step is {max(steps):,}" if steps else "it has logged nothing yet"
@@ -133,6 +134,14 @@ def _read_pictures(folder: Path, notes: list[str]) -> list[tuple[Path, str]]:
     found = {path.name: path for path in sorted(folder.glob("*")) if path.suffix in PICTURES}
     names = [name for name in captions if name in found] + [name for name in found if name not in captions]
     return [(found[name], str(captions.get(name, found[name].stem.replace("_", " ")))) for name in names]
+
+
+def _agrees(result: Record, seeds: Sequence[Run]) -> bool:
+    """Whether the figures of several seeds are those of their folders, which may have gone on since."""
+    listed = {name: values for name, values in result.items() if name.endswith(PER_SEED)}
+    return bool(result) and all(
+        values == [seed.result.get(name.removesuffix(PER_SEED)) for seed in seeds] for name, values in listed.items()
+    )
 
 
 def _spread(results: Sequence[Record]) -> Record:

@@ -22,13 +22,15 @@ def train_seeds(experiment: Any, console: Console) -> str:
       The name of the signal that cut it short; "" if none did.
 
     Raises:
-      ValueError: fewer than one seed, or what a training raises.
+      ValueError: fewer than one seed, a folder that holds another run, or what a training raises.
       FloatingPointError: every seed diverged.
     """
     run = experiment.run
     check_experiment(experiment)
     if run.seeds == 1 or experiment.trains_seeds_together:
         return experiment.train(console=console).interrupted
+    if (Path(run.workdir) / "config.json").exists():
+        raise ValueError(f"{run.workdir} holds a run of one seed; choose another --workdir for {run.seeds} seeds")
     results: list[dict[str, Any]] = []
     diverged: dict[int, FloatingPointError] = {}
     for seed in range(run.seed, run.seed + run.seeds):

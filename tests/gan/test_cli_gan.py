@@ -1,3 +1,5 @@
+import dataclasses
+import io
 import json
 
 import numpy as np
@@ -175,3 +177,63 @@ def test_what_cannot_run_ends_with_2_and_one_line_before_a_folder_is_made(jaxai,
     assert code == 2
     assert words in one_line(err)
     assert not (tmp_path / "run").exists()
+
+
+def snapshot(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--batch-size", "32"], "batch_size: 16 -> 32 cannot change"),
+        (["--width", "4"], "workload.width: 2 -> 4 cannot change"),
+        (["--discriminator-optimizer.name", "nadam"], "workload.discriminator_optimizer.name: adam -> nadam"),
+        (["--epochs", "1"], "this configuration ends at step 10"),
+    ],
+    ids=["batch", "width", "optimizer", "epochs"],
+)
+def test_refused_change_leaves_every_byte_as_it_was(jaxai, runs, options, words):
+    preset, classifier, run = runs
+    before = snapshot(run)
+    same = ("train", preset, "--workdir", run, "--extractor", classifier)
+    code, _, err = jaxai(*same, *options, "--resume-with-changes")
+    assert code == 2
+    assert words in one_line(err)
+    assert snapshot(run) == before
+
+
+def test_real_images_of_a_conditional_run_are_judged_as_the_class_that_their_name_says(runs):
+    """The same images with their classes in another order, and a classifier that has yet another."""
+    from rich.console import Console
+
+    from jaxai.runtime.run_folder import RunFolder
+
+    experiment = RunFolder(runs[2]).load_config()
+    images, order = experiment.load(), [2, 0, 3, 1]
+    table = np.argsort(order).astype(np.int32)
+    other = dataclasses.replace(
+        images,
+        train={**images.train, "label": table[images.train["label"]]},
+        test={**images.test, "label": table[images.test["label"]]},
+        classes=tuple(images.classes[i] for i in order),
+    )
+    quiet = Console(file=io.StringIO(), width=200)
+    one, two = (experiment.evaluate(quiet, images=each) for each in (images, other))
+    assert "not that of the run" not in quiet.file.getvalue()
+    assert one == two
+    unlike = dataclasses.replace(images, classes=("aardvark", *images.classes[1:]))
+    with pytest.raises(ValueError, match="has the class aardvark"):
+        experiment.evaluate(quiet, images=unlike)
+
+
+def test_labels_of_a_classifier_are_found_by_name(runs):
+    from jaxai.gan.extractor import load_extractor
+
+    extractor = load_extractor(str(runs[1]), (8, 8, 1))
+    names = extractor.names
+    assert len(names) == 4
+    order = [2, 0, 3, 1]
+    assert extractor.labels_of([names[i] for i in order]).tolist() == order
+    assert extractor.labels_of(("aardvark", *names[1:])) is None
+    assert extractor._replace(names=()).labels_of("abcd").tolist() == [0, 1, 2, 3]

@@ -12,6 +12,8 @@ from jaxai.cnn.experiment import Experiment
 from jaxai.data import Data
 from jaxai.runtime.config import Run
 from jaxai.runtime.report import write_report
+from jaxai.runtime.run_folder import RunFolder
+from jaxai.runtime.run_record import read_run
 from jaxai.runtime.seeds import summarize, train_seeds
 
 
@@ -72,3 +74,31 @@ def test_figures_are_over_the_seeds_that_have_them():
         **{"seeds": 3, "diverged": 1, "loss": 2.0, "loss_std": pytest.approx(2**0.5)},
         **{"loss_per_seed": [None, 1.0, 3.0], "steps_per_seed": [None, 4, 5], "chip": "cpu"},
     }
+
+
+def test_figures_of_seeds_are_those_of_their_folders(tmp_path):
+    """One seed was gone on with since the figures were written."""
+    for seed, accuracy in enumerate((0.5, 0.7)):
+        folder = tmp_path / f"seed-{seed}"
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        (folder / "result.json").write_text(json.dumps({"test_accuracy": accuracy}))
+    together = summarize([{"test_accuracy": 0.5}, {"test_accuracy": 0.6}])
+    (tmp_path / "result.json").write_text(json.dumps(together))
+    assert read_run(tmp_path).result["test_accuracy"] == pytest.approx(0.6)
+    together = summarize([{"test_accuracy": 0.5}, {"test_accuracy": 0.7}]) | {"kept": 1.0}
+    (tmp_path / "result.json").write_text(json.dumps(together))
+    assert read_run(tmp_path).result == together
+
+
+def test_folder_of_one_seed_takes_no_several_and_the_other_way_round(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "config.json").write_text("{}")
+    quiet = Console(file=io.StringIO())
+    with pytest.raises(ValueError, match="holds a run of one seed; choose another --workdir for 3 seeds"):
+        train_seeds(Experiment(run=Run(workdir=str(tmp_path / "one"), seeds=3)), quiet)
+    (tmp_path / "many" / "seed-0").mkdir(parents=True)
+    (tmp_path / "many" / "seed-0" / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="holds 1 runs, one a seed"):
+        RunFolder(tmp_path / "many").compare(Experiment(run=Run(workdir=str(tmp_path / "many"))))
+    assert not (tmp_path / "many" / "config.json").exists()

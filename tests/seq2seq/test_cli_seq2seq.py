@@ -210,3 +210,50 @@ def test_modes_agree(preset, tmp_path, jaxai):
         params[mode] = RunFolder(folder).load_config().restore("latest").params
     jax.tree.map(np.testing.assert_array_equal, params["pmap"], params["shard_map"])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), params["jit"], params["pmap"])
+
+
+def snapshot(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--tokens.batch", "64"], "tokens.batch: 128 -> 64 cannot change"),
+        (["--hidden", "8"], "workload.hidden: 16 -> 8 cannot change"),
+        (["--data.seed", "5"], "data.seed: 0 -> 5 cannot change"),
+        (["--data.source", "dates"], "data.source: reverse -> dates cannot change"),
+        (["--optimizer.name", "sgd"], "workload.optimizer.name: adam -> sgd cannot change"),
+        (["--epochs", "2"], "and this configuration ends at step"),
+    ],
+    ids=lambda part: part[0] if isinstance(part, list) else "",
+)
+def test_refused_change_leaves_every_byte_as_it_was(trained, preset, jaxai, options, words):
+    before = snapshot(trained)
+    code, _, err = jaxai("train", preset, "--workdir", trained, *options, "--resume-with-changes")
+    assert code == 2
+    assert words in err
+    assert err.count("\n") == 1
+    assert snapshot(trained) == before
+
+
+def test_finished_run_with_another_test_set_is_measured_again(trained, tmp_path, monkeypatch):
+    from rich.console import Console
+
+    folder = shutil.copytree(trained, tmp_path / "run")
+    experiment, quiet = RunFolder(folder).load_config(), Console(file=io.StringIO(), width=300)
+    experiment = dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, workdir=str(folder)))
+    pairs, old = experiment.load(), json.loads((folder / "result.json").read_text())
+    # Answers that nobody could give.
+    test = pairs.test._replace(targets=tuple(f"{source}{source}x" for source in pairs.test.sources), references=None)
+    hard, before = dataclasses.replace(pairs, test=test), snapshot(folder)
+    with pytest.raises(ValueError, match=r"holds a run with other data \(test data: other content\)"):
+        experiment.train(hard, quiet)
+    assert snapshot(folder) == before
+    changed = dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, resume_with_changes=True))
+    monkeypatch.setattr(type(experiment), "draw", lambda *_: None)
+    changed.train(hard, quiet)
+    result, found = json.loads((folder / "result.json").read_text()), experiment.evaluate(quiet, pairs=hard)
+    assert result["character_error_rate"] == found["character_error_rate"] != old["character_error_rate"]
+    assert (result["best_step"], result["validation_loss"]) == (old["best_step"], old["validation_loss"])
+    assert result["measured_on"] == found["measured_on"] != old["measured_on"]
