@@ -1,6 +1,7 @@
 """From a preset to translations: what a user types, on strings to reverse that are learnt in seconds."""
 
 import dataclasses
+import io
 import json
 import shutil
 import subprocess
