@@ -130,7 +130,7 @@ def _files(folder: Path, classes: tuple[str, ...]) -> _Files:
 def _notes(folder: Path, own: Found, found: Mapping[str, Found], skipped: Counter[str]) -> list[str]:
     notes = []
     if skipped:
-        notes.append(f"{folder}: skipped files that are no images: {summary(skipped)}")
+        notes.append(f"{folder}: skipped other files: {summary(skipped)}")
     if own.images:
         notes.append(f"{folder}: skipped images that are in no class's folder: {len(own.images)}")
     if deeper := sum(each.deeper for each in found.values()):

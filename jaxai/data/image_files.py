@@ -77,4 +77,5 @@ def _begins_as_image(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(16)
     bitmap = start[:2] == b"BM" and start[6:10] == bytes(4)
-    return bitmap or start.startswith(BEGINNINGS) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")
+    inside = (start[:4] == b"RIFF" and start[8:12] == b"WEBP") or start[4:12] == b"ftypavif"
+    return bitmap or inside or start.startswith(BEGINNINGS)

@@ -71,6 +71,19 @@ def _check_described(path: Path) -> None:
         raise _damaged(path, f"expected {expected}")
 
 
+def check_names(folder: Path, feature: str) -> None:
+    """Raises ValueError where the file of a feature's class names is damaged: tfds would give numbers instead."""
+    path = folder / f"{feature}.labels.txt"
+    if not path.is_file():  # it may be left out when the data is copied
+        return
+    try:
+        names = path.read_text("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise _damaged(path, f"not UTF-8 ({error.reason}, byte 0x{error.object[error.start]:02x})") from error
+    if not any(name.strip() for name in names):
+        raise _damaged(path, "no class names in it")
+
+
 def _damaged(where: str | Path, reason: str) -> ValueError:
     return ValueError(f"{where} is damaged: {' '.join(reason.split()):.200}; prepare the set again, or copy it again")
 

@@ -37,6 +37,7 @@ def source(name: str, data_dir: str | None, resize: int | None, test_fraction: f
 
 def _decode(folder: Path, resize: int | None, test_fraction: float) -> Decoded:
     builder = prepared.builder(folder)
+    prepared.check_names(folder, "label")
     features = dict(builder.info.features.items())
     image, label = features.get("image"), features.get("label")
     if image is None or label is None or not hasattr(label, "names") or len(image.shape) != 3:

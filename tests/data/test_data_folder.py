@@ -54,6 +54,7 @@ def loaded(folder, **fields):
         ("without_ending", "TIFF"),
         ("without_ending", "BMP"),
         ("without_ending", "WEBP"),
+        ("without_ending", "AVIF"),
         ("img.0001", "PNG"),
         ("x.jpg", "PNG"),
         ("deeper/still/x.png", "PNG"),
@@ -84,8 +85,7 @@ def test_what_is_skipped_is_counted_in_a_line(tmp_path):
     images = loaded(tmp_path)
     assert len(images.train["label"]) == 4
     assert images.notes == (
-        f"{tmp_path / 'train'}: skipped files that are no images: 2 .txt, 1 without ending, 1 .heic, 1 .dat, "
-        "1 broken link",
+        f"{tmp_path / 'train'}: skipped other files: 2 .txt, 1 without ending, 1 .heic, 1 .dat, 1 broken link",
         f"{tmp_path / 'test'}: skipped images that are in no class's folder: 1",
         f"not used: extra in {tmp_path}",
     )
@@ -98,7 +98,7 @@ def test_notes_are_shown_by_training(tmp_path, kind):
     experiment = kind(data=Data("folder", str(tmp_path), "off"), run=Run(workdir=str(tmp_path / "run")))
     with pytest.raises(ValueError, match="batch_size is 64"):
         experiment.train(console=console)
-    assert f"{tmp_path / 'train'}: skipped files that are no images: 1 .txt\n" in console.file.getvalue()
+    assert f"{tmp_path / 'train'}: skipped other files: 1 .txt\n" in console.file.getvalue()
 
 
 @pytest.mark.parametrize("content", [None, "notes.txt", "scan.heic"])

@@ -64,6 +64,22 @@ def test_damaged_features_are_one_line_with_the_file(tmp_path, content):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"cat\ncaf\xe9\nbird\n", r"label.labels.txt is damaged: not UTF-8 \(.*, byte 0xe9\); prepare the set again"),
+        (b"", "label.labels.txt is damaged: no class names in it"),
+        (b"cat\ncat\nbird\n", "classes 0 and 1 are both called 'cat'"),
+        (b"cat\ndog\n", "the label at index 2 is 2; expected 0 to 1, for 2 classes"),
+    ],
+)
+def test_damaged_class_names_do_not_become_numbers(tmp_path, content, message):
+    config = prepared(tmp_path, {"train": pets(3), "test": pets(3)})
+    (tmp_path / "pets/1.0.0/label.labels.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        load(config)
+
+
 @pytest.mark.parametrize("name", ["pets", "pets/small"])
 @pytest.mark.parametrize("given", [".", "data/{}", "data/{}/1.0.0", "data/elsewhere"])
 def test_folder_one_level_off_is_answered_with_the_right_one(tmp_path, name, given):
