@@ -72,11 +72,13 @@ def count(mesh: jax.sharding.Mesh) -> int:
 
 
 def memory(mesh: jax.sharding.Mesh) -> int | None:
-    """Bytes of memory of all devices of a mesh; on a CPU, of the machine or of the container; None: not known."""
+    """Bytes of memory for a new state, which is made on one device; on a CPU, of the machine or of the container.
+
+    None where it is not known.
+    """
     device = mesh.devices.flat[0]
     if device.platform != "cpu":
-        limit = (device.memory_stats() or {}).get("bytes_limit")
-        return None if limit is None else limit * mesh.size
+        return (device.memory_stats() or {}).get("bytes_limit")
     sizes = []
     with contextlib.suppress(OSError, ValueError):
         sizes.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
