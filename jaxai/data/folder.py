@@ -49,6 +49,7 @@ def source(folder: Path, resize: int | None, test_fraction: float) -> Source:
         raise _missing(folder, there, named)
     split_folders = {part: there[name] for part, name in named.items()}
     classes = _classes(split_folders["train"])
+    _check_level(split_folders["train"])
     for path in split_folders.values():
         _check_known(path, split_folders["train"], classes)
     files = {part: _files(path, classes) for part, path in split_folders.items()}
@@ -99,6 +100,18 @@ def _classes(train_folder: Path) -> tuple[str, ...]:
     if names:
         check_names(names, str(train_folder))
     return names
+
+
+def _check_level(train_folder: Path) -> None:
+    """Raises ValueError where the classes are one folder deeper, which would make one class of them all."""
+    if len(only := visible_folders(train_folder)) == 1:
+        below = [path.name for path in visible_folders(only[0])]
+        if len(below) > 1 and not find(only[0], recursive=False).images:
+            names = ", ".join(f"{name!a}"[1:-1] for name in below[:5])
+            raise ValueError(
+                f"{only[0]} would be the only class, and holds the folders {names}; move these to {train_folder} if "
+                "they are the classes, else their images to one folder"
+            )
 
 
 def _check_known(folder: Path, train_folder: Path, classes: tuple[str, ...]) -> None:

@@ -148,7 +148,7 @@ def _check_fields(config: Data) -> None:
 
 
 def _without_examples(classes: tuple[str, ...], splits: dict[str, Split]) -> list[str]:
-    notes = []
+    notes = [f"one class only: {classes[0]}"] if len(classes) == 1 else []
     for name, split in splits.items():
         there = set(np.unique(split["label"]).tolist())
         if absent := [each for label, each in enumerate(classes) if label not in there]:

@@ -238,6 +238,14 @@ def test_wrong_place_is_answered_with_the_right_one(tmp_path):
         loaded(tmp_path / "faces")
 
 
+def test_classes_one_folder_deeper_are_not_made_one_class(tmp_path):
+    write(tmp_path, ("train/images", "test/images"))
+    with pytest.raises(ValueError, match=r"train/images would be the only class, and holds the folders cat, dog; move"):
+        loaded(tmp_path)
+    write(tmp_path / "faces", classes=("all/part",))
+    assert "one class only: all" in loaded(tmp_path / "faces").notes
+
+
 def test_class_of_one_split_alone(tmp_path):
     write(tmp_path)
     (tmp_path / "test/dog").rename(tmp_path / "test/Dog")
