@@ -176,6 +176,15 @@ def test_damaged_checksums_are_damage(tmp_path, content):
         assert damage.startswith((CHECKSUMS, "state/manifest.ocdbt"))
 
 
+def test_checksums_of_an_earlier_version_list_notes_that_are_not_checked(tmp_path):
+    save(tmp_path, 1)
+    file = tmp_path / "latest" / "1" / CHECKSUMS
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"_CHECKPOINT_METADATA": "0" * 32}))
+    with Checkpoints(tmp_path) as checkpoints:
+        assert int(checkpoints.restore(shapes(make_state(0))).step) == 1
+        assert not checkpoints.damaged
+
+
 def test_truncated_checkpoint_that_was_killed_before_its_checksums_falls_back(tmp_path, caplog):
     save(tmp_path, 1, 2)
     (tmp_path / "latest" / "2" / CHECKSUMS).unlink()
