@@ -107,13 +107,15 @@ def without_empty(pairs: Sequence[tuple[str, str]], place: Callable[[int, int], 
     kept, first = [], ""
     for index, pair in enumerate(pairs):
         source, target = pair[0].strip(), pair[1].strip()
-        if normalise(source) and normalise(target):
+        side = 0 if not normalise(source) else 1 if not normalise(target) else None
+        if side is None:
             kept.append((source, target))
         elif empty == "error":
-            where = place(index, 1 if normalise(source) else 0)
-            raise ValueError(f"{where}: empty; expected text (training can drop such pairs: --data.empty drop)")
+            raise ValueError(
+                f"{place(index, side)}: empty; expected text (training can drop such pairs: --data.empty drop)"
+            )
         else:
-            first = first or place(index, 1 if normalise(source) else 0)
+            first = first or place(index, side)
     if not kept:
         raise ValueError(f"{place(max(len(pairs) - 1, 0), 0)}: no pair of texts up to here; expected at least one")
     dropped = len(pairs) - len(kept)

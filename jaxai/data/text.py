@@ -115,28 +115,41 @@ def _files(config: TextData) -> Pairs:
 def _split_files(folder: Path, prefix: str, config: TextData) -> Found:
     if config.source == "tsv":
         return line_files.columns(folder / f"{prefix}.tsv", config.empty)
-    files = [folder / f"{prefix}.{language}" for language in (config.source_language, config.target_language)]
+    files = [folder / f"{prefix}.{language}" for language in _languages(config)]
     return line_files.aligned(files[0], files[1], config.empty)
 
 
 def _tfds(config: TextData) -> Pairs:
-    languages = (config.source_language, config.target_language)
     name = config.source.removeprefix("tfds:")
-    return _translation(tfds_text.load(name, config.dir, languages, config.empty), config)
+    return _translation(tfds_text.load(name, config.dir, _languages(config), config.empty), config)
+
+
+def _languages(config: TextData) -> tuple[str, str]:
+    languages = config.source_language, config.target_language
+    if languages[0] == languages[1]:
+        raise ValueError(
+            f"--data.source-language and --data.target-language are both {languages[0]!r}; give two languages"
+        )
+    return languages
 
 
 def _translation(found: dict[str, Found], config: TextData) -> Pairs:
-    notes = tuple(f"{split}: {part.note}" for split, part in found.items() if part.note)
-    return _held_out({split: part.split for split, part in found.items()}, notes, config)
+    notes = [f"{split}: {part.note}" for split, part in found.items() if part.note]
+    splits = {split: part.split for split, part in found.items()}
+    known = {*map(normalise, splits["train"].sources)} if len(splits) > 1 else set()
+    for name, split in splits.items():
+        if name != "train" and (seen := sum(normalise(source) in known for source in split.sources)):
+            notes.append(f"{name}: {seen} of {len(split.sources)} sources are among those of the training")
+    return _held_out(splits, tuple(notes), config)
 
 
 def _held_out(splits: dict[str, PairSplit], notes: tuple[str, ...], config: TextData) -> Pairs:
     """Takes the splits that are not there out of the training pairs: sources of one form go to the same split."""
     whole = splits["train"]
-    forms = [*map(normalise, whole.sources)]
     fractions = {"validation": config.validation_fraction, "test": config.test_fraction}
     missing = [split for split in fractions if split not in splits]
     if missing:
+        forms = [*map(normalise, whole.sources)]
         different = list(dict.fromkeys(forms))
         order = np.random.default_rng(config.seed).permutation(len(different)).tolist()
         belongs, start = dict.fromkeys(different, "train"), 0

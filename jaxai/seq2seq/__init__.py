@@ -9,6 +9,7 @@
 from jaxai.optimizer import Optimizer
 from jaxai.seq2seq import attention, decode
 from jaxai.seq2seq.bucketed import Shape, bucketed
+from jaxai.seq2seq.checks import check_values
 from jaxai.seq2seq.model import Model, Seq2Seq
 from jaxai.seq2seq.step import Config, make, make_predict, parameters
 from jaxai.seq2seq.translator import Decoding, Translation, Translator, make_step
@@ -24,6 +25,7 @@ __all__ = [
     "Translator",
     "attention",
     "bucketed",
+    "check_values",
     "decode",
     "make",
     "make_predict",

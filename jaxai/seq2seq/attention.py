@@ -37,7 +37,15 @@ def attend(scores: jax.Array, memory: jax.Array, mask: jax.Array) -> tuple[jax.A
     Returns:
       Context [batch, queries, size] in the dtype of the memory and weights [batch, queries, source] float32, exactly 0
       where the mask is false; both are 0 for a source that is padding alone.
+
+    Raises:
+      ValueError: a mask of another shape or dtype, such as lengths.
     """
+    if mask.shape != (scores.shape[0], scores.shape[2]) or mask.dtype != jnp.bool:
+        raise ValueError(
+            f"mask is {mask.dtype}{list(mask.shape)}; expected bool[{scores.shape[0]}, {scores.shape[2]}], true where "
+            "the source is real"
+        )
     mask = mask[:, None, :]
     scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
     weights = jnp.where(mask, jax.nn.softmax(scores, axis=-1), 0.0)

@@ -150,6 +150,13 @@ def test_aligned_files_are_read_as_they_stand(tmp_path):
     assert turned.train.sources == pairs.train.targets
 
 
+def test_held_out_sources_that_were_trained_on_are_counted(tmp_path):
+    config = aligned(tmp_path, train_en="a  b\nc\n", test_en="a\u00a0b\nd\n")
+    assert load(config).notes == ("test: 1 of 2 sources are among those of the training",)
+    same = dataclasses.replace(config, target_language="en")
+    assert "--data.source-language and --data.target-language are both 'en'; give two" in message(same)
+
+
 def test_unequal_line_counts_name_both_files_and_counts(tmp_path):
     text = message(aligned(tmp_path, val_de="eins\nzwei\ndrei\n"))
     assert f"{tmp_path}/val.en has 2 lines, but {tmp_path}/val.de has 3" in text
@@ -229,7 +236,7 @@ def test_multi30k_is_read_whole():
     pairs = load(TextData("files", dir=str(MULTI30K), test="test_2016_flickr"))
     assert [len(split.targets) for split in splits(pairs)] == [29_000, 1014, 1000]
     assert pairs.train.targets[0] == "Zwei junge weiße Männer sind im Freien in der Nähe vieler Büsche."
-    assert pairs.notes == ()
+    assert pairs.notes == ("validation: 1 of 1014 sources are among those of the training",)
 
 
 DICTIONARY = """;;; a comment

@@ -98,6 +98,14 @@ def test_an_attention_far_from_all_names_is_answered_with_all_of_them():
         attention.find("zzz")
 
 
+@pytest.mark.parametrize("wrong", [np.array([3, 4]), np.ones((2, 1), bool), np.ones((2, 4), np.float32)])
+def test_mask_of_another_shape_or_dtype_is_refused(wrong):
+    query, memory, _ = inputs(HIDDEN)
+    with pytest.raises(ValueError, match=r"mask is \w+\[.*\]; expected bool\[\d, \d\], true where") as error:
+        attention.attend(attention.dot(query, memory), memory, wrong)
+    assert "\n" not in str(error.value)
+
+
 def test_dot_attention_refuses_a_memory_of_another_size():
     query, memory, mask = inputs(6)
     with pytest.raises(ValueError, match="queries of 5 against a memory of 6"):
