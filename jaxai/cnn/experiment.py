@@ -58,7 +58,7 @@ class Experiment:
         measured=("workload.test_time", "data.test_examples"),
         optimizers=("workload.optimizer",),
         never_switched=("workload.ema_decay",),
-        derived=("workload.steps_per_epoch",),
+        derived=("workload.steps_per_epoch", "workload.optimizer.decay_steps"),
         refused={"batch_size": "the position in the data and the epochs follow from it"},
     )
     trains_seeds_together: ClassVar[bool] = False

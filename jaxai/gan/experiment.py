@@ -69,6 +69,7 @@ class Experiment:
         measured=("samples", "fidelity_samples", "data.test_examples", "workload.label_frequencies"),
         optimizers=("workload.generator_optimizer", "workload.discriminator_optimizer"),
         never_switched=("workload.ema_decay",),
+        derived=("workload.generator_optimizer.decay_steps", "workload.discriminator_optimizer.decay_steps"),
         refused={
             "batch_size": "the position in the data and the epochs follow from it",
             "workload.discriminator_steps": "the position in the data and the epochs follow from it",

@@ -137,6 +137,8 @@ def compare(
         raise ValueError(f"cannot go on with {where}/config.json: {error}; choose another --workdir") from None
     lines = configs.differences(configs.to_dict(before_config), after_dict)
     splits = identity.differences(data_before, data) if data_before and data else {}
+    if splits and changes:  # of which these are a consequence
+        lines = [line for line in lines if not _matches(line.partition(":")[0], changes.derived)]
     found = [*(f"{name} data: {how}" for name, how in splits.items()), *lines]
     if found and not allowed:
         what = "other data" if not lines else "another configuration" + (" and other data" if splits else "")

@@ -24,6 +24,7 @@ from jaxai.runtime.lock import only_training
 from jaxai.runtime.nonfinite import NonFiniteError
 from jaxai.runtime.recorder import Recorder, scalars
 from jaxai.runtime.run_folder import RunFolder
+from jaxai.runtime.run_record import SUPERSEDED
 from jaxai.runtime.schedule import STEPS_PER_CALL, Schedule
 from jaxai.runtime.signals import Stop, stop_on_signal
 
@@ -184,7 +185,8 @@ def fit(training: Training, config: Any, console: Console | None = None) -> Outc
         return Outcome(state, {}, interrupted=stop.name)
     result = finished
     if result is None or step != first_step or result.get("best_step", recorder.best_step) != recorder.best_step:
-        result = training.summarize(recorder.result(), folder.lines("metrics.jsonl"))
+        lines = [line for line in folder.lines("metrics.jsonl") if not line.get(SUPERSEDED)]
+        result = training.summarize(recorder.result(), lines)
         result |= {"steps": step, "chip": chips.name(mesh.devices.flat[0]), "devices": mesh.size}
         result |= {"measured_on": measured_on}
         folder.write_json("result.json", result)

@@ -62,6 +62,7 @@ class Experiment:
         measured=("scored", "decoding.longest_ratio", "decoding.longest_extra"),
         optimizers=("workload.optimizer",),
         never_switched=("workload.ema_decay", "data.validation", "data.test"),
+        derived=("workload.optimizer.decay_steps",),
         refused={
             "tokens.digests": "the training text has changed, and makes other vocabularies",
             "tokens.batch": "the position in the data and the epochs follow from it",

@@ -7,13 +7,15 @@ import os
 import shutil
 import signal
 
+import jax
 import numpy as np
 import pytest
 from rich.console import Console
 
-from jaxai import cnn
+from jaxai import cnn, dqn, gan, seq2seq
 from jaxai.cnn.experiment import Experiment as Classifier
 from jaxai.data import Data, identity, load
+from jaxai.dqn.environment import Environment, make_environment
 from jaxai.dqn.experiment import Experiment as Agent
 from jaxai.dqn.sweep import Grid, Sweep
 from jaxai.gan.experiment import Experiment as Adversarial
@@ -211,6 +213,48 @@ def test_change_that_can_be_applied_is_taken(kind, path, value):
     assert kind.changes.check(kind(), with_field(kind(), path, value)) == [path]
 
 
+OTHERWISE = {
+    **dict.fromkeys(("dropout", "recurrent_dropout", "label_smoothing", "scheduled_sampling", "smooth_real"), 0.25),
+    **dict.fromkeys(("smooth_fake", "gradient_penalty", "r1", "munchausen", "huber_delta", "discount"), 0.25),
+    **dict.fromkeys(("epsilon_start", "epsilon_end", "target_rate", "importance_exponent"), 0.25),
+    **dict.fromkeys(("variational", "polyphase", "double"), True),
+    **dict.fromkeys(("scheduled_sampling_steps", "r1_interval", "epsilon_steps", "target_every", "batch_size"), 7),
+    **{"gradient_blocks": 2, "evaluation_episodes": 3, "evaluation_steps": 30, "total_steps": 700_000},
+    **{"compute_dtype": "bfloat16", "dtype": "bfloat16", "loss": "hinge", "updates": "simultaneous"},
+    **{"diffaugment": ("color",), "epsilon": "exponential", "test_time": "flip", "class_weights": (2.0,) * 10},
+    **{"munchausen_temperature": 0.1, "munchausen_minimum": -2.0, "priority_exponent": 0.3, "ema_decay": 0.5},
+    **{"augment.flip": "random", "augment.crop_padding": 1, "augment.cutout": 2, "augment.mixup": 0.5},
+    **{"augment.cutmix": 0.5, "label_frequencies": (0.1,) * 10},
+}
+
+
+def state_of(workload, kind):
+    if kind is Agent:
+        made = dqn.make(workload, *make_environment(Environment("Catch-bsuite")))
+    else:
+        made = {Classifier: cnn.make, Adversarial: gan.make, Translating: seq2seq.make}[kind](workload)
+    shapes = jax.eval_shape(made.init, jax.random.key(0))
+    return {jax.tree_util.keystr(path): str(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "workload"),
+    [
+        (Classifier, cnn.Config("mlp", 4, 1, image_shape=(8, 8, 1), ema_decay=0.9)),
+        (Adversarial, gan.Config(width=2, latent_size=4, image_shape=(8, 8, 1), ema_decay=0.9)),
+        (Translating, seq2seq.Config(8, 8, hidden=4, embed=4, ema_decay=0.9)),
+        (Agent, dqn.Config(hidden=(4,), prioritized=True)),
+    ],
+    ids=["cnn", "gan", "seq2seq", "dqn"],
+)
+def test_no_field_that_may_change_has_a_part_in_the_shape_of_the_state(kind, workload):
+    before, changes = state_of(workload, kind), kind.changes
+    names = [name.removeprefix("workload.") for name in (*changes.applied, *changes.measured, *changes.never_switched)]
+    names = [name for name in (*names, *changes.never_switched) if hasattr(workload, name)]
+    for name in [*names, *(["augment." + each for each in ("flip", "crop_padding")] if kind is Classifier else [])]:
+        assert state_of(with_field(workload, name, OTHERWISE[name]), kind) == before, name
+
+
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [
@@ -351,7 +395,7 @@ def test_data_that_changed_under_a_run_is_said_and_refused_without_the_flag(imag
     with pytest.raises(ValueError, match=r"holds a run with other data \(train data: other content\)") as error:
         train(run, other)
     assert "--resume-with-changes" in one_line(error)
-    with pytest.raises(ValueError, match=rf"train data: {EXAMPLES} -> {EXAMPLES * 3 // 2} examples"):
+    with pytest.raises(ValueError, match=rf"other data \(train data: {EXAMPLES} -> {EXAMPLES * 3 // 2} examples\);"):
         train(run, longer(images))
     assert snapshot(run) == before
     _, text = train(run, other, epochs=3.0, resume_with_changes=True)
