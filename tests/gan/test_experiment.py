@@ -395,19 +395,19 @@ def test_what_cannot_run_is_refused_in_one_line_and_leaves_no_run_behind(images,
 
 
 def test_schedules_end_with_the_training_of_each_network(images):
-    several = experiment("", dataclasses.replace(WORKLOAD, discriminator_steps=2), epochs=3.0).resolve(images)
+    several = experiment("unused", dataclasses.replace(WORKLOAD, discriminator_steps=2), epochs=3.0).resolve(images)
     training = several.training(images)
     assert (training.steps, training.batch_size) == (3 * EXAMPLES // (2 * BATCH), 2 * BATCH)
     assert several.workload.generator_optimizer.decay_steps == training.steps
     assert several.workload.discriminator_optimizer.decay_steps == 2 * training.steps
     assert training.beside(training.steps) == {"epoch": 3}
     chosen = dataclasses.replace(WORKLOAD, generator_optimizer=dataclasses.replace(ADAM, decay_steps=7))
-    assert experiment("", chosen).resolve(images).workload.generator_optimizer.decay_steps == 7
+    assert experiment("unused", chosen).resolve(images).workload.generator_optimizer.decay_steps == 7
 
 
 def test_flops_of_a_penalty_now_and_then_are_its_share(images):
     def counted(**penalty):
-        settings = experiment("", dataclasses.replace(WORKLOAD, **penalty)).resolve(images)
+        settings = experiment("unused", dataclasses.replace(WORKLOAD, **penalty)).resolve(images)
         return flops_per_step(settings.training(images))
 
     always, never, sometimes = counted(r1=1.0), counted(r1=0.0), counted(r1=1.0, r1_interval=4)
