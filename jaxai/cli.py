@@ -408,7 +408,8 @@ def _report(runs: Sequence[Path], output: Path, console: Console) -> None:
         return
     from jaxai.runtime.report import write_report
 
-    progress.say(console, f"report: {write_report(runs, output)}")
+    with pictures.optional(console, "the report could not be written"):
+        progress.say(console, f"report: {write_report(runs, output)}")
 
 
 def _configure_jax() -> None:

@@ -18,11 +18,12 @@ from jaxai.core import State
 from jaxai.data import Data, Images, checked, identity, load
 from jaxai.data.epochs import steps_in
 from jaxai.ranges import Finite, Natural, Positive
-from jaxai.runtime import parallel, pictures, progress
+from jaxai.runtime import mosaic, parallel, pictures, progress
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run, check_experiment
 from jaxai.runtime.continuation import Changes, measured_on
 from jaxai.runtime.evaluation import Evaluation
+from jaxai.runtime.lettering import readable
 from jaxai.runtime.loop import Outcome, Training, fit, trained_state
 from jaxai.runtime.recorder import scalars
 from jaxai.runtime.run_folder import RunFolder
@@ -35,6 +36,8 @@ STATISTICS_IMAGES = 10_000
 """Training images that batch statistics are computed anew from."""
 MOST_COLUMNS = 20
 """Classes up to which a confusion matrix fits a terminal."""
+LONGEST_IN_CAPTION = 14
+"""Characters of a class name above the picture of a mistake."""
 MISTAKES = 40
 """Pictures of the mistakes that the network was most confident of."""
 
@@ -126,7 +129,7 @@ class Experiment:
         experiment = self.resolve(images)
         outcome = fit(experiment.training(images), experiment, console)
         if not outcome.interrupted:
-            if pictures.available():
+            with pictures.optional(console):
                 experiment.draw(images, outcome.state, RunFolder(self.run.workdir))
             if console and self.expected:
                 got = outcome.result["test_accuracy"]
@@ -177,6 +180,8 @@ class Experiment:
 
     def draw(self, images: Images, state: State, folder: RunFolder) -> None:
         """The pictures of a trained state: confusion matrix and the most confident mistakes."""
+        if not pictures.available():
+            return
         predict = jax.jit(cnn.make_predict(self.workload))
         state = jax.device_put(state, jax.devices()[0])
         tested, labels = images.test["image"], images.test["label"]
@@ -193,10 +198,9 @@ class Experiment:
         wrong = np.flatnonzero(predicted != labels)
         worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
         if len(worst):
-            texts = [
-                f"{images.classes[predicted[i]]} not {images.classes[labels[i]]} {confidence[i]:.0%}" for i in worst
-            ]
-            pictures.image_grid(_as_uint8(tested[worst]), texts, folder.pictures / "mistakes.png")
+            names = [readable(name, LONGEST_IN_CAPTION) for name in images.classes]
+            texts = [f"{names[predicted[i]]} not {names[labels[i]]} {confidence[i]:.0%}" for i in worst]
+            pictures.image_grid(mosaic.visible(_as_uint8(tested[worst])), texts, folder.pictures / "mistakes.png")
             captions["mistakes.png"] = (
                 f"The {len(worst)} most confident of {len(wrong)} mistakes: predicted, true, confidence"
             )

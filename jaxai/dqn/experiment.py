@@ -21,7 +21,7 @@ from jaxai.dqn.changes import CHANGES, apply
 from jaxai.dqn.config import make_replay
 from jaxai.dqn.environment import Environment, make_environment
 from jaxai.ranges import Finite
-from jaxai.runtime import chips, parallel, progress, wording
+from jaxai.runtime import chips, parallel, pictures, progress, wording
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run, check_experiment
 from jaxai.runtime.continuation import Changes, measured_on
@@ -278,8 +278,10 @@ class Experiment:
 
     def draw(self, outcome: Outcome, folder: RunFolder, console: Console | None) -> None:
         """The picture of a finished run: an episode of its best agent."""
-        del outcome, console
-        if importlib.util.find_spec("PIL") is not None:
+        del outcome
+        if importlib.util.find_spec("PIL") is None:
+            return
+        with pictures.optional(console):
             self.play(folder.pictures / "episode.gif")
             folder.write_json("pictures/captions.json", {"episode.gif": "A greedy episode of the best agent"})
 

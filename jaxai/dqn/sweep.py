@@ -70,7 +70,9 @@ class Sweep(Experiment):
         folder.write_json("sweep.json", rows)
         if console:
             console.print(_table(rows, list(swept)))
-        if pictures.available():
+        if not pictures.available():
+            return
+        with pictures.optional(console):
             folder.pictures.mkdir(exist_ok=True)
             grid = scores.reshape(*(len(values) for values in swept.values()), seeds)
             pictures.grid_search(swept, grid, folder.pictures / "sweep.png", score="mean return")

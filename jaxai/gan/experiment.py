@@ -21,7 +21,7 @@ from jaxai.gan.generator import CHUNK, Generator, Samples
 from jaxai.gan.latent import spherical_interpolation
 from jaxai.gan.quality import Quality, found_wrong, table
 from jaxai.ranges import Count, Finite, Natural, Positive
-from jaxai.runtime import flops, mosaic, parallel, progress
+from jaxai.runtime import flops, mosaic, parallel, pictures, progress
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run, check_experiment
 from jaxai.runtime.continuation import Changes, measured_on
@@ -163,7 +163,7 @@ class Experiment:
             evaluator = _Evaluator(experiment, images)
             result = result | evaluator.in_full(outcome.state)
             folder.write_json("result.json", result)
-        if mosaic.available():
+        with pictures.optional(console):
             experiment.draw(images, outcome.state, folder)
         console = console or Console()
         if "frechet_distance" not in result:
@@ -250,6 +250,8 @@ class Experiment:
 
     def draw(self, images: Images, state: State, folder: RunFolder) -> None:
         """The pictures of a trained state: its progress, the way between latents, and the nearest training images."""
+        if not mosaic.available():
+            return
         generator, key = Generator(self.workload, parallel.make_mesh(1)), jax.random.key(self.run.seed)
         state = jax.device_put(state, jax.devices()[0])
         captions = {"samples.png": "Samples of the trained generator, from fixed latents" + self._by_column}
@@ -265,7 +267,7 @@ class Experiment:
         ways = spherical_interpolation(ends[0], ends[1], np.linspace(0, 1, COLUMNS + 2))
         labels = np.repeat(np.resize(self._learned_labels, ROWS), COLUMNS + 2)
         between = generator.images(state, np.asarray(ways).reshape(-1, ways.shape[-1]), labels)
-        mosaic.write_png(mosaic.tile(between, COLUMNS + 2), folder.pictures / "interpolation.png")
+        mosaic.write_png(mosaic.tile(mosaic.visible(between), COLUMNS + 2), folder.pictures / "interpolation.png")
         captions["interpolation.png"] = "From one latent to another along the sphere, a row each"
         nearest, ratio = _nearest(generator(state, ROWS * COLUMNS, jax.random.fold_in(key, MEASURED + 2)).image, images)
         mosaic.write_png(nearest, folder.pictures / "neighbours.png")
@@ -326,7 +328,7 @@ class Experiment:
         columns = len(shown)
         latents = generator.latents(jax.random.key(self.run.seed), ROWS * columns)
         labels = np.resize(shown, ROWS * columns)
-        return mosaic.tile(generator.images(state, latents, labels), columns)
+        return mosaic.tile(mosaic.visible(generator.images(state, latents, labels)), columns)
 
 
 def _frequencies(labels: np.ndarray, classes: int) -> tuple[float, ...]:
@@ -366,8 +368,9 @@ class _Evaluator:
         if draw and self._quality:
             self._store_reference(self._quality)
         if draw and mosaic.available():
-            frame = self._experiment._grid(generator, state)
-            mosaic.write_png(frame, self._folder.pictures / "progress" / f"{int(state.step):08}.png", scale=1)
+            with pictures.optional(None):
+                frame = self._experiment._grid(generator, state)
+                mosaic.write_png(frame, self._folder.pictures / "progress" / f"{int(state.step):08}.png", scale=1)
         return self._quality.during_training(*self._measured(self._quality, generator, state)) if self._quality else {}
 
     def _store_reference(self, quality: Quality) -> None:
@@ -406,13 +409,14 @@ def _nearest(samples: np.ndarray, images: Images) -> tuple[np.ndarray, float]:
     flat = [
         jnp.asarray(each.reshape(len(each), -1), jnp.float32) for each in (samples, tested[: len(samples)], trained)
     ]
-    distances, indices = fidelity.neighbours(flat[0], flat[2], NEIGHBOURS)
+    neighbours = min(NEIGHBOURS, len(trained))
+    distances, indices = fidelity.neighbours(flat[0], flat[2], neighbours)
     usual, _ = fidelity.neighbours(flat[1], flat[2], 1)
     shown = [
         np.stack([sample, *trained[row]]) for sample, row in zip(samples[:ROWS], np.asarray(indices), strict=False)
     ]
     ratio = float(np.median(distances[:, 0]) / max(np.median(usual), 1e-9))
-    return mosaic.tile(np.concatenate(shown), NEIGHBOURS + 1), ratio
+    return mosaic.tile(mosaic.visible(np.concatenate(shown)), neighbours + 1), ratio
 
 
 def _summarize(result: dict[str, Any], lines: list[dict[str, Any]]) -> dict[str, Any]:

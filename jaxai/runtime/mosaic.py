@@ -24,6 +24,17 @@ def available() -> bool:
     return find_spec("PIL") is not None
 
 
+def visible(images: np.ndarray) -> np.ndarray:
+    """Images of any number of channels as a picture shows them: [..., 1 or 3], of the same dtype.
+
+    One or three channels stay as they are; of more the first three are red, green and blue; two become their mean.
+    """
+    channels = images.shape[-1]
+    if channels == 2:
+        return images.mean(-1, keepdims=True).astype(images.dtype)
+    return images[..., :3] if channels > 3 else images
+
+
 def tile(images: np.ndarray, columns: int = 0, border: int = 2, scale: int = 1) -> np.ndarray:
     """Images side by side, in rows, on white.
 
@@ -83,7 +94,8 @@ def write_samples(arrays: Mapping[str, np.ndarray | None], folder: Path, grid: b
     """Writes `samples.npz`, and `grid.png` or `0000.png`, `0001.png`, ...; returns what it wrote, for a person.
 
     Args:
-      arrays: `image` [n, height, width, 1 or 3] uint8, and what else belongs to them; None is left out.
+      arrays: `image` [n, height, width, channels] uint8, and what else belongs to them; None is left out. Pictures
+        show images of another number of channels than 1 and 3 as `visible` does.
       folder: made where it is missing.
       grid: one picture of all.
     """
@@ -93,8 +105,9 @@ def write_samples(arrays: Mapping[str, np.ndarray | None], folder: Path, grid: b
     kept = {name: array for name, array in arrays.items() if array is not None}
     np.savez_compressed(folder / "samples.npz", **kept)  # type: ignore[arg-type]  # its allow_pickle is no array
     if grid:
-        return f"{folder / 'samples.npz'} and {write_png(tile(images), folder / 'grid.png')}"
+        return f"{folder / 'samples.npz'} and {write_png(tile(visible(images)), folder / 'grid.png')}"
     digits = max(4, len(str(len(images) - 1)))
+    images = visible(images)
     for index, image in enumerate(images):
         write_png(image, folder / f"{index:0{digits}}.png", scale=1)
     return f"{folder / 'samples.npz'} and {len(images)} PNGs"

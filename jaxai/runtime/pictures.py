@@ -4,21 +4,27 @@ They are drawn with matplotlib, which is imported on the first picture and never
 and no global figure comes into being.
 """
 
+import contextlib
 import importlib.util
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from jaxai import extras
+from jaxai.runtime import progress
+from jaxai.runtime.lettering import Letters, readable
 from jaxai.runtime.statistics import bootstrap_interval
 
 # Distinct on white. In a page the SVG takes its colours from the style sheet instead: --series-0, --series-1, ...
 PALETTE = ("#2563eb", "#e4572e", "#12875f", "#8e44ad", "#c98a00", "#0e8fb0", "#c2306e", "#5b6470")
 INK, MUTED, RULE = "#20262e", "#687280", "#e3e7ec"
+LONGEST_NAME = 24
+"""Characters of a class name that are shown."""
 
 
 def available() -> bool:
@@ -26,12 +32,23 @@ def available() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
+@contextlib.contextmanager
+def optional(console: Console | None, what: str = "a picture could not be drawn") -> Iterator[None]:
+    """Drawing that costs no run: what goes wrong inside becomes one line of warning, which begins with `what`."""
+    try:
+        yield
+    except Exception as error:  # the figures are written before, and nothing of a picture is worth their run
+        reason = " ".join(str(error).split())[:200]
+        line = f"warning: {what} ({type(error).__name__}: {reason}); all else is complete"
+        progress.say(console or Console(), readable(line))
+
+
 def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], path: Path) -> Path:
     """Writes a confusion matrix as PNG: right answers in blue, mistakes in orange, each row by its share.
 
     Args:
       counts: [classes, classes] integers; row the true class, column the predicted one.
-      class_names: one a class.
+      class_names: one a class, of any characters; long ones are cut.
       path: of the PNG.
 
     Raises:
@@ -59,9 +76,9 @@ def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], path: Path)
             colour = "white" if dark else INK
             axes.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=8, color=colour)
     if classes <= 50:
-        upright = max(map(len, class_names)) > 3
-        axes.set_xticks(range(classes), class_names, rotation=90 if upright else 0)
-        axes.set_yticks(range(classes), class_names)
+        names, style = _drawn_names(class_names)
+        axes.set_xticks(range(classes), names, rotation=90 if max(map(len, names)) > 3 else 0, **style)
+        axes.set_yticks(range(classes), names, **style)
     axes.set_xlabel("predicted", color=MUTED)
     axes.set_ylabel("true", color=MUTED)
     return save(figure, path)
@@ -72,7 +89,7 @@ def image_grid(images: np.ndarray, captions: Sequence[str], path: Path, columns:
 
     Args:
       images: [images, height, width, channels] uint8; 1 or 3 channels.
-      captions: one an image.
+      captions: one an image, of any characters.
       path: of the PNG.
       columns: images a row.
 
@@ -90,13 +107,23 @@ def image_grid(images: np.ndarray, captions: Sequence[str], path: Path, columns:
     rows = max(1, -(-len(images) // columns))
     _, height, width, channels = images.shape
     lines = max((caption.count("\n") + 1 for caption in captions), default=1)
+    letters = Letters.of(captions)
     figure = blank_figure(1.15 * columns, (1.15 * height / width + 0.17 * lines) * rows)
     for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
         axes = figure.add_subplot(rows, columns, index + 1)
         axes.imshow(image[..., 0] if channels == 1 else image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axes.set_axis_off()
-        axes.set_title(caption, fontsize=7.5, color=INK, pad=3)
+        axes.set_title(letters.drawn(caption), fontsize=7.5, color=INK, pad=3, **letters.style)
     return save(figure, path)
+
+
+def _drawn_names(class_names: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Names as they are drawn, and how; one that the fonts do not have whole is told by its number."""
+    names = [readable(name, LONGEST_NAME) for name in class_names]
+    letters = Letters.of(names)
+    drawn = [letters.drawn(name) for name in names]
+    numbered = enumerate(zip(drawn, names, strict=True))
+    return [each if each == name else f"{label}: {each}" for label, (each, name) in numbered], letters.style
 
 
 def grid_search(

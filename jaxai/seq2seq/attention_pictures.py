@@ -1,25 +1,23 @@
 """Pictures of a translation: where attention looked, and the score by length.
 
-Drawn as those of `jaxai.runtime.pictures`. Tokens may be of any script: what the standard font lacks is taken from a
-font of this machine that has it, and a character that none has is shown as a box and said to be.
+Drawn as those of `jaxai.runtime.pictures`. Tokens may be of any script (`jaxai.runtime.lettering`); where a character
+is drawn as a box, the picture says so.
 """
 
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxai.runtime.lettering import BOX, Letters, readable
 from jaxai.runtime.pictures import INK, MUTED, PALETTE, RULE, bare, blank_figure, save
 
 LONGEST = 18
 """Characters of a token that are shown."""
-BOX = "\u25a1"
 NOTE = 0.25
 """Inches below the panels for a line that explains."""
-SHOWN = str.maketrans({" ": "\u2423", "\n": "\u21b5", "\t": "\u21e5"})
-"""White space as a token is made visible: in a vocabulary of characters it is one of them."""
 
 
 class Alignment(NamedTuple):
@@ -67,7 +65,7 @@ def heat_maps(alignments: Sequence[Alignment], path: Path, *, columns: int = 2) 
     widths = [max(line[at].width for line in lines if at < len(line)) for at in range(columns)]
     heights = [max(panel.height for panel in line) for line in lines]
     texts = [text for each in alignments for text in (*each.source_tokens, *each.target_tokens, each.title)]
-    families, missing = _fonts(map(_shown, texts))
+    letters = Letters.of(map(_shown, texts))
     width, height = sum(widths), sum(heights) + NOTE
     figure = blank_figure(width, height)
     figure.set_layout_engine("none")  # every place is reckoned here: cells of one size make pictures comparable
@@ -81,18 +79,17 @@ def heat_maps(alignments: Sequence[Alignment], path: Path, *, columns: int = 2) 
         axes.set_facecolor(RULE)
         image = np.ma.masked_invalid(np.asarray(each.weights, float))
         axes.imshow(image, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        source, target = ([_drawn(token, missing) for token in side] for side in each[1:3])
-        # A token may be any text: dollars are no formula here.
-        style: dict[str, Any] = {"family": families, "parse_math": False, "fontsize": panel.points}
+        source, target = ([letters.drawn(_shown(token)) for token in side] for side in each[1:3])
+        style: dict[str, Any] = {**letters.style, "fontsize": panel.points}
         axes.xaxis.tick_top()
         axes.set_xticks(range(len(source)), source, rotation=90 if panel.upright else 0, **style)
         axes.set_yticks(range(len(target)), target, **style)
         axes.tick_params(length=0, colors=INK)
         if each.title:
-            title = " ".join(each.title.split()).translate(dict.fromkeys(missing, BOX))
+            title = letters.drawn(readable(" ".join(each.title.split())))
             place = (left - panel.left + 0.08) / width, 1 - (sum(heights[:line]) + 0.06) / height
-            figure.text(*place, title, va="top", fontsize=8, color=MUTED, family=families, parse_math=False)
-    note = "darker: more attention" + f"; {BOX}: a character that no font of this machine has" * bool(missing)
+            figure.text(*place, title, va="top", fontsize=8, color=MUTED, **letters.style)
+    note = "darker: more attention" + f"; {BOX}: a character that no font of this machine has" * bool(letters.missing)
     figure.text(0.08 / width, 0.06 / height, note, fontsize=7, color=MUTED)
     return save(figure, path)
 
@@ -166,33 +163,5 @@ def _letters(text: str, longest: int | None = LONGEST) -> int:
 
 
 def _shown(token: str) -> str:
-    token = token if len(token) <= LONGEST else token[: LONGEST - 1] + "\u2026"
-    return token.translate(SHOWN)
-
-
-def _drawn(token: str, missing: Iterable[int]) -> str:
-    return _shown(token).translate(dict.fromkeys(missing, BOX))
-
-
-def _fonts(texts: Iterable[str]) -> tuple[list[str], set[int]]:
-    """Font families that together have the characters of the texts, and the code points that none of them has."""
-    from matplotlib import font_manager
-    from matplotlib.ft2font import FT2Font
-
-    wanted = {ord(character) for text in texts for character in text}
-    families = ["DejaVu Sans"]  # comes with matplotlib
-    wanted -= FT2Font(font_manager.findfont(families[0])).get_charmap().keys()
-    if not wanted:
-        return families, wanted
-    for entry in sorted(font_manager.fontManager.ttflist, key=lambda entry: (entry.name, entry.fname)):
-        plain = entry.style == "normal" and entry.weight in (400, "normal", "regular")
-        # "Last Resort" comes with matplotlib and has a box, not a letter, for everything.
-        if not plain or entry.name in families or entry.name.startswith("Last Resort"):
-            continue
-        path = font_manager.findfont(font_manager.FontProperties(family=[entry.name]))  # what the name will stand for
-        if found := wanted & FT2Font(path).get_charmap().keys():
-            families.append(entry.name)
-            wanted -= found
-        if not wanted:
-            break
-    return families, wanted
+    """A token whose white space is seen: in a vocabulary of characters it is one of them."""
+    return readable(token, LONGEST).replace(" ", "\u2423")

@@ -171,7 +171,8 @@ class Experiment:
             found, tested = experiment._test(translator, pairs.test, pairs.task)
             result = result | tested
             folder.write_json("result.json", result)
-            experiment.draw(found, pairs, folder)
+            with pictures.optional(console):
+                experiment.draw(found, pairs, folder)
         console.print(progress.results(_main(result), title="Test set"))
         if self.expected:
             bound = f"{self.expected:g} or {'less' if lower_is_better else 'more'}"

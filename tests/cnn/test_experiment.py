@@ -9,7 +9,9 @@ from rich.console import Console
 from jaxai import cnn
 from jaxai.cnn.experiment import Experiment
 from jaxai.data import Data, Images, load
+from jaxai.runtime import pictures
 from jaxai.runtime.config import Run
+from jaxai.runtime.run_folder import RunFolder
 
 WORKLOAD = cnn.Config(
     architecture="mlp", width=8, depth=1, normalization="batch", ema_decay=0.9, optimizer=cnn.Optimizer("sgd", 0.5)
@@ -55,3 +57,32 @@ def test_a_run_of_another_state_is_refused_in_one_line(trained, images):
     with pytest.raises(ValueError, match=r"\.extra\['ema'\].* this run as nothing; use the .*version") as error:
         other.evaluate(quiet(), "latest", images)
     assert "\n" not in str(error.value)
+
+
+def test_names_and_channels_without_a_plain_picture_cost_no_run(tmp_path):
+    names = ("$x_{1}$", "[red]", "\u65e5\u672c\U0001f600" + "x" * 3000)
+    labels = np.arange(24, dtype=np.int32) % 3
+    split = {"image": np.random.default_rng(0).integers(0, 256, (24, 6, 6, 2), np.uint8), "label": labels}
+    made = Images(split, split, names, "made here")
+    console = quiet()
+    workload = dataclasses.replace(WORKLOAD, image_mean=(0.5,), image_std=(0.5,))
+    unresolved = experiment(tmp_path / "run", workload=workload, epochs=1.0)
+    outcome = unresolved.train(made, console)
+    assert "warning" not in console.file.getvalue()
+    assert (tmp_path / "run" / "pictures" / "confusion_matrix.png").exists()
+    assert (tmp_path / "run" / "pictures" / "mistakes.png").exists()
+    found = unresolved.resolve(made).evaluate(console, "latest", made)
+    assert found["test_accuracy"] == pytest.approx(outcome.result["test_accuracy"])
+    assert "[red]" in console.file.getvalue()
+
+
+def test_a_picture_that_fails_is_a_line_and_the_result_is_written(tmp_path, images, monkeypatch):
+    def fails(*arguments):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(pictures, "confusion_matrix", fails)
+    console = quiet()
+    outcome = experiment(tmp_path / "run", epochs=1.0).train(images, console)
+    assert RunFolder(tmp_path / "run").read_json("result.json") == outcome.result
+    lines = [line for line in console.file.getvalue().splitlines() if "picture" in line]
+    assert lines == ["warning: a picture could not be drawn (OSError: No space left on device); all else is complete"]

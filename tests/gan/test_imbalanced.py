@@ -119,9 +119,13 @@ def test_frequencies_that_are_none_are_refused(frequencies):
 
 
 def test_few_images_train_without_measures_and_the_refusal_says_how(tmp_path):
-    few = dataclasses.replace(IMAGES, train={name: array[:40] for name, array in IMAGES.train.items()})
+    # Of two channels, which no picture has: it shows their mean.
+    train, test = ({name: array[:40] for name, array in each.items()} for each in (IMAGES.train, IMAGES.test))
+    for each in (train, test):
+        each["image"] = np.concatenate([each["image"], each["image"] // 2], axis=-1)
+    few = dataclasses.replace(IMAGES, train=train, test=test)
     console = Console(file=io.StringIO(), width=200)
-    with pytest.raises(ValueError, match=r"at least 65 samples.*--extractor none") as error:
+    with pytest.raises(ValueError, match=r"at least 129 samples.*--extractor none") as error:
         experiment(tmp_path / "refused").train(few, console)
     assert "\n" not in str(error.value)
     outcome = experiment(tmp_path / "run", extractor="none", epochs=1.6).train(few, console)

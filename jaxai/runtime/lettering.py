@@ -1,0 +1,76 @@
+"""Text in pictures: any name of a class or a token, whatever its script, length or encoding.
+
+What the standard font lacks is taken from a font of this machine that has it; a character that none has is drawn as a
+box. Nothing is read as a formula, and nothing breaks the line.
+"""
+
+import unicodedata
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+BOX = "\u25a1"
+WHITE_SPACE = str.maketrans({"\n": "\u21b5", "\t": "\u21e5", "\r": "\u240d"})
+"""White space that would break a line, as a sign of its own."""
+
+
+def readable(text: str, longest: int | None = None) -> str:
+    r"""A text on one line: white space as signs, bytes that are not UTF-8 and control characters as `\x1b`, cut.
+
+    Args:
+      text: of any characters, those that `os.fsdecode` makes of a file's name among them.
+      longest: characters that are kept, the last one an ellipsis where there were more; None: all.
+    """
+    # Once more than needed is read, as an escape has more characters than what it stands for.
+    head = text.translate(WHITE_SPACE) if longest is None else text[: longest + 1].translate(WHITE_SPACE)
+    shown = "".join(_escaped(character) for character in head)
+    return shown if longest is None or len(shown) <= longest else shown[: longest - 1] + "\u2026"
+
+
+class Letters(NamedTuple):
+    """How texts are drawn: font families that together have their characters, and code points that none of them has."""
+
+    families: list[str]
+    missing: set[int]
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> "Letters":
+        """Of all the texts of a picture."""
+        from matplotlib import font_manager
+        from matplotlib.ft2font import FT2Font
+
+        wanted = {ord(character) for text in texts for character in text}
+        families = ["DejaVu Sans"]  # comes with matplotlib
+        wanted -= FT2Font(font_manager.findfont(families[0])).get_charmap().keys() | {ord("\n")}
+        if not wanted:
+            return cls(families, wanted)
+        for entry in sorted(font_manager.fontManager.ttflist, key=lambda entry: (entry.name, entry.fname)):
+            plain = entry.style == "normal" and entry.weight in (400, "normal", "regular")
+            # "Last Resort" comes with matplotlib and has a box, not a letter, for everything.
+            if not plain or entry.name in families or entry.name.startswith("Last Resort"):
+                continue
+            path = font_manager.findfont(
+                font_manager.FontProperties(family=[entry.name])
+            )  # what the name will stand for
+            if found := wanted & FT2Font(path).get_charmap().keys():
+                families.append(entry.name)
+                wanted -= found
+            if not wanted:
+                break
+        return cls(families, wanted)
+
+    @property
+    def style(self) -> dict[str, Any]:
+        """What matplotlib's texts get; dollars are no formula."""
+        return {"family": self.families, "parse_math": False}
+
+    def drawn(self, text: str) -> str:
+        """The text with a box for each character that no font has."""
+        return text.translate(dict.fromkeys(self.missing, BOX))
+
+
+def _escaped(character: str) -> str:
+    if 0xDC80 <= ord(character) <= 0xDCFF:  # a byte, as `os.fsdecode` keeps it
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    if unicodedata.category(character) not in ("Cc", "Cs"):
+        return character
+    return f"\\x{ord(character):02x}" if ord(character) < 256 else f"\\u{ord(character):04x}"
