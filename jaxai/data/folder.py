@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxai.data.decode import decode, is_grey
 from jaxai.data.image_files import Found, find, summary, visible_folders
-from jaxai.data.source import Decoded, Source, Split, check_memory, new_images
+from jaxai.data.source import Decoded, Source, Split, check_images_fit, new_images
 from jaxai.data.split_names import HOLD_OUT, NAMES, parts
 from jaxai.data.validate import check_names
 
@@ -59,7 +59,7 @@ def source(folder: Path, resize: int | None, test_fraction: float) -> Source:
 
     def decode_all() -> Decoded:
         every = [path for split in files.values() for path in split.images]
-        check_memory(len(every), (resize or 1, resize or 1, 1))
+        check_images_fit(len(every), (resize or 1, resize or 1, 1))
         channels = 1 if all(is_grey(path, str(path)) for path in every) else 3
         seen: Counter[str] = Counter()
         read: dict[str, Split] = {}

@@ -40,7 +40,8 @@ class Data:
 class Images:
     """One labelled set for image classification.
 
-    Each split is {"image": uint8 [examples, height, width, channels], "label": int32 [examples]}.
+    Each split is {"image": uint8 in [0, 255], or float32 in [0, 1], [examples, height, width, channels], "label":
+    integers [examples]}.
 
     Attributes:
       train: to learn from.

@@ -11,6 +11,9 @@ import numpy as np
 Split = dict[str, np.ndarray]
 """{"image": uint8 [examples, height, width, channels], "label": int32 [examples]}."""
 
+LABEL_BYTES = 16
+"""Bytes of a label, and of what its order is drawn with."""
+
 
 class Decoded(NamedTuple):
     """The splits as arrays.
@@ -62,19 +65,22 @@ def split(images: np.ndarray, labels: np.ndarray) -> Split:
 
 
 def new_images(examples: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Room for so many images of a shape, uint8; raises as `check_memory`."""
-    check_memory(examples, shape)
+    """Room for so many images of a shape, uint8; raises as `check_images_fit`."""
+    check_images_fit(examples, shape)
     return np.empty((examples, *shape), np.uint8)
 
 
-def check_memory(examples: int, shape: tuple[int, ...]) -> None:
-    """Raises ValueError where so many uint8 images of a shape need more memory than this machine has."""
-    needed, there = examples * math.prod(shape), _memory()
+def check_images_fit(examples: int, shape: tuple[int, ...]) -> None:
+    """Raises ValueError where so many uint8 images of a shape, and their labels, do not fit into memory."""
+    check_memory(examples * (math.prod(shape) + LABEL_BYTES), f"{examples:,} images of shape {list(shape)}")
+
+
+def check_memory(needed: int, what: str) -> None:
+    """Raises ValueError where `needed` bytes are more than this machine has; `what` begins the message."""
+    there = _memory()
     if needed > there:
-        raise ValueError(
-            f"{examples:,} images of shape {list(shape)} take {needed / 2**30:,.1f} GiB, and this machine has "
-            f"{there / 2**30:,.1f}; take fewer or smaller ones"
-        )
+        sizes = f"{needed / 2**30:,.1f} GiB, and this machine has {there / 2**30:,.1f}"
+        raise ValueError(f"{what} take {sizes}; take fewer or smaller ones")
 
 
 def _memory() -> int:

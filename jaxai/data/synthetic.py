@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxai.data.source import Decoded, Source, Split, check_memory, new_images
+from jaxai.data.source import Decoded, Source, Split, check_images_fit, new_images
 
 BLOCK = 4096
 MOST_CLASSES = 1_000_000
@@ -20,7 +20,7 @@ def source(image_shape: tuple[int, ...], num_classes: int, examples: int, test_e
     if num_classes > MOST_CLASSES:
         raise ValueError(f"num_classes is {num_classes}; expected at most {MOST_CLASSES:,} for synthetic data")
     for count in (num_classes, examples + test_examples):
-        check_memory(count, image_shape)
+        check_images_fit(count, image_shape)
 
     def decode() -> Decoded:
         random = np.random.default_rng(0)

@@ -10,11 +10,15 @@ import numpy as np
 from jaxai import ranges
 from jaxai.data import cmudict, line_files, sequence_tasks, tfds_text
 from jaxai.data.pairs import Found, Pairs, PairSplit
+from jaxai.data.source import check_memory
 from jaxai.normalisation import normalise
 from jaxai.paths import given_path
 from jaxai.ranges import Count, OpenShare, Range, Seed
 
 SOURCES = ("files", "tsv", "cmudict", "tfds:NAME", "dates", "reverse", "addition")
+
+PAIR_BYTES = 300
+"""Memory of a pair of short texts while it is made."""
 
 Task = Literal["auto", "translation", "pronunciation", "transformation"]
 KINDS = {
@@ -86,6 +90,8 @@ def _path(config: TextData) -> Path:
 
 def _made(config: TextData) -> Pairs:
     counts = {"train": config.examples, "validation": config.validation_examples, "test": config.test_examples}
+    total = sum(counts.values())
+    check_memory(total * PAIR_BYTES, f"{total:,} pairs of {config.source}")
     match config.source:
         case "dates":
             splits = sequence_tasks.dates(counts, config.seed)

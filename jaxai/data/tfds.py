@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxai.data import cifar, emnist, prepared
 from jaxai.data.decode import decode
-from jaxai.data.source import Decoded, Source, Split, check_memory, new_images
+from jaxai.data.source import Decoded, Source, Split, check_images_fit, new_images
 from jaxai.data.split_names import HOLD_OUT, parts
 from jaxai.data.validate import check
 
@@ -85,7 +85,7 @@ def _encoded(builder: Any, split: str, folder: Path) -> prepared.Records:
 def _read(builder: Any, split: str, folder: Path, resize: int | None) -> Split:
     records = _encoded(builder, split, folder)
     channels = builder.info.features["image"].shape[-1] or 3
-    check_memory(records.examples, (resize or 1, resize or 1, channels))
+    check_images_fit(records.examples, (resize or 1, resize or 1, channels))
     labels = np.empty(records.examples, np.int32)
     images = np.empty(0, np.uint8)
     for start in range(0, records.examples, READ_AT_ONCE):

@@ -374,6 +374,12 @@ def test_folder_that_cannot_be_one_is_refused(source):
     assert message(TextData(source, dir="")) == "--data.dir is empty; give a path, or leave it out"
 
 
+def test_more_pairs_than_memory_are_refused_at_once(monkeypatch):
+    monkeypatch.setattr("jaxai.data.source._memory", lambda: 2**34)
+    text = message(TextData("dates", examples=2_000_000_000))
+    assert text == "2,000,003,000 pairs of dates take 558.8 GiB, and this machine has 16.0; take fewer or smaller ones"
+
+
 def test_tfds_text_with_a_damaged_description_is_one_line(tmp_path):
     config = translation_set(tmp_path, {"train": [("a", "b")]})
     (tmp_path / "phrases/de-en/1.0.0/dataset_info.json").write_text("{")
