@@ -59,6 +59,8 @@ def source(folder: Path, num_classes: int, prefix: str = "", test_fraction: floa
         if variant:
             parts, note = emnist.upright(variant, parts)
             notes = (note,)
+        elif len(parts["train"]["label"]) in emnist.TRAINING_IMAGES:
+            notes = (emnist.RENAMED,)
         for name, part in parts.items():
             check(part["image"], part["label"], len(classes), str(pairs[name][1]))
         return Decoded(parts["train"], parts.get("test"), classes, notes=notes)

@@ -116,6 +116,16 @@ def test_emnist_is_upright_with_labels_from_zero_and_names(
         assert images.notes[0] == f"EMNIST: its transposed images are upright here{said}"
 
 
+def test_renamed_emnist_is_noticed(tmp_path):
+    for split, count in (("train", 88_800), ("t10k", 10)):
+        for kind, array in (("images", np.ones((count, 1, 1), np.uint8) * 9), ("labels", np.arange(count) % 10)):
+            header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+            content = header + array.astype(np.uint8).tobytes()
+            (tmp_path / f"{split}-{kind}-idx{array.ndim}-ubyte").write_bytes(content)
+    (note,) = loaded("idx", tmp_path).notes
+    assert note.startswith("as many images as EMNIST has, whose images are transposed: give its files their published")
+
+
 def test_one_of_several_sets_is_chosen_by_name(tmp_path):
     pixels = write_emnist(tmp_path, "letters", [1, 26])
     write_emnist(tmp_path, "digits", [0, 9])
