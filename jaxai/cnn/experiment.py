@@ -24,8 +24,9 @@ from jaxai.runtime.config import Run, check_experiment
 from jaxai.runtime.continuation import Changes, measured_on
 from jaxai.runtime.evaluation import Evaluation
 from jaxai.runtime.lettering import readable
-from jaxai.runtime.loop import Outcome, Training, fit, trained_state
+from jaxai.runtime.loop import Outcome, Training, fit
 from jaxai.runtime.recorder import scalars
+from jaxai.runtime.restore import trained_state
 from jaxai.runtime.run_folder import RunFolder
 
 WHITENING_IMAGES = 5_000

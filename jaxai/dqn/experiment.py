@@ -25,7 +25,8 @@ from jaxai.runtime import chips, parallel, pictures, progress, wording
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run, check_experiment
 from jaxai.runtime.continuation import Changes, measured_on
-from jaxai.runtime.loop import Outcome, Training, fit, trained_state
+from jaxai.runtime.loop import Outcome, Training, fit
+from jaxai.runtime.restore import trained_state
 from jaxai.runtime.run_folder import RunFolder
 from jaxai.runtime.statistics import bootstrap_interval, interquartile_mean
 

@@ -137,7 +137,7 @@ def _read(path: Path, name: str) -> Extractor:
 def _trained(run: Path) -> tuple[cnn.Config, State]:
     """The network of a classifier's run and its last state, without what evaluation does not use."""
     from jaxai.runtime import parallel
-    from jaxai.runtime.loop import trained_state
+    from jaxai.runtime.restore import trained_state
     from jaxai.runtime.run_folder import RunFolder
 
     experiment = RunFolder(run).load_config()

@@ -1,7 +1,6 @@
 """The only training loop: it serves every workload, and knows none."""
 
 import functools
-import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,10 +9,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from rich.console import Console
 
-from jaxai.core import Key, PyTree, State, Workload, whole
+from jaxai.core import Key, PyTree, State, Workload
 from jaxai.data.epochs import Epochs, Order
 from jaxai.runtime import chips, continuation, flops, nonfinite, parallel, progress
 from jaxai.runtime.checkpoint import Checkpoints, Which
@@ -23,12 +22,11 @@ from jaxai.runtime.feed import Feed, data_key, example_batch, make_feed
 from jaxai.runtime.lock import only_training
 from jaxai.runtime.nonfinite import NonFiniteError
 from jaxai.runtime.recorder import Recorder, scalars
+from jaxai.runtime.restore import keep_best, newest_state, restored_state
 from jaxai.runtime.run_folder import RunFolder
 from jaxai.runtime.run_record import SUPERSEDED
 from jaxai.runtime.schedule import STEPS_PER_CALL, Schedule
 from jaxai.runtime.signals import Stop, stop_on_signal
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -153,7 +151,7 @@ def fit(training: Training, config: Any, console: Console | None = None) -> Outc
     flops_per_unit = flops_per_step(training) / training.units
     saved = Checkpoints(folder.checkpoints, training.make(None).stored)
     with only_training(folder.path), stop_on_signal() as stop, saved as checkpoints:
-        state = _saved_state(training, run, mesh, checkpoints, folder)
+        state = newest_state(training.make(None), run, mesh, checkpoints, training.apply, training.steps)
         first_step = 0 if state is None else int(state.step)
         # From here on everything is accepted, and what the folder holds may be replaced.
         progress.show_notes(differences.lines, console)
@@ -210,7 +208,7 @@ class _Trainer:
         """From the state's step to the last, or to where a signal or early stopping ends it."""
         training, run, recorder, schedule = self.training, self.run, self.recorder, self.schedule
         first_step = int(state.step)
-        if first_step:
+        if first_step or recorder.measured(0):
             self._measure_again(state)
         if first_step >= training.steps or recorder.stale(run.early_stopping):
             return state
@@ -263,7 +261,7 @@ class _Trainer:
                 held = restored_state(self.training.make(None), self.run, self.mesh, self.checkpoints, "best")
                 if held is not None:
                     self._evaluate(held)
-        _keep_best(state, self.run, recorder, self.checkpoints)
+        keep_best(state, self.run, recorder, self.checkpoints)
         ends = step >= self.training.steps or recorder.stale(self.run.early_stopping)
         if (ends or self.schedule.evaluates(step)) and not recorder.measured(step):
             self._evaluate(state)
@@ -304,58 +302,6 @@ class _Trainer:
         return {name: array[index] for name, array in data.items()} | {"index": index}
 
 
-def restored_state(
-    workload: Workload,
-    run: Run,
-    mesh: Mesh,
-    checkpoints: Checkpoints,
-    which: Which | None = "latest",
-    apply: Callable[[State], State] = lambda state: state,
-    renew: bool = False,
-) -> State | None:
-    """The checkpointed state of a workload after `apply`, placed for `run.mode`; see `Checkpoints.restore`.
-
-    With `renew` it is one to train on from: what checkpoints do not hold is made anew.
-    """
-    shapes = workload.stored(jax.eval_shape(workload.init, jax.random.key(0)))
-    specs = jax.tree.map(lambda _: PartitionSpec(), shapes)
-    if shapes.local is not None:
-        specs = specs.replace(local=jax.tree.map(lambda _: PartitionSpec(parallel.AXIS), shapes.local))
-    like = jax.tree.map(
-        lambda leaf, spec: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec)),
-        shapes,
-        specs,
-    )
-    state = checkpoints.restore(like, which)
-    if state is None:
-        return None
-    state = apply(state)
-    if renew and workload.renewed is not whole:
-        # On one device, as `init`, and then shared.
-        state = jax.jit(workload.renewed)(jax.device_put(state, jax.local_devices()[0]))
-    return parallel.place_state(state, mesh, run.mode)
-
-
-def trained_state(workload: Workload, run: Run, mesh: Mesh, which: Which = "latest") -> State:
-    """The state that a run's checkpoint holds, placed for `run.mode`. Changes nothing in the run folder.
-
-    Raises:
-      ValueError: the run has no such checkpoint, or none that is whole.
-    """
-    with Checkpoints(RunFolder(run.workdir).checkpoints) as checkpoints:
-        state = restored_state(workload, run, mesh, checkpoints, which)
-    if state is None:
-        other: Which = "best" if which == "latest" else "latest"
-        there = checkpoints.inventory()
-        if not there:
-            raise ValueError(f"{run.workdir} has no {which} checkpoint; train it first with jaxai train")
-        way = f"try --checkpoint {other}" if checkpoints.steps(other) else "train it again"
-        raise ValueError(f"{run.workdir} has no {which} checkpoint that is whole; there is {there}; {way}")
-    for folder, damage in checkpoints.damaged.items():
-        logger.warning("checkpoint %s is damaged (%s); taking that of step %d", folder, damage, int(state.step))
-    return state
-
-
 def _announce(training: Training, flops_per_unit: float, console: Console) -> None:
     """Shows what is going to be trained, by its shapes alone."""
     init = training.make(None).init
@@ -363,35 +309,6 @@ def _announce(training: Training, flops_per_unit: float, console: Console) -> No
     console.print(progress.summary(parameters, flops_per_unit, training.unit))
     if training.opening:
         progress.say(console, training.opening)
-
-
-def _saved_state(training: Training, run: Run, mesh: Mesh, checkpoints: Checkpoints, folder: RunFolder) -> State | None:
-    """Where training goes on: the newest checkpoint that is whole; None where there is none. Writes nothing.
-
-    Raises:
-      ValueError: training went further than to step 0, and nothing is left of it to go on from; or further than this
-        configuration would.
-    """
-    state = restored_state(training.make(None), run, mesh, checkpoints, None, training.apply, renew=True)
-    step = 0 if state is None else int(state.step)
-    lost, lines = [int(damaged.name) for damaged in checkpoints.damaged], folder.lines("metrics.jsonl")
-    if state is None:
-        lost += [line["step"] for line in lines]
-    elif step and not any(line["step"] <= step for line in lines):
-        logger.warning("%s/metrics.jsonl has no line up to step %d: its curves begin there", folder.path, step)
-    if step == 0 and max(lost, default=0):
-        there = checkpoints.inventory()
-        raise ValueError(
-            f"{folder.path} was trained to step {max(lost)}, but has no whole checkpoint to go on from"
-            f"{f' (there is {there})' if there else ''}; put a copy of {folder.checkpoints} back, or begin anew in"
-            " another --workdir"
-        )
-    if step > training.steps:
-        raise ValueError(
-            f"{folder.path} is at step {step}, and this configuration ends at step {training.steps}; train longer, or"
-            " choose another --workdir"
-        )
-    return state
 
 
 def _new_state(training: Training, run: Run, mesh: Mesh, checkpoints: Checkpoints) -> State:
@@ -402,23 +319,6 @@ def _new_state(training: Training, run: Run, mesh: Mesh, checkpoints: Checkpoint
     checkpoints.save(parallel.gather_state(state, run.mode))
     checkpoints.wait()
     return state
-
-
-def _keep_best(state: State, run: Run, recorder: Recorder, checkpoints: Checkpoints) -> None:
-    """Brings the best checkpoint and the evaluations together again where a kill or a deletion has parted them."""
-    step, held = int(state.step), max(checkpoints.steps("best"), default=None)
-    wanted = recorder.best_step
-    if wanted in (None, held):
-        return
-    if wanted != step:
-        recorder.lose({held, step})
-        logger.warning(
-            "the best checkpoint, of step %d, is gone; the best is now %s or a later one",
-            wanted,
-            "that of the next evaluation" if recorder.best_step is None else f"that of step {recorder.best_step}",
-        )
-    if recorder.best_step == step:
-        checkpoints.save(parallel.gather_state(state, run.mode), "best")
 
 
 def flops_per_step(training: Training) -> float:

@@ -23,7 +23,8 @@ from jaxai.runtime import flops, parallel, pictures, progress
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run, check_experiment
 from jaxai.runtime.continuation import Changes, measured_on
-from jaxai.runtime.loop import Outcome, Training, fit, trained_state
+from jaxai.runtime.loop import Outcome, Training, fit
+from jaxai.runtime.restore import trained_state
 from jaxai.runtime.run_folder import RunFolder
 from jaxai.seq2seq import scores, vocabulary
 from jaxai.seq2seq.bucketed import Shape, bucketed, example

@@ -18,7 +18,8 @@ from jaxai.dqn.sweep import Grid, Sweep
 from jaxai.runtime import parallel
 from jaxai.runtime.checkpoint import Checkpoints
 from jaxai.runtime.config import Run
-from jaxai.runtime.loop import fit, restored_state
+from jaxai.runtime.loop import fit
+from jaxai.runtime.restore import restored_state
 from jaxai.runtime.run_folder import RunFolder
 
 ENVS, WARMUP, STEPS, MORE = 4, 36, 8, 4

@@ -15,8 +15,9 @@ from jaxai.dqn.experiment import Experiment, _describe, _describe_evaluation, la
 from jaxai.runtime import parallel
 from jaxai.runtime.checkpoint import Checkpoints
 from jaxai.runtime.config import Run
-from jaxai.runtime.loop import fit, restored_state
+from jaxai.runtime.loop import fit
 from jaxai.runtime.recorder import Recorder
+from jaxai.runtime.restore import restored_state
 from jaxai.runtime.run_folder import RunFolder
 
 ENVS, EPISODE, STEPS, CALL, EVERY = 4, 9, 24, 4, 8

@@ -19,8 +19,9 @@ from jaxai.gan.quality import Quality, found_wrong
 from jaxai.runtime import parallel
 from jaxai.runtime.checkpoint import Checkpoints
 from jaxai.runtime.config import Run, load_preset
-from jaxai.runtime.loop import flops_per_step, restored_state
+from jaxai.runtime.loop import flops_per_step
 from jaxai.runtime.recorder import Recorder
+from jaxai.runtime.restore import restored_state
 from jaxai.runtime.run_folder import RunFolder
 
 CHECKOUT = Path(__file__).parents[2]

@@ -19,7 +19,8 @@ from jaxai.gan.extractor import BATCH, FOR_SHAPE, RECIPES, export, extract, load
 from jaxai.runtime import parallel
 from jaxai.runtime.checkpoint import Checkpoints
 from jaxai.runtime.config import Run, load_preset
-from jaxai.runtime.loop import fit, restored_state
+from jaxai.runtime.loop import fit
+from jaxai.runtime.restore import restored_state
 from jaxai.runtime.run_folder import RunFolder
 
 CHECKOUT = Path(__file__).parents[2]

@@ -24,8 +24,8 @@ from jaxai.runtime import parallel
 from jaxai.runtime.checkpoint import Checkpoints
 from jaxai.runtime.config import Run
 from jaxai.runtime.continuation import RUN
-from jaxai.runtime.loop import restored_state
 from jaxai.runtime.recorder import Recorder
+from jaxai.runtime.restore import restored_state
 from jaxai.runtime.run_folder import RunFolder
 from jaxai.runtime.run_record import read_run
 from jaxai.seq2seq.experiment import Experiment as Translating

@@ -13,7 +13,8 @@ from rich.console import Console
 from jaxai.core import State, Workload
 from jaxai.runtime import parallel
 from jaxai.runtime.config import Run
-from jaxai.runtime.loop import Training, fit, trained_state
+from jaxai.runtime.loop import Training, fit
+from jaxai.runtime.restore import trained_state
 from jaxai.runtime.run_folder import RunFolder
 
 EPOCH, EPOCHS = 4, 5

@@ -17,7 +17,8 @@ from jaxai.data import Images
 from jaxai.runtime import nonfinite, parallel
 from jaxai.runtime.checkpoint import Checkpoints
 from jaxai.runtime.config import Run
-from jaxai.runtime.loop import Training, fit, restored_state
+from jaxai.runtime.loop import Training, fit
+from jaxai.runtime.restore import restored_state
 from jaxai.runtime.run_folder import RunFolder
 
 EXAMPLES, BATCH, SEED = 48, 8, 5

@@ -20,8 +20,9 @@ from jaxai.core import State, Workload
 from jaxai.runtime import parallel
 from jaxai.runtime.checkpoint import Checkpoints
 from jaxai.runtime.config import Run
-from jaxai.runtime.loop import Training, fit, restored_state
+from jaxai.runtime.loop import Training, fit
 from jaxai.runtime.recorder import Recorder
+from jaxai.runtime.restore import restored_state
 from jaxai.runtime.run_folder import RunFolder
 
 EXAMPLES, BATCH, STEPS = 160, 8, 400
