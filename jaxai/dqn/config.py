@@ -34,9 +34,7 @@ class Config(Network):
     capacity: Steps = 100_000  # transitions in the replay, over all devices
     discount: Share = 0.99  # gamma
     n_step: Count = 1  # rewards in a return before it bootstraps (Sutton 1988)
-    save_replay: bool = (
-        True  # in checkpoints; without it they are small, and a run that goes on fills it anew: other bits
-    )
+    save_replay: bool = True  # checkpoints hold the replay; else a run that goes on fills it anew, not bit for bit
     frame_stack: Count = 1  # last observations that the network sees together (Mnih et al. 2015)
     storage: Literal["auto", "bits", "dtype"] = "auto"  # observations in the replay: as bits where they are binary
     truncation_spacing: Natural = 0  # least steps between two truncations of an environment; 0: longest episode, or 64
