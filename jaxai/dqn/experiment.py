@@ -116,13 +116,27 @@ class Experiment:
             dqn.make(config, env, env_params)
 
     def check_size(self) -> None:
-        """Raises ValueError for a replay that is larger than the memory of the devices."""
-        mesh = parallel.make_mesh(self.run.devices)
-        memory = chips.memory(mesh)
+        """Raises ValueError for a replay, or an evaluation, that does not fit the memory."""
+        memory = chips.memory(parallel.make_mesh(self.run.devices))
         if memory is not None and self.replay_bytes > memory:
             raise ValueError(
                 f"capacity is {self.workload.capacity}: {self.replay_size}, and there are {wording.size(memory)} of"
                 " memory; lower it" + (", or train fewer together" if len(self.seeds) > 1 else "")
+            )
+        self.check_episodes("evaluation_episodes", self.workload.evaluation_episodes)
+
+    def check_episodes(self, name: str, episodes: int) -> None:
+        """Raises ValueError for a number of episodes, named so, whose environments cannot be side by side in memory."""
+        if episodes < 1:
+            raise ValueError(f"{name} is {episodes}; it must be at least 1")
+        env, env_params = make_environment(self.env)
+        one = jax.eval_shape(lambda key: env.reset(key, env_params), jax.eval_shape(lambda: jax.random.key(0)))
+        size = len(self.seeds) * episodes * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(one))
+        memory = chips.memory(parallel.make_mesh(self.run.devices))
+        if memory is not None and size > memory:
+            raise ValueError(
+                f"{name} is {episodes}: so many environments side by side take {wording.size(size)}, and there are"
+                f" {wording.size(memory)} of memory; lower it"
             )
 
     @property
@@ -196,8 +210,7 @@ class Experiment:
           ValueError: the run has no such checkpoint, or no episode is asked for.
           FloatingPointError: every training of the run diverged.
         """
-        if episodes < 1:
-            raise ValueError(f"episodes is {episodes}; it must be at least 1")
+        self.check_episodes("episodes", episodes)
         state = self.restore(which)
         if not self._finite(state).any():
             raise FloatingPointError(
