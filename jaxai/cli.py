@@ -122,6 +122,12 @@ def _train(command: str, arguments: Sequence[str], prepare: Callable[[Any], Any]
     if not interrupted:
         folder = RunFolder(experiment.run.workdir).path
         _report([folder], folder / "report.html", console)
+        if hasattr(experiment, "env"):
+            from jaxai.dqn.environment import is_gymnaxs
+
+            if not is_gymnaxs(experiment.env):
+                how = f"evaluate, play and replay take --preset {arguments[0]}, which registers {experiment.env.name}"
+                console.print(how, soft_wrap=True, highlight=False, markup=False)
 
 
 def evaluate(arguments: Sequence[str]) -> None:
@@ -139,6 +145,7 @@ def evaluate(arguments: Sequence[str]) -> None:
         ensemble: tuple[Path, ...] = (),
         episodes: Count | None = None,
         recompute_statistics: bool = False,
+        preset: Path | None = None,
     ) -> None:
         """Measure a run's checkpoint: on the test set, over greedy episodes, or a generator's images against real ones.
 
@@ -153,11 +160,12 @@ def evaluate(arguments: Sequence[str]) -> None:
           source: of a translator's run: a file to translate, a sentence a line, instead of the test set
           reference: of a translator's run: the right translations of source, line by line
           ensemble: of a translator's run: further runs, whose models translate together with it
+          preset: of an agent's run: the file that registers its environment, where gymnax does not have it
           episodes: of an agent's run: greedy episodes of each training; None: 100
           recompute_statistics: of a classifier's or generator's run: batch statistics anew, from training images or
             latents, instead of the averages that training left
         """
-        experiment = _experiment(run, devices)
+        experiment = _experiment(run, devices, preset)
         if source is not None or reference is not None or ensemble:
             if not hasattr(experiment, "translator"):
                 _fail("--source, --reference and --ensemble are for translation, and this run translates nothing")
@@ -312,6 +320,7 @@ def play(arguments: Sequence[str]) -> None:
         seed: Seed = 0,
         member: Natural | None = None,
         output: Path | None = None,
+        preset: Path | None = None,
     ) -> None:
         """Render a greedy episode of a trained agent to a GIF, and print its return.
 
@@ -321,8 +330,9 @@ def play(arguments: Sequence[str]) -> None:
           seed: of the episode
           member: which of the run's trainings, from 0; None: the best by the evaluation of that checkpoint
           output: the GIF; default: pictures/episode.gif in the run's folder
+          preset: the file that registers the run's environment, where gymnax does not have it
         """
-        experiment = _experiment(run)
+        experiment = _experiment(run, preset=preset)
         if not hasattr(experiment, "play"):
             _fail(f"{run} has no agent to watch; play takes a run of deep Q-learning")
         path = output or run / "pictures" / "episode.gif"
@@ -357,14 +367,14 @@ def replay(arguments: Sequence[str]) -> None:
     from jaxai.runtime import nonfinite
     from jaxai.runtime.run_folder import RunFolder
 
-    def parse(run: Annotated[Path, tyro.conf.Positional]) -> None:
+    def parse(run: Annotated[Path, tyro.conf.Positional], preset: Path | None = None) -> None:
         """Run a step that left something non-finite behind once more, on one device, with NaN checks on.
 
         Args:
           run: folder of the run
+          preset: of an agent's run: the file that registers its environment, where gymnax does not have it
         """
-        folder = RunFolder(run)
-        print(nonfinite.replay(folder, folder.load_config().make()))
+        print(nonfinite.replay(RunFolder(run), _experiment(run, preset=preset).make()))
 
     _call(parse, arguments, "jaxai replay")
 
@@ -390,13 +400,41 @@ def _call(parse: Callable[..., None], arguments: Sequence[str], prog: str) -> No
     tyro.cli(checked, args=arguments, prog=prog)
 
 
-def _experiment(run: Path, devices: int | None = None) -> Any:
-    """The experiment that a run folder holds, wherever the folder is now."""
+def _experiment(run: Path, devices: int | None = None, preset: Path | None = None) -> Any:
+    """The experiment that a run folder holds, wherever the folder is now.
+
+    Args:
+      run: the folder.
+      devices: how many to use; None: all.
+      preset: a file to execute first where gymnax lacks the run's environment. The folder itself never says what to
+        execute: it may be a stranger's.
+
+    Raises:
+      ValueError: the folder holds no run, or one in an environment that nothing has registered.
+    """
+    from jaxai.runtime.config import load_preset
     from jaxai.runtime.run_folder import RunFolder
 
     experiment = RunFolder(run).load_config()
+    if hasattr(experiment, "env"):
+        from jaxai.dqn.environment import is_registered
+
+        if preset is not None and not is_registered(experiment.env.name):
+            load_preset(str(preset))
+        if not is_registered(experiment.env.name):
+            raise ValueError(
+                f"{run} was trained in {experiment.env.name!r}, which gymnax does not have; add --preset FILE, the"
+                f" preset that registers it{_trained_by(run)}"
+            )
     where = dataclasses.replace(experiment.run, workdir=str(run), devices=devices)
     return dataclasses.replace(experiment, run=where)
+
+
+def _trained_by(run: Path) -> str:
+    """The command that began the run, as an addition to a message; it names the preset."""
+    file = run / "command.txt"
+    commands = file.read_text(errors="replace").splitlines() if file.is_file() else []
+    return f" (the run began with {commands[0][:200]!r})" if commands else ""
 
 
 def _report(runs: Sequence[Path], output: Path, console: Console) -> None:

@@ -96,10 +96,10 @@ class StickyActions:
             raise AttributeError(name)
         return getattr(self._env, name)
 
-    def reset(self, key: Key, params: PyTree = None) -> tuple[jax.Array, StickyState]:
+    def reset(self, key: Key, params: PyTree = None) -> tuple[Any, ...]:
         """Begins an episode."""
-        observation, env_state = self._env.reset(key, params)
-        return observation, StickyState(env_state, jnp.int32(0))
+        observation, env_state, *more = self._env.reset(key, params)
+        return observation, StickyState(env_state, jnp.int32(0)), *more
 
     def step(
         self, key: Key, state: StickyState, action: jax.Array, params: PyTree = None
@@ -156,8 +156,24 @@ def make_environment(environment: Environment) -> tuple[Any, PyTree]:
     return env, params
 
 
+def is_registered(name: str) -> bool:
+    """Whether gymnax knows an environment of this name, of its own or by `gymnax.register`.
+
+    Raises:
+      MissingExtraError: gymnax is not installed.
+    """
+    return name in extras.load("gymnax", f"environment {name}", "rl").registered_envs
+
+
+def is_gymnaxs(environment: Environment) -> bool:
+    """Whether gymnax itself has the environment, so that a name is enough to find it in another process."""
+    return environment.name in (*DISCRETE, "MNISTBandit-bsuite")
+
+
 def name_of(env: Any) -> str:
     """What messages call an environment."""
+    while isinstance(env, StickyActions):
+        env = env._env
     return str(getattr(env, "name", type(env).__name__))
 
 
