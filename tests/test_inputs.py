@@ -43,10 +43,8 @@ WRONG = {
 
 def stepped(workload, key=0):
     state = jax.eval_shape(workload.init, jax.random.key(key))
-    return {
-        name: lambda batch, step=step: jax.eval_shape(step, state, batch)
-        for name, step in zip(("train_step", "eval_step", "gradients"), workload[1:], strict=True)
-    }
+    steps = {name: getattr(workload, name) for name in ("train_step", "eval_step", "gradients")}
+    return {name: lambda batch, step=step: jax.eval_shape(step, state, batch) for name, step in steps.items()}
 
 
 STEPS = {"cnn": stepped(cnn.make(CNN)), "gan": stepped(gan.make(GAN))}
@@ -111,6 +109,11 @@ def test_what_is_predicted_extracted_or_drawn_is_checked_too():
         extract(load_extractor("pixels", (4, 4, 3)), IMAGES.astype(np.int16))
     with pytest.raises(ValueError, match="images are uint8; expected normalised floats"):
         whitening_kernel(IMAGES)
+    with pytest.raises(ValueError, match=r"images have shape \[6, 4, 4, 1\]; expected \[..., 3\] channels"):
+        cnn.normalize(CNN, IMAGES[..., :1])
+    for labels in (LABELS, np.eye(5, dtype=np.int32)[LABELS]):
+        with pytest.raises(ValueError, match=r"labels_onehot .*take jax.nn.one_hot"):
+            cnn.augment(cnn.Augment(mixup=1.0), jax.random.key(0), jnp.asarray(IMAGES), jnp.asarray(labels))
 
 
 @pytest.mark.parametrize("dtype", ["int8", "int32", "int64", "uint16", "uint32", "bool"])

@@ -11,7 +11,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from jaxai import ranges
+from jaxai import inputs, ranges
 from jaxai.core import Key
 from jaxai.ranges import Natural, NonNegative
 
@@ -57,9 +57,15 @@ def augment(
       Images and labels of the same shape; images of the same dtype, but float32 where mixup averages uint8.
 
     Raises:
-      ValueError: a field of the config is out of its range; the message names it.
+      ValueError: a field of the config is out of its range, or labels are not one-hot; the message names it.
     """
     check(config, images.shape[1:3])
+    if labels_onehot.ndim != 2 or len(labels_onehot) != len(images):
+        shape = list(labels_onehot.shape)
+        raise ValueError(
+            f"labels_onehot have shape {shape}; expected [{len(images)}, num_classes]: take jax.nn.one_hot(labels, n)"
+        )
+    inputs.check_floats("labels_onehot", labels_onehot, "floats: take jax.nn.one_hot(labels, n)")
     flip_key, crop_key, cutout_key, mixup_key, cutmix_key, choice_key = jax.random.split(key, 6)
     if config.flip == "alternating" and example_index is not None:
         images = flip(images, alternating_bit(example_index, epoch))

@@ -235,8 +235,10 @@ def normalize(config: Config, images: jax.Array) -> jax.Array:
       images: [..., channels] uint8 in [0, 255], or floats in [0, 1], which are not scaled.
 
     Raises:
-      ValueError: another dtype: an int32 or a uint16 does not say what its largest value is.
+      ValueError: another dtype (an int32 or a uint16 does not say what its largest value is), or other channels.
     """
+    if images.shape[-1:] != config.image_shape[-1:]:  # a mean for each channel would broadcast
+        raise ValueError(f"images have shape {list(images.shape)}; expected [..., {config.image_shape[-1]}] channels")
     return (inputs.scaled(images) - jnp.array(config.image_mean)) / jnp.array(config.image_std)
 
 

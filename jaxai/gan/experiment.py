@@ -345,6 +345,7 @@ class _Evaluator:
         self._experiment, self._images = experiment, images
         self._folder = RunFolder(experiment.run.workdir)
         self._generators: dict[Mesh, Generator] = {}
+        self._draws = mosaic.available()
         # A mistake in the extractor or the number of samples is told before anything is trained.
         self._quality = None if experiment.extractor == "none" else self._reference()
 
@@ -368,10 +369,12 @@ class _Evaluator:
         generator = self._generators.setdefault(mesh, Generator(self._experiment.workload, mesh))
         if draw and self._quality:
             self._store_reference(self._quality)
-        if draw and mosaic.available():
+        if draw and self._draws:
+            self._draws = False  # a frame that fails is told once
             with pictures.optional(None):
                 frame = self._experiment._grid(generator, state)
                 mosaic.write_png(frame, self._folder.pictures / "progress" / f"{int(state.step):08}.png", scale=1)
+                self._draws = True
         return self._quality.during_training(*self._measured(self._quality, generator, state)) if self._quality else {}
 
     def _store_reference(self, quality: Quality) -> None:

@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from jaxai import extras
+
 BOX = "\u25a1"
 WHITE_SPACE = str.maketrans({"\n": "\u21b5", "\t": "\u21e5", "\r": "\u240d"})
 """White space that would break a line, as a sign of its own."""
@@ -35,8 +37,8 @@ class Letters(NamedTuple):
     @classmethod
     def of(cls, texts: Iterable[str]) -> "Letters":
         """Of all the texts of a picture."""
-        from matplotlib import font_manager
-        from matplotlib.ft2font import FT2Font
+        font_manager = extras.load("matplotlib.font_manager", "a picture", "demo")
+        FT2Font = extras.load("matplotlib.ft2font", "a picture", "demo").FT2Font  # noqa: N806  # its name there
 
         wanted = {ord(character) for text in texts for character in text}
         families = ["DejaVu Sans"]  # comes with matplotlib
