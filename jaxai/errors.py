@@ -3,6 +3,7 @@
 import os
 
 from jaxai.extras import MissingExtraError
+from jaxai.runtime.unwritten import WRONG_PATH
 
 
 def explained(error: Exception) -> tuple[str, int] | None:
@@ -11,9 +12,8 @@ def explained(error: Exception) -> tuple[str, int] | None:
     2 is for a mistake in what was asked for, 1 for a run that failed.
     """
     if isinstance(error, OSError) and error.strerror:
-        mistakes = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        return f"{where}{error.strerror}", 2 if isinstance(error, mistakes) else 1
+        return f"{where}{error.strerror}", 2 if isinstance(error, WRONG_PATH) else 1
     if isinstance(error, ValueError | FileNotFoundError | MissingExtraError):
         return str(error), 2
     if isinstance(error, OverflowError):

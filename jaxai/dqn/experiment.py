@@ -29,6 +29,7 @@ from jaxai.runtime.loop import Outcome, Training, fit
 from jaxai.runtime.restore import trained_state
 from jaxai.runtime.run_folder import RunFolder
 from jaxai.runtime.statistics import bootstrap_interval, interquartile_mean
+from jaxai.runtime.unwritten import writing
 
 EVALUATIONS = 20
 """As many evaluations in a run when nobody says: they cost a few per cent of it then."""
@@ -287,7 +288,8 @@ class Experiment:
             longest,
             config.frame_stack,
         )
-        play.render(env, env_params, played, path)
+        with writing(path):
+            play.render(env, env_params, played, path)
         return {"return": played.undiscounted_return, "length": len(played.rewards), "member": member}
 
     def draw(self, outcome: Outcome, folder: RunFolder, console: Console | None) -> None:

@@ -30,6 +30,7 @@ from jaxai.runtime.loop import Outcome, Training, fit
 from jaxai.runtime.recorder import scalars
 from jaxai.runtime.restore import trained_state
 from jaxai.runtime.run_folder import RunFolder
+from jaxai.runtime.unwritten import writing
 
 EVALUATIONS = 10
 """As many evaluations in a run when nobody says: each draws thousands of samples."""
@@ -381,8 +382,9 @@ class _Evaluator:
         path = self._folder.path / "reference.npz"
         # Whole or not at all: a run that was killed here goes on.
         unfinished = path.with_name(".reference.npz")
-        np.savez(unfinished, **quality.stored())  # type: ignore[arg-type]  # its allow_pickle is no array
-        unfinished.replace(path)
+        with writing(path):
+            np.savez(unfinished, **quality.stored())  # type: ignore[arg-type]  # its allow_pickle is no array
+            unfinished.replace(path)
 
     def in_full(self, state: State) -> dict[str, float]:
         """The measures that take longer."""

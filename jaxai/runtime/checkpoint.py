@@ -6,11 +6,14 @@ arrays, and what fails its check is skipped in favour of the one before.
 """
 
 import contextlib
+import errno
 import functools
 import hashlib
 import itertools
 import json
 import logging
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -20,11 +23,14 @@ import jax
 import orbax.checkpoint as ocp
 
 from jaxai.core import PyTree, State, whole
+from jaxai.runtime.orbax_noise import end_quietly, keep_quiet
 from jaxai.runtime.unwritten import UnwrittenError, reason, writing
 
 Which = Literal["latest", "best"]
 
 CHECKSUMS = "checksums.json"
+NOTES = 40_000
+"""Bytes of a checkpoint besides its arrays, about."""
 KEPT: dict[Which, int] = {"latest": 2, "best": 1}
 logger = logging.getLogger(__name__)
 
@@ -66,6 +72,7 @@ class Checkpoints:
             manager = self._manager(which)
             manager.wait_until_finished()
             self._started[which] = step
+            self._require_space(which, state)
             manager.save(step, args=_items(self._stored(state)))
 
     def steps(self, which: Which = "latest") -> list[int]:
@@ -151,9 +158,11 @@ class Checkpoints:
             for manager in self._managers.values():
                 with contextlib.suppress(Exception):  # what could not be written was raised above
                     manager.close()
+            self._managers.clear()
 
     def _manager(self, which: Which) -> ocp.CheckpointManager:
         if which not in self._managers:
+            keep_quiet()
             options = ocp.CheckpointManagerOptions(
                 max_to_keep=KEPT[which],
                 cleanup_tmp_directories=True,
@@ -163,6 +172,18 @@ class Checkpoints:
                 self.directory / which, options=options, item_names=("state", "leaves")
             )
         return self._managers[which]
+
+    def _require_space(self, which: Which, state: State) -> None:
+        """Raises OSError where a checkpoint surely does not fit: orbax would notice it in many threads at once."""
+        if jax.process_count() > 1:  # all hosts raise, or none
+            return
+        usage = shutil.disk_usage(self.directory / which)
+        before = [_size(folder) for folder in self.newest(which)[:1]]
+        # Zeros are compressed to nearly nothing: of a first checkpoint only a small part is sure.
+        least = NOTES + min(1_000_000, sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)))
+        needed = max(before, default=least)
+        if usage.total and usage.free < needed:
+            raise OSError(errno.ENOSPC, f"No space left on device: {usage.free:,} bytes are free, {needed:,} needed")
 
     def _seal(self, which: Which) -> None:
         """Writes the checksums; orbax calls it in its own thread when all is written, before the folder is renamed."""
@@ -174,13 +195,17 @@ class Checkpoints:
     @contextlib.contextmanager
     def _saving(self, which: Which) -> Iterator[None]:
         """What orbax and its storage raise, of many kinds, as one."""
+        failed = ""
         try:
             yield
         except Exception as error:
-            what = self.directory / which / str(self._started.get(which, ""))
-            # Said once: the next wait would raise again.
-            self._started.pop(which, None)
-            raise UnwrittenError(None, f"cannot write checkpoint {what}: {reason(error)}") from error
+            if os.environ.get("JAXAI_TRACEBACK"):
+                raise
+            failed = reason(error)
+            end_quietly()
+        if failed:  # here, without the error: orbax goes on printing for as long as something holds its frames
+            what = self.directory / which / str(self._started.pop(which, ""))
+            raise UnwrittenError(None, f"cannot write checkpoint {what}: {failed}")
 
 
 def save_once(directory: Path, state: State) -> None:
@@ -196,6 +221,7 @@ def save_once(directory: Path, state: State) -> None:
             if folder.is_dir():
                 _seal(folder)
 
+    keep_quiet()
     handler = ocp.CompositeCheckpointHandler("state", "leaves")
     try:
         with ocp.AsyncCheckpointer(
@@ -203,6 +229,7 @@ def save_once(directory: Path, state: State) -> None:
         ) as checkpointer:
             checkpointer.save(directory, args=_items(state), force=True)
     except Exception as error:  # of many kinds
+        end_quietly()
         raise UnwrittenError(None, f"cannot write {directory}: {reason(error)}") from error
 
 
@@ -263,6 +290,10 @@ def _unused(path: Path) -> Path:
     """The path, or the first of `path-2`, `path-3`, ... that is not there."""
     names = itertools.chain([path], (path.with_name(f"{path.name}-{count}") for count in itertools.count(2)))
     return next(name for name in names if not name.exists())
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _seal(folder: Path) -> None:

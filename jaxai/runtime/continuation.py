@@ -127,7 +127,8 @@ def compare(
         raise ValueError(f"cannot read {where}/config.json: it names no type of run; choose another --workdir")
     if before["type"] != after_dict["type"]:
         raise ValueError(
-            f"{where} holds a run of {shown(before['type'])[1:-1]}, not of {after_dict['type']}; choose another --workdir"
+            f"{where} holds a run of {shown(before['type'])[1:-1]}, not of {after_dict['type']};"
+            " choose another --workdir"
         )
     changes: Changes | None = getattr(after, "changes", None)
     # A field that the version which made the run did not have has its default.

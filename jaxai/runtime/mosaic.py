@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxai import extras
+from jaxai.runtime.unwritten import writing
 
 LONG_SIDE = 900  # pixels; a smaller picture is enlarged as often as fits
 GIF_SIDE = 500  # pixels; each frame costs bytes
@@ -85,8 +86,9 @@ def write_png(image: np.ndarray, path: Path | str, scale: int = 0) -> Path:
     """
     pillow = _pillow()
     image = _checked(image)
-    path = _writable(path)
-    pillow.fromarray(_plain(_enlarged(image, _scale(image, scale, LONG_SIDE)))).save(path, optimize=True)
+    with writing(path):
+        path = _writable(path)
+        pillow.fromarray(_plain(_enlarged(image, _scale(image, scale, LONG_SIDE)))).save(path, optimize=True)
     return path
 
 
@@ -101,9 +103,10 @@ def write_samples(arrays: Mapping[str, np.ndarray | None], folder: Path, grid: b
     """
     images = arrays["image"]
     assert images is not None
-    folder.mkdir(parents=True, exist_ok=True)
     kept = {name: array for name, array in arrays.items() if array is not None}
-    np.savez_compressed(folder / "samples.npz", **kept)  # type: ignore[arg-type]  # its allow_pickle is no array
+    with writing(folder / "samples.npz"):
+        folder.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(folder / "samples.npz", **kept)  # type: ignore[arg-type]  # its allow_pickle is no array
     if grid:
         return f"{folder / 'samples.npz'} and {write_png(tile(visible(images)), folder / 'grid.png')}"
     digits = max(4, len(str(len(images) - 1)))
@@ -174,8 +177,9 @@ def write_gif(
         data = _encoded(drawn, round(milliseconds * len(pictures) / count), last_milliseconds)
         if not most_bytes or len(data) <= most_bytes:
             break
-    path = _writable(path)
-    path.write_bytes(data)
+    with writing(path):
+        path = _writable(path)
+        path.write_bytes(data)
     return path
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from jaxai.core import PyTree, State, Workload
 from jaxai.runtime.checkpoint import restore_once, save_once
 from jaxai.runtime.run_folder import RunFolder
+from jaxai.runtime.unwritten import writing
 
 FAULT = "fault"
 """The kind of what is wrong with what an environment gave."""
@@ -45,9 +46,9 @@ def dump(folder: RunFolder, state: State, batch: Mapping[str, np.ndarray] | None
     step = int(state.step)
     found = _find(state, batch, workload)
     indices = [] if batch is None or "index" not in batch else [int(i) for i in batch["index"]]
-    folder.nonfinite.mkdir(parents=True, exist_ok=True)
     save_once(folder.nonfinite / "state", state)
-    np.savez(folder.nonfinite / "batch.npz", **dict(batch or {}))  # type: ignore[arg-type]  # its allow_pickle is no array
+    with writing(folder.nonfinite / "batch.npz"):
+        np.savez(folder.nonfinite / "batch.npz", **dict(batch or {}))  # type: ignore[arg-type]  # its allow_pickle is no array
     folder.write_json("nonfinite/report.json", {"step": step, "nonfinite": found, "indices": indices})
     examples = f" on the examples {_some(indices)}" if indices else ""
     return NonFiniteError(

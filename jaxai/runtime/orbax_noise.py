@@ -3,6 +3,7 @@
 `JAXAI_TRACEBACK=1` in the environment shows it all.
 """
 
+import atexit
 import functools
 import logging
 import os
@@ -38,6 +39,20 @@ def keep_quiet() -> None:
             others[2](found)
 
     sys.excepthook, sys.unraisablehook, threading.excepthook = uncaught, unraisable, in_thread
+
+
+@functools.cache
+def end_quietly() -> None:
+    """After a write has failed: what still writes when the interpreter ends, and has lost its event loop, is not heard.
+
+    Python takes the hooks of `keep_quiet` away before that.
+    """
+
+    def close() -> None:
+        sys.stderr.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+    atexit.register(close)
 
 
 def _is_shown(record: logging.LogRecord) -> bool:

@@ -19,6 +19,7 @@ from jaxai import extras
 from jaxai.runtime import progress
 from jaxai.runtime.lettering import Letters, readable
 from jaxai.runtime.statistics import bootstrap_interval
+from jaxai.runtime.unwritten import writing
 
 # Distinct on white. In a page the SVG takes its colours from the style sheet instead: --series-0, --series-1, ...
 PALETTE = ("#2563eb", "#e4572e", "#12875f", "#8e44ad", "#c98a00", "#0e8fb0", "#c2306e", "#5b6470")
@@ -279,6 +280,7 @@ def bare(axes: Any) -> None:
 
 def save(figure: Any, path: Path) -> Path:
     """Writes a figure as PNG, the same bytes for the same picture; makes the folder where it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=110, metadata={"Software": None})
     return path

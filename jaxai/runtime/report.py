@@ -13,6 +13,7 @@ from pathlib import Path
 import jaxai
 from jaxai.runtime.charts import charts, grid, section, swatch
 from jaxai.runtime.run_record import PICTURES, SPLITS, Record, Run, is_number, read_run
+from jaxai.runtime.unwritten import writing
 from jaxai.runtime.wording import mean_of, shown_keys, split_of, spread_of, value_of, words
 
 SCORES = (
@@ -43,8 +44,10 @@ def write_report(runs: Sequence[Path], output: Path) -> Path:
     folders = [Path(run) for run in runs]
     loaded = [read_run(folder, label) for folder, label in zip(folders, _labels(folders), strict=True)]
     output = Path(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(_page(loaded, folders), encoding="utf-8")
+    page = _page(loaded, folders)
+    with writing(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(page, encoding="utf-8")
     return output
 
 

@@ -1,15 +1,19 @@
 """The same training from several seeds, and what they say together."""
 
+import contextlib
 import dataclasses
 import statistics
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from jaxai.runtime import progress
+from jaxai.runtime.checkpoint import Checkpoints
 from jaxai.runtime.config import check_experiment
 from jaxai.runtime.run_folder import RunFolder
+from jaxai.runtime.unwritten import FULL, UnwrittenError, reason
 
 
 def train_seeds(experiment: Any, console: Console) -> str:
@@ -28,7 +32,8 @@ def train_seeds(experiment: Any, console: Console) -> str:
     run = experiment.run
     check_experiment(experiment)
     if run.seeds == 1 or experiment.trains_seeds_together:
-        return experiment.train(console=console).interrupted
+        with telling_what_is_safe(Path(run.workdir)):
+            return experiment.train(console=console).interrupted
     if (Path(run.workdir) / "config.json").exists():
         raise ValueError(f"{run.workdir} holds a run of one seed; choose another --workdir for {run.seeds} seeds")
     results: list[dict[str, Any]] = []
@@ -37,7 +42,8 @@ def train_seeds(experiment: Any, console: Console) -> str:
         console.rule(f"seed {seed}")
         one = dataclasses.replace(run, seed=seed, seeds=1, workdir=str(Path(run.workdir) / f"seed-{seed}"))
         try:
-            outcome = dataclasses.replace(experiment, run=one).train(console=console)
+            with telling_what_is_safe(Path(one.workdir)):
+                outcome = dataclasses.replace(experiment, run=one).train(console=console)
         except FloatingPointError as error:
             diverged[seed] = error
             results.append({})
@@ -55,6 +61,24 @@ def train_seeds(experiment: Any, console: Console) -> str:
         lost = f"seed{'s' * (len(diverged) > 1)} {', '.join(map(str, diverged))} diverged"
         progress.say(console, f"{lost}: the figures are over the others")
     return ""
+
+
+@contextlib.contextmanager
+def telling_what_is_safe(workdir: Path) -> Iterator[None]:
+    """Adds to an error of what could not be written up to where the run in `workdir` is saved.
+
+    Raises:
+      UnwrittenError: see above.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not isinstance(error, UnwrittenError) and error.errno not in FULL:
+            raise
+        what = str(error) if isinstance(error, UnwrittenError) else f"cannot write to {workdir}: {reason(error)}"
+        saved = [int(folder.name) for folder in Checkpoints(RunFolder(workdir).checkpoints).newest()]
+        way = f"step {saved[0]} is safe" if saved else "no step was saved yet"
+        raise UnwrittenError(error.errno, f"{what}; {way}: mend it, and the same command goes on from there") from error
 
 
 def summarize(results: list[dict[str, Any]]) -> dict[str, Any]:

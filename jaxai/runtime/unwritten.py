@@ -1,9 +1,17 @@
 """What could not be written, in one line: a full disk, a quota that is used up, a folder that is read-only."""
 
+import errno
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
+"""Full disk or quota, broken or read-only disk, a file above its limit."""
+
+WRONG_PATH = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+"""Errors that name a path themselves, which the user has given."""
 
 
 class UnwrittenError(OSError):
@@ -18,11 +26,11 @@ def writing(what: Path | str) -> Iterator[None]:
     """Inside, an operating system error while writing becomes an `UnwrittenError` that names `what`.
 
     Raises:
-      UnwrittenError: see above. A closed pipe stays a BrokenPipeError.
+      UnwrittenError: see above. A wrong path stays what it is, as does a closed pipe.
     """
     try:
         yield
-    except (UnwrittenError, BrokenPipeError):
+    except (UnwrittenError, BrokenPipeError, *WRONG_PATH):
         raise
     except OSError as error:
         raise UnwrittenError(error.errno, f"cannot write {what}: {reason(error)}") from error
@@ -34,8 +42,8 @@ def reason(error: BaseException) -> str:
     while link is not None:
         if isinstance(link, OSError) and link.strerror:
             return str(link.strerror)
-        if found := re.search(r"OS error \d+: ([^\]\n]+)", str(link)):  # as tensorstore puts it
-            return found[1].strip()
+        if found := re.search(r"\[os_error_code='(\d+)'\]", str(link)):  # as tensorstore puts it
+            return os.strerror(int(found[1]))
         link = link.__cause__ or link.__context__
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
     return f"{type(error).__name__}: {first[:200]}"

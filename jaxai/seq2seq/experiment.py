@@ -26,6 +26,7 @@ from jaxai.runtime.continuation import Changes, measured_on
 from jaxai.runtime.loop import Outcome, Training, fit
 from jaxai.runtime.restore import trained_state
 from jaxai.runtime.run_folder import RunFolder
+from jaxai.runtime.unwritten import writing
 from jaxai.seq2seq import scores, vocabulary
 from jaxai.seq2seq.bucketed import Shape, bucketed, example
 from jaxai.seq2seq.corpus import Corpus, Tokens, make_corpus
@@ -379,8 +380,9 @@ def _unknown_references(target: Vocabulary, split: PairSplit) -> list[str]:
 
 
 def _save_vocabularies(folder: Path, corpus: Corpus) -> None:
-    corpus.source.save(folder / "source_vocabulary.json")
-    corpus.target.save(folder / "target_vocabulary.json")
+    for side, tokens in (("source", corpus.source), ("target", corpus.target)):
+        with writing(path := folder / f"{side}_vocabulary.json"):
+            tokens.save(path)
 
 
 def _main(result: Mapping[str, Any]) -> dict[str, Any]:

