@@ -178,7 +178,7 @@ class Checkpoints:
         if jax.process_count() > 1:  # all hosts raise, or none
             return
         usage = shutil.disk_usage(self.directory / which)
-        before = [_size(folder) for folder in self.newest(which)[:1]]
+        before = [_size(folder) + NOTES for folder in self.newest(which)[:1]]
         # Zeros are compressed to nearly nothing: of a first checkpoint only a small part is sure.
         least = NOTES + min(1_000_000, sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)))
         needed = max(before, default=least)
@@ -293,7 +293,9 @@ def _unused(path: Path) -> Path:
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Bytes that a folder takes on the disk."""
+    found = [path.stat() for path in folder.rglob("*")]
+    return sum(512 * getattr(each, "st_blocks", 0) or each.st_size for each in found)
 
 
 def _seal(folder: Path) -> None:
