@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -16,7 +16,7 @@ from rich.console import Console
 
 from jaxai import dqn, population, ranges
 from jaxai.core import State, Workload
-from jaxai.dqn import advice
+from jaxai.dqn import advice, figures
 from jaxai.dqn.changes import CHANGES, apply
 from jaxai.dqn.config import make_replay
 from jaxai.dqn.environment import Environment, make_environment
@@ -28,15 +28,12 @@ from jaxai.runtime.continuation import Changes, measured_on
 from jaxai.runtime.loop import Outcome, Training, fit
 from jaxai.runtime.restore import trained_state
 from jaxai.runtime.run_folder import RunFolder
-from jaxai.runtime.statistics import bootstrap_interval, interquartile_mean
 from jaxai.runtime.unwritten import writing
 
 EVALUATIONS = 20
 """As many evaluations in a run when nobody says: they cost a few per cent of it then."""
 STEPS_PER_CALL = 1_000
 """About as many train steps in a call when nobody says."""
-LAST_EPISODES = 100
-"""The episodes that the training return of the result is the mean of, as OpenAI Gym's threshold for solving."""
 
 
 @dataclass(frozen=True)
@@ -173,8 +170,8 @@ class Experiment:
             steps_per_call=STEPS_PER_CALL,
             shares=alone if self.alone else {"trainings of one program:": members},
             position=lambda step: {"env_steps": config.warmup_steps + step * config.train_every},
-            describe=_describe,
-            describe_evaluation=_describe_evaluation,
+            describe=figures.describe,
+            describe_evaluation=figures.describe_evaluation,
             summarize=self._summarize,
             parameters=lambda state: self.member(state, 0).params,
             warnings=functools.partial(self._warnings, self._advice()),
@@ -222,7 +219,7 @@ class Experiment:
         assert evaluate is not None
         sums = jax.device_get(jax.jit(lambda state: evaluate(state, None))(state))
         means = {f"evaluation_{name}": value / sums["count"] for name, value in sums.items()}
-        result = _figures(_describe_evaluation(means)) | {
+        result = figures.of_result(figures.describe_evaluation(means)) | {
             "episodes_per_seed": episodes,
             "step": int(state.step),
             "checkpoint": which,
@@ -346,78 +343,11 @@ class Experiment:
         return members.replace(extra=members.extra | {"hyperparameters": hyperparameters})
 
     def _summarize(self, result: dict[str, Any], lines: list[dict[str, Any]]) -> dict[str, Any]:
-        together = _figures(result) | {"seeds": self.run.seeds, "env_steps": lines[-1]["env_steps"] if lines else 0}
+        together = figures.of_result(result) | {
+            "seeds": self.run.seeds,
+            "env_steps": lines[-1]["env_steps"] if lines else 0,
+        }
         if not self.alone:
             together["diverged"] = sum(score is None for score in together["return_per_seed"])
-        return together | {f"training_return_last_{LAST_EPISODES}_per_seed": last_returns(lines)}
-
-
-def last_returns(lines: Sequence[Mapping[str, Any]], episodes: int = LAST_EPISODES) -> list[float | None]:
-    """Mean return of the last training episodes of each seed: of so many calls as hold at least `episodes`."""
-    calls = [line for line in lines if "return" in line]
-    found: list[float | None] = []
-    for seed in range(len(_per_seed(calls[0], "return")) if calls else 0):
-        total = number = 0.0
-        for line in reversed(calls):
-            ended, mean = _per_seed(line, "episodes")[seed], _per_seed(line, "return")[seed]
-            if number < episodes and ended:
-                total, number = total + ended * mean, number + ended
-        found.append(total / number if number else None)
-    return found
-
-
-def _per_seed(line: Mapping[str, Any], name: str) -> list[Any]:
-    return line.get(f"{name}_per_seed", [line[name]])
-
-
-def _describe(metrics: Mapping[str, np.ndarray], steps: int) -> dict[str, Any]:
-    """One call's metrics: means over seeds, `NAME_per_seed` beside them; of episodes, mean return and length.
-
-    A seed that diverged counts in no mean but in that of `diverged`.
-    """
-    arrays = {name: np.atleast_1d(np.asarray(value, np.float64)) for name, value in metrics.items()}
-    episodes = np.rint(arrays.pop("episodes") * steps)
-    sums = {name: arrays.pop(f"{name}_sum") * steps for name in ("return", "length")}
-    diverged = arrays.get("diverged", np.zeros(len(episodes)))
-    well = diverged == 0 if (diverged == 0).any() else np.ones(len(diverged), bool)
-    values: dict[str, Any] = {name: float(value[well].mean()) for name, value in arrays.items() if name != "diverged"}
-    if "diverged" in arrays:
-        values["diverged"] = float(diverged.mean())
-    total = episodes.sum()
-    values |= {
-        "episodes": total,
-        "return": sums["return"].sum() / total if total else None,
-        "episode_length": sums["length"].sum() / total if total else None,
-    }
-    if len(episodes) > 1:
-        means = [float(s / n) if n else None for s, n in zip(sums["return"], episodes, strict=True)]
-        values |= {"return_per_seed": means, "episodes_per_seed": episodes.tolist()}
-        if "loss" in arrays:
-            losses = zip(arrays["loss"].tolist(), diverged, strict=True)
-            values["loss_per_seed"] = [None if lost else loss for loss, lost in losses]
-        if "diverged" in arrays:
-            values["diverged_per_seed"] = diverged.tolist()
-    return values
-
-
-def _describe_evaluation(metrics: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Mean, interquartile mean and 95 % bootstrap interval over seeds; a diverged seed's NaN counts in none."""
-    returns = np.atleast_1d(metrics["evaluation_return"])
-    lengths = np.atleast_1d(metrics["evaluation_length"])
-    finite = returns[np.isfinite(returns)]
-    values: dict[str, Any] = {"evaluation_return": float(finite.mean()) if len(finite) else None}
-    if len(returns) > 1 and len(finite):
-        low, high = bootstrap_interval(finite)
-        values |= {
-            "evaluation_return_iqm": float(interquartile_mean(finite)),
-            "evaluation_return_low": float(low),
-            "evaluation_return_high": float(high),
-        }
-    values["evaluation_return_per_seed"] = [score if np.isfinite(score) else None for score in returns.tolist()]
-    return values | {"evaluation_length": float(np.nanmean(lengths)) if len(finite) else None}
-
-
-def _figures(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`evaluation_return` as `return_mean`, `evaluation_return_low` as `return_low`, and so on."""
-    renamed = {name.removeprefix("evaluation_"): value for name, value in values.items()}
-    return {"return_mean" if name == "return" else name: value for name, value in renamed.items()}
+        last = figures.last_returns(lines)
+        return together | {f"training_return_last_{figures.LAST_EPISODES}_per_seed": last}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxai import dqn
-from jaxai.dqn import advice
+from jaxai.dqn import advice, figures
 from jaxai.dqn.environment import Environment
 from jaxai.dqn.experiment import Experiment
 from jaxai.dqn.replay import TRUNCATED
@@ -121,11 +121,9 @@ def test_memory_of_this_machine_is_known() -> None:
 
 
 def test_loss_of_a_diverged_seed_counts_in_no_mean() -> None:
-    from jaxai.dqn.experiment import _describe
-
     values = {"loss": [2.0, 0.0, 4.0], "diverged": [0.0, 0.5, 0.0], "episodes": [1.0, 0.0, 1.0]}
     sums = {"return_sum": [3.0, 0.0, 5.0], "length_sum": [9.0, 0.0, 9.0]}
-    line = _describe({name: np.array(value) for name, value in (values | sums).items()}, 1)
+    line = figures.describe({name: np.array(value) for name, value in (values | sums).items()}, 1)
     assert (line["loss"], line["loss_per_seed"], line["diverged_per_seed"]) == (3.0, [2.0, None, 4.0], [0.0, 0.5, 0.0])
     assert (line["return"], line["episodes"]) == (4.0, 2.0)
     assert jnp.isclose(line["diverged"], 1 / 6)

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from jaxai import dqn, population
 from jaxai.dqn.environment import Environment, make_environment
-from jaxai.dqn.experiment import Experiment, _describe, _describe_evaluation, last_returns
+from jaxai.dqn.experiment import Experiment
+from jaxai.dqn.figures import describe, describe_evaluation, last_returns
 from jaxai.runtime import parallel
 from jaxai.runtime.checkpoint import Checkpoints
 from jaxai.runtime.config import Run
@@ -307,14 +308,14 @@ def test_a_call_in_which_no_episode_ended_has_no_return_and_no_nan(members):
     shape = () if members == 1 else (members,)
     names = ("loss", "episodes", "return_sum", "length_sum")
     metrics = {name: np.zeros(shape, np.float32) for name in names}
-    line = _describe(metrics, 10)
+    line = describe(metrics, 10)
     assert (line["episodes"], line["return"], line["episode_length"]) == (0, None, None)
     if members > 1:
         assert line["return_per_seed"] == [None] * members
     json.dumps(line, allow_nan=False)
     if members > 1:  # one seed's episodes are the mean of all
         metrics |= {"episodes": np.array([0, 0.2, 0], np.float32), "return_sum": np.array([0, 0.5, 0], np.float32)}
-        line = _describe(metrics, 10)
+        line = describe(metrics, 10)
         assert (line["episodes"], line["return"]) == (2, pytest.approx(2.5))
         assert line["return_per_seed"] == [None, pytest.approx(2.5), None]
         json.dumps(line, allow_nan=False)
@@ -322,11 +323,11 @@ def test_a_call_in_which_no_episode_ended_has_no_return_and_no_nan(members):
 
 def test_a_diverged_seed_counts_in_no_mean_and_is_no_nan_in_json():
     metrics = {"evaluation_return": np.array([1.0, np.nan, 3.0]), "evaluation_length": np.array([5.0, np.nan, 7.0])}
-    line = _describe_evaluation(metrics)
+    line = describe_evaluation(metrics)
     assert (line["evaluation_return"], line["evaluation_length"]) == (2.0, 6.0)
     assert line["evaluation_return_per_seed"] == [1.0, None, 3.0]
     json.dumps(line, allow_nan=False)
-    line = _describe_evaluation({name: np.full(2, np.nan) for name in metrics})
+    line = describe_evaluation({name: np.full(2, np.nan) for name in metrics})
     assert line == {
         "evaluation_return": None,
         "evaluation_return_per_seed": [None, None],
