@@ -182,7 +182,7 @@ def beam_search(
         beam: number of live hypotheses.
         max_length: most tokens of any hypothesis, the end token included.
         begin: token that is fed first.
-        end: token that ends a hypothesis.
+        end: token that ends a hypothesis; -1 for none, so that all go to their limit.
         length_penalty: 0 for none, else above 0: the larger, the longer the hypotheses. A Python number.
         coverage_penalty: 0 for none, else above 0: the larger, the more of the source is attended. A Python number.
         n_best: number of hypotheses returned.

@@ -111,7 +111,7 @@ def check_step(step: Any, tokens: jax.Array, state: Any, begin: int, end: int) -
       tokens: [batch, beam] int32.
       state: leaves [batch, beam, ...].
       begin: token that is fed first.
-      end: token that ends a hypothesis.
+      end: token that ends a hypothesis; -1 for none.
 
     Returns:
       The size of the vocabulary, and the width of the attention or None.
@@ -136,9 +136,9 @@ def check_step(step: Any, tokens: jax.Array, state: Any, begin: int, end: int) -
                 f"{one.dtype}{list(one.shape)} as before the step"
             )
     vocabulary = logits.shape[2]
-    for name, token in (("begin", begin), ("end", end)):
-        if not 0 <= token < vocabulary:
-            raise ValueError(f"{name} is {token}; expected a token of the vocabulary, 0 to {vocabulary - 1}")
+    for name, token, least in (("begin", begin, 0), ("end", end, -1)):
+        if not least <= token < vocabulary:
+            raise ValueError(f"{name} is {token}; expected a token of the vocabulary, {least} to {vocabulary - 1}")
     return vocabulary, None if attention is None else attention.shape[2]
 
 

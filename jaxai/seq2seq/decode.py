@@ -162,7 +162,7 @@ def sample(
         batch: number of sentences.
         max_length: most tokens of any hypothesis, the end token included.
         begin: token that is fed first.
-        end: token that ends a hypothesis.
+        end: token that ends a hypothesis; -1 for none.
         temperature: above 0; the logits are divided by it. A Python number.
         top_k: only this many most probable tokens are drawn from (Fan et al. 2018, arXiv:1805.04833); 0 for all.
         top_p: only the smallest set of most probable tokens that holds this much probability is drawn from (nucleus

@@ -159,7 +159,7 @@ SEARCH = {"batch": 2, "max_length": 3, "begin": 1, "end": 2}
             r"gave back bfloat16\[2, \d\] for the state's leaf \(\)",
         ),
         ({"step": lambda tokens, state: (jnp.zeros((*tokens.shape, 6)), (), None)}, "a state of another structure"),
-        ({"end": 6}, "end is 6; expected a token of the vocabulary, 0 to 5"),
+        ({"end": 6}, "end is 6; expected a token of the vocabulary, -1 to 5"),
         ({"begin": -1}, "begin is -1"),
         ({"batch": 0, "state": ()}, "batch is 0"),
         ({"limits": np.ones(2, np.float32)}, "limits has dtype float32, expected integers"),
@@ -214,6 +214,12 @@ def test_beam_search_refuses_its_own_numbers(changes, message):
 def test_sampling_refuses_its_own_numbers(changes, message):
     options = SEARCH | {"keys": jax.random.split(jax.random.key(0), 2)} | changes
     refused(lambda: decode.sample(step, np.zeros((2, 1)), **options), message)
+
+
+def test_without_an_end_token_hypotheses_go_to_their_limit():
+    options = SEARCH | {"end": -1}
+    assert (decode.greedy(step, np.zeros((2, 1)), **options).lengths == 3).all()
+    assert (decode.beam_search(step, np.zeros((2, 1)), beam=2, **options).lengths == 3).all()
 
 
 def test_lowest_temperature_is_greedy():
