@@ -1,5 +1,6 @@
 """What a run that goes on is compared with: which fields of its configuration may change, and which data it has."""
 
+import dataclasses
 import fnmatch
 import hashlib
 import json
@@ -55,14 +56,19 @@ class Changes:
           ValueError: one of them may not change; the line names those that may.
         """
         old, new = (configs.flatten(configs.to_dict(each)) for each in (before, after))
+        for name, reason in self.refusals(before, after).items():
+            raise ValueError(
+                f"{name}: {old.get(name, 'nothing')} -> {new.get(name, 'nothing')} cannot change in a run that goes on:"
+                f" {reason}; keep it, or choose another --workdir. What may change: {self._allowed()}"
+            )
+        return configs.changed(old, new)
+
+    def refusals(self, before: Any, after: Any) -> dict[str, str]:
+        """The fields that differ and may not -> why."""
+        old, new = (configs.flatten(configs.to_dict(each)) for each in (before, after))
         names = configs.changed(old, new)
-        for name in names:
-            if reason := self._refusal(name, bool(old.get(name) and new.get(name)), before, after):
-                raise ValueError(
-                    f"{name}: {old.get(name, 'nothing')} -> {new.get(name, 'nothing')} cannot change in a run that goes"
-                    f" on: {reason}; keep it, or choose another --workdir. What may change: {self._allowed()}"
-                )
-        return names
+        found = {name: self._refusal(name, bool(old.get(name) and new.get(name)), before, after) for name in names}
+        return {name: reason for name, reason in found.items() if reason}
 
     def measures_otherwise(self, names: Sequence[str], data: Mapping[str, str]) -> bool:
         """Whether figures from before a change do not compare with later ones; `data`: splits that are others."""
@@ -77,9 +83,10 @@ class Changes:
         owner, _, last = name.rpartition(".")
         if owner in self.optimizers and last not in STATE:
             old, new = (_field(config, owner) for config in (before, after))
-            if any(getattr(old, each) != getattr(new, each) for each in STATE):
-                return ""  # which is the change to be named
-            return "" if optimizers.same_state(old, new) else "the optimizer's state would be another"
+            if any(getattr(old, each) != getattr(new, each) for each in STATE) or optimizers.same_state(old, new):
+                return ""  # of the former, it is the name that is refused
+            alone = dataclasses.replace(old, **{last: getattr(new, last)})
+            return "" if optimizers.same_state(old, alone) else "the optimizer's state would be another"
         known = (*self.applied, *self.measured, *self.never_switched, *self.derived, *RUN)
         return "" if _matches(name, known) else "what was trained so far depends on it"
 
@@ -144,9 +151,12 @@ def compare(
     if found and not allowed:
         what = "other data" if not lines else "another configuration" + (" and other data" if splits else "")
         rest = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
+        fixed = list(changes.refusals(before_config, after)) if changes else []
+        way = ", or go on with what is new by --resume-with-changes"
+        if fixed:
+            way = f": {', '.join(fixed[:LISTED])} cannot change, with --resume-with-changes either"
         raise ValueError(
-            f"{where} holds a run with {what} ({'; '.join(found[:LISTED])}{rest}); choose another --workdir, or go on"
-            " with what is new by --resume-with-changes"
+            f"{where} holds a run with {what} ({'; '.join(found[:LISTED])}{rest}); choose another --workdir{way}"
         )
     names = changes.check(before_config, after) if changes else []
     notes = [f"goes on with changes: {'; '.join(found)}"] if found else []

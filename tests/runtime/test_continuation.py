@@ -272,6 +272,20 @@ def test_optimizers_that_can_go_on_with_each_others_state(one, other, same):
     assert same_state(Optimizer(**one), Optimizer(**other)) is same
 
 
+def test_of_several_changes_of_an_optimizer_the_one_that_is_not_possible_is_named():
+    before = Classifier()
+    optimizer = Optimizer(b1=0.5, clip_norm=1.0, learning_rate=0.1)
+    after = with_field(before, "workload.optimizer", optimizer)
+    assert Classifier.changes.refusals(before, after).keys() == {"workload.optimizer.clip_norm"}
+
+
+def test_flag_is_offered_only_where_it_helps(images, run):
+    with pytest.raises(ValueError, match="or go on with what is new by --resume-with-changes"):
+        train(run, images, learning_rate=1.0)
+    with pytest.raises(ValueError, match="; choose another --workdir: batch_size cannot change, with --resume-with-"):
+        train(run, images, batch_size=16)
+
+
 # Nothing is written before everything is accepted
 
 
@@ -311,7 +325,7 @@ def test_change_that_only_the_checkpoint_shows_is_refused_before_anything_is_wri
 
 def test_run_of_another_workload_is_named(run):
     other = dataclasses.replace(Adversarial(), run=Run(workdir=str(run), resume_with_changes=True))
-    with pytest.raises(ValueError, match=r"holds a run of jaxai\.cnn\.experiment:Experiment, not of jaxai\.gan"):
+    with pytest.raises(ValueError, match=r"holds a run of 'jaxai\.cnn\.experiment:Experiment', not of jaxai\.gan"):
         RunFolder(run).compare(other)
 
 
