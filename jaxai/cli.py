@@ -1,5 +1,6 @@
 """The command line: train a preset, or sweep around it; evaluate, sample, translate, play, report on or replay it."""
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -116,6 +117,7 @@ def _train(command: str, arguments: Sequence[str], prepare: Callable[[Any], Any]
     check_experiment(experiment)
     console = Console()
     parallel.use_cpu_devices(experiment.cpu_devices, experiment.small_operations)
+    parallel.check_backend()
     interrupted = train_seeds(experiment, console)
     if interrupted == "SIGINT":
         raise SystemExit(130)
@@ -224,6 +226,8 @@ def sample(arguments: Sequence[str]) -> None:
             _fail(f"{run} has no generator; sample takes a run of adversarial training")
         from jaxai.runtime import mosaic
 
+        if output is not None and output.exists() and not output.is_dir():
+            _fail(f"--output is {output}, a file; give a folder")
         drawn = experiment.sample(count, seed, label, checkpoint)
         print(f"wrote {mosaic.write_samples(drawn._asdict(), output or run / 'samples' / f'seed-{seed}', grid)}")
 
@@ -336,6 +340,8 @@ def play(arguments: Sequence[str]) -> None:
         if not hasattr(experiment, "play"):
             _fail(f"{run} has no agent to watch; play takes a run of deep Q-learning")
         path = output or run / "pictures" / "episode.gif"
+        if path.suffix.lower() != ".gif" or path.is_dir():
+            _fail(f"--output is {path}; give a file named *.gif")
         played = experiment.play(path, checkpoint, seed, member)
         print(f"return {played['return']:g} in {played['length']} steps (training {played['member']}): wrote {path}")
 
@@ -354,6 +360,8 @@ def report(arguments: Sequence[str]) -> None:
         """
         if not runs:
             _fail("give the folder of a run, as in: jaxai report runs/a runs/b")
+        if output is not None and output.is_dir():
+            _fail(f"--output is {output}, a folder; give a file")
         default = runs[0] / "report.html" if len(runs) == 1 else Path("report.html")
         from jaxai.runtime.report import write_report
 
@@ -412,10 +420,12 @@ def _experiment(run: Path, devices: int | None = None, preset: Path | None = Non
     Raises:
       ValueError: the folder holds no run, or one in an environment that nothing has registered.
     """
+    from jaxai.runtime import parallel
     from jaxai.runtime.config import load_preset
     from jaxai.runtime.run_folder import RunFolder
 
     experiment = RunFolder(run).load_config()
+    parallel.check_backend()
     if hasattr(experiment, "env"):
         from jaxai.dqn.environment import is_registered
 
@@ -455,8 +465,9 @@ def _configure_jax() -> None:
     import jax
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        jax.config.update("jax_compilation_cache_dir", str(home / "jaxai" / "xla"))
+        with contextlib.suppress(RuntimeError):  # a user without a home folder keeps no programs
+            home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+            jax.config.update("jax_compilation_cache_dir", str(home / "jaxai" / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 

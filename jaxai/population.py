@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxai.core import Batch, Key, Metrics, PyTree, State, Workload, whole
+from jaxai.ranges import Seed, check_argument
 
 # The step is the same for all, and stays a scalar: what happens at some steps only is then skipped at the others.
 AXES: PyTree = State(None, 0, 0, 0, extra=0, local=0)  # type: ignore[arg-type]  # axes, not arrays
@@ -32,6 +33,9 @@ def make(
       tolerant: a member whose metrics are not finite is told as `diverged` (0 or 1) and stops no other; else its
         metrics go out as they are.
     """
+
+    for seed in seeds:
+        check_argument("seed", Seed, seed)
 
     def init(key: Key) -> State:
         members = jax.vmap(workload.init, out_axes=AXES)(jax.vmap(jax.random.key)(jnp.array(seeds, jnp.uint32)))

@@ -53,13 +53,14 @@ class Range:
 
     def describe(self, value: float) -> str:
         """What `value`, which is outside, should have been, as "at least 0 and below 1"."""
+        if isinstance(value, int):
+            too_low = self.least is not None and value < self.least
+            return f"at least {self.least}" if too_low else f"at most {INT32_MAX if self.most is None else self.most}"
         bounds = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
         words = [f"{word} {bound}" for word, bound in bounds.items() if bound is not None]
         if self.least is not None and self.most is not None:
             words = [f"between {self.least} and {self.most}"]
-        if isinstance(value, int):
-            words = [f"at most {INT32_MAX}"] if value > INT32_MAX and self.most is None else words
-        elif not math.isfinite(_float32(value)) and self.most is None and self.below is None:
+        if not math.isfinite(_float32(value)) and self.most is None and self.below is None:
             words = ["finite", *words]
         return " and ".join(words)
 

@@ -147,7 +147,7 @@ def test_every_preset_is_in_range(preset: Path) -> None:
         (lambda: make_environment(Environment(sticky_actions=math.nan)), "env.sticky_actions is nan; it must be at"),
         (lambda: make_environment(Environment(params={"gravity": math.nan})), "env.params gravity is nan; it must be"),
         (lambda: load_images(Data(examples=0)), "data.examples is 0; it must be at least 1"),
-        (lambda: text.load(text.TextData(seed=-1)), "data.seed is -1; it must be between 0 and 4294967295"),
+        (lambda: text.load(text.TextData(seed=-1)), "data.seed is -1; it must be at least 0"),
     ],
 )
 def test_doors_refuse_by_the_name_that_the_user_types(make: Any, message: str) -> None:
@@ -159,7 +159,7 @@ def test_doors_refuse_by_the_name_that_the_user_types(make: Any, message: str) -
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seed": -1}, r"^seed is -1; it must be between 0 and 4294967295$"),
+        ({"seed": -1}, r"^seed is -1; it must be at least 0$"),
         ({"seeds": 0}, r"^seeds is 0; it must be at least 1$"),
         ({"steps_per_call": -1}, r"^steps_per_call is -1; it must be at least 0$"),
         ({"mode": "pjit"}, r"^mode is 'pjit'; it must be one of jit, "),

@@ -13,14 +13,15 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from jaxai import ranges
 from jaxai.paths import given_path
-from jaxai.ranges import Count, Natural, Seed, check, shown
+from jaxai.ranges import Count, Natural, Range, Seed, check, shown
 from jaxai.runtime.parallel import Mode
 
 Placement = Literal["auto", "device", "host"]
+Seeds = Annotated[int, Range(least=1, most=100_000)]
 T = TypeVar("T")
 
 NOT_PART_OF_THE_RUN = (
@@ -50,7 +51,7 @@ class Run:
 
     workdir: str = "runs/run"  # folder of the run; a second training in the same folder resumes
     seed: Seed = 0  # everything random follows from it
-    seeds: Count = 1  # repeats with seeds seed, seed + 1, ...: in workdir/seed-0, ..., or for DQN all in one program
+    seeds: Seeds = 1  # repeats with seeds seed, seed + 1, ...: in workdir/seed-0, ..., or for DQN all in one program
     mode: Mode = "jit"  # engine: jit over a mesh, shard_map or pmap
     devices: Count | None = None  # how many devices; None: all
     steps_per_call: Natural = 0  # optimizer steps in one call of the compiled program; 0: about 50

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from jaxai.core import Key, PyTree, State, Workload
 from jaxai.data.epochs import Epochs, Order
-from jaxai.runtime import chips, continuation, flops, nonfinite, parallel, progress
+from jaxai.runtime import chips, continuation, flops, nonfinite, parallel, progress, wording
 from jaxai.runtime.checkpoint import Checkpoints, Which
 from jaxai.runtime.config import Run
 from jaxai.runtime.evaluation import Evaluations
@@ -148,6 +148,7 @@ def fit(training: Training, config: Any, console: Console | None = None) -> Outc
         parallel.check_divides("a batch of", training.batch_size, mesh)
     for name, number in training.shares.items():
         parallel.check_divides(name, number, mesh)
+    check_memory(training, mesh)
     flops_per_unit = flops_per_step(training) / training.units
     saved = Checkpoints(folder.checkpoints, training.make(None).stored)
     with only_training(folder.path), stop_on_signal() as stop, saved as checkpoints:
@@ -319,6 +320,19 @@ def _new_state(training: Training, run: Run, mesh: Mesh, checkpoints: Checkpoint
     checkpoints.save(parallel.gather_state(state, run.mode))
     checkpoints.wait()
     return state
+
+
+def check_memory(training: Training, mesh: Mesh) -> None:
+    """Raises ValueError, in one line, for a state that no device holds; XLA would end the process without one."""
+    shapes = jax.eval_shape(training.make(None).init, jax.random.key(0))
+    needed = sum(leaf.size * getattr(leaf.dtype, "itemsize", 1) for leaf in jax.tree.leaves(shapes))
+    memory = chips.memory(mesh)
+    if memory is not None and needed > memory:
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes.params))
+        raise ValueError(
+            f"the state takes {wording.size(needed)}, with {parameters:,} parameters, and there are"
+            f" {wording.size(memory)} of memory; make the network smaller"
+        )
 
 
 def flops_per_step(training: Training) -> float:

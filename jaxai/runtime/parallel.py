@@ -62,6 +62,17 @@ def use_cpu_devices(number: int, one_thread: bool = False) -> None:
             jax.config.update("jax_num_cpu_devices", number)
 
 
+def check_backend() -> None:
+    """Raises ValueError, in one line, where JAX cannot use what JAX_PLATFORMS asks for."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error).splitlines() or ["there is none"])[0]
+        raise ValueError(
+            f"JAX finds no device, with JAX_PLATFORMS {os.environ.get('JAX_PLATFORMS')!r}: {reason:.200}; unset it"
+        ) from error
+
+
 def make_mesh(devices: Sequence[jax.Device] | int | None = None) -> Mesh:
     """A mesh of one axis, `data`, over these devices, over the first so many, or over all.
 

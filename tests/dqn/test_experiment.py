@@ -354,7 +354,7 @@ def with_config(workload=None, name="Catch-bsuite", params=None, sticky=0.0, **r
         ({"workload": {"learning_starts": 4}}, "learning_starts is 4: too few transitions for a batch of 16"),
         ({"evaluate_every": 25}, "evaluate_every is 25 train steps, above the 24 of total_steps"),
         ({"seeds": 0}, "seeds is 0; it must be at least 1"),
-        ({"seed": -1, "seeds": 2}, "seed is -1; it must be between 0 and 4294967295"),
+        ({"seed": -1, "seeds": 2}, "seed is -1; it must be at least 0"),
         ({"devices": 3}, "num_envs 4 does not divide over 3 devices"),
         ({"devices": 2, "workload": {"batch_size": 15}}, "batch_size 15 does not divide over 2 devices"),
         ({"devices": 2, "seeds": 3}, "trainings of one program: 3 does not divide over 2 devices"),

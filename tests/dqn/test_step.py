@@ -388,14 +388,14 @@ def test_what_was_just_lived_gets_the_largest_priority_so_far() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"total_steps": 0}, "total_steps is 0; it must be between 1 and"),
+        ({"total_steps": 0}, "total_steps is 0; it must be at least 1"),
         ({"num_envs": 0}, "num_envs is 0; it must be at least 1"),
         ({"train_every": 0}, "train_every is 0; it must be at least 1"),
         ({"updates_per_step": 0}, "updates_per_step is 0; it must be at least 1"),
         ({"batch_size": 0}, "batch_size is 0; it must be at least 1"),
         ({"n_step": 0}, "n_step is 0; it must be at least 1"),
         ({"frame_stack": 0}, "frame_stack is 0; it must be at least 1"),
-        ({"epsilon_steps": 0}, "epsilon_steps is 0; it must be between 1 and"),
+        ({"epsilon_steps": 0}, "epsilon_steps is 0; it must be at least 1"),
         ({"target_every": 0}, "target_every is 0; it must be at least 1"),
         ({"evaluation_episodes": 0}, "evaluation_episodes is 0; it must be at least 1"),
         ({"huber_delta": -1.0}, "huber_delta is -1.0; it must be at least 0"),

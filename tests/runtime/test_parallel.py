@@ -189,6 +189,29 @@ def test_more_devices_than_there_are_is_refused() -> None:
         parallel.make_mesh(9)
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (
+            RuntimeError("Unable to initialize backend 'npu': it is not\nknown"),
+            "Unable to initialize backend 'npu': it",
+        ),
+        (AssertionError(), "there is none"),
+    ],
+)
+def test_a_backend_that_is_not_there_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
+    def devices() -> None:
+        raise error
+
+    monkeypatch.setattr(jax, "devices", devices)
+    monkeypatch.setenv("JAX_PLATFORMS", "npu")
+    with pytest.raises(ValueError, match=f"^JAX finds no device, with JAX_PLATFORMS 'npu': {reason}") as caught:
+        parallel.check_backend()
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_per_device_state_is_split_and_comes_back_whole(mode: parallel.Mode) -> None:
     def init(key: jax.Array) -> State:
