@@ -216,15 +216,6 @@ class Replay:
         )
         return memory.replace(priorities=table)
 
-    def moved(self, memory: Memory, time: jax.Array | int, to: jax.Array) -> Memory:
-        """The memory at `time`, for going on at another one, from which on all slots are to be written once."""
-        newest = lax.dynamic_index_in_dim(memory.observation, time % self.slots, 1, keepdims=False)
-        memory = memory.replace(observation=_put(memory.observation, to % self.slots, newest))
-        if memory.mask is None:
-            return memory
-        legal = lax.dynamic_index_in_dim(memory.mask, time % self.slots, 1, keepdims=False)
-        return memory.replace(mask=_put(memory.mask, to % self.slots, legal))
-
     def size(self, time: jax.Array) -> jax.Array:
         """Transitions of one environment that can be drawn once `time` steps are taken."""
         newest, oldest = self._drawable(time)

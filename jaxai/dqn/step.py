@@ -225,16 +225,15 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
     def renewed(state: State) -> State:
         """The state with new environments, and a replay of what its parameters do in them at the steps before."""
         key = jax.random.fold_in(jax.random.fold_in(state.key, REPLAY_STREAM), state.step)
-        # As many as write every slot; of a run that is younger, all its steps and those before them, at random.
+        # As many as write every slot, so that nothing is left of the random steps before them; but in a run that is
+        # younger, where these come first, too.
         first = jnp.maximum(0, state.step - -(-replay.slots // vector_steps))
-        worker = init(key).local
-        worker = worker.replace(memory=replay.moved(worker.memory, warmup, warmup + first * vector_steps))
 
         def again(step: jax.Array, worker: Worker) -> Worker:
             keys = jax.random.split(jax.random.fold_in(key, step), vector_steps)
             return act(state.replace(step=step, local=worker), keys, jnp.bool_(True))[0]
 
-        return state.replace(local=lax.fori_loop(first, state.step, again, worker))
+        return state.replace(local=lax.fori_loop(first, state.step, again, init(key).local))
 
     def loss_fn(params: PyTree, state: State, batch: Any, key: Key) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """Weighted mean loss; and each transition's error, whose size is its priority, and its value."""

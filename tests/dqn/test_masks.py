@@ -120,6 +120,20 @@ def test_gymnaxs_own_reset_leaves_the_mask_of_the_episode_that_ended():
     np.testing.assert_array_equal(steps[1].mask, np.ones(ACTIONS))
 
 
+def test_a_replay_filled_anew_keeps_the_masks_and_takes_no_other_action():
+    config = dataclasses.replace(TINY, save_replay=False, capacity=200, total_steps=4000)
+    workload, env = dqn.make(config, Board()), Board()
+    state = jax.jit(workload.init)(jax.random.key(0)).replace(step=jnp.int32(60))
+    memory = jax.jit(workload.renewed)(workload.stored(state)).local.memory
+    replay = dqn.config.make_replay(config, dqn.make_environment_spec(env))
+    time = (80 + 60 * 8) // 4
+    assert time > replay.slots
+    batch = replay.sample(memory, jax.random.key(1), jnp.int32(time), 500, jnp.float32(1.0)).batch
+    np.testing.assert_array_equal(batch["action_mask"], batch["observation"] > 0)
+    np.testing.assert_array_equal(batch["next_action_mask"], batch["next_observation"] > 0)
+    assert (np.asarray(batch["reward"]) > 0).all()
+
+
 @pytest.mark.parametrize("prioritized", [False, True])
 def test_the_replay_keeps_the_masks_of_both_observations(prioritized):
     config = dataclasses.replace(TINY, prioritized=prioritized)
