@@ -16,6 +16,7 @@ from jaxai.dqn.interface import connect
 from jaxai.dqn.observations import Encoding, check_storage, make_encoding
 
 Spaces = gymnasium.spaces
+QUICK = ("FrozenLake-misc", "Catch-bsuite", "UmbrellaChain-bsuite", "FourRooms-misc", "BernoulliBandit-misc")
 TINY = dqn.Config(
     hidden=(8,),
     total_steps=400,
@@ -115,7 +116,7 @@ def test_the_space_decides_and_the_configuration_overrides(env, choice, given, e
 
 def test_frames_side_by_side_are_encoded_as_each_alone():
     random = np.random.default_rng(0)
-    for shape in ((), (2,), (2, 3), (2, 3, 2)):
+    for shape in ((), (2, 3)):
         env = Shows(shape, np.int32, box(0, 2, shape, np.int32))
         frames = random.integers(0, 3, (5, 4, *shape))  # [batch, frames, ...]
         replay = dqn.config.make_replay(dataclasses.replace(TINY, frame_stack=4), dqn.make_environment_spec(env))
@@ -172,10 +173,13 @@ def test_a_states_number_is_one_hot_for_the_network_and_one_number_in_the_replay
     config = dataclasses.replace(TINY, frame_stack=2)
     state = jax.eval_shape(dqn.make(config, env, params).init, jax.random.key(0))
     assert state.params["q_hidden"]["kernel"].shape == (2 * 16, 8)
-    assert state.local.memory.observation.shape == (4, 100 + 2, 1)[:2] or state.local.memory.observation.ndim == 2
+    assert state.local.memory.observation.shape == (4, 400 // 4 + 1 + 2 - 1)
 
 
-@pytest.mark.parametrize("name", DISCRETE)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in DISCRETE],
+)
 def test_every_environment_is_traced_with_frames_sticky_actions_and_more_steps(name):
     env, params = make_environment(Environment(name, sticky_actions=0.1))
     workload = dqn.make(dataclasses.replace(TINY, frame_stack=2, n_step=3), env, params)
@@ -203,13 +207,11 @@ def test_bits_are_refused_where_the_space_says_that_they_are_too_small(space, re
     if not refused:
         check_storage(interface)
         return
-    with pytest.raises(
-        ValueError, match="storage is bits, but observations of Shows are from .* choose dtype, or auto"
-    ):
+    with pytest.raises(ValueError, match=r"storage is bits, but observations of Shows are from .* choose dtype, or"):
         dqn.make(dataclasses.replace(TINY, storage="bits"), interface.env)
 
 
-@pytest.mark.parametrize(("value", "fits"), [(0, True), (1, True), (0.5, False), (2, False), (-1, False)])
+@pytest.mark.parametrize(("value", "fits"), [(1, True), (0.5, False)])
 def test_bits_that_lose_an_observation_make_the_step_fail_and_say_why(value, fits):
     workload = dqn.make(dataclasses.replace(TINY, storage="bits"), Shows((3,), np.float32, None, value))
     state = jax.jit(workload.init)(jax.random.key(0))
