@@ -19,7 +19,7 @@ from jaxai import extras
 from jaxai.runtime import progress
 from jaxai.runtime.lettering import Letters, readable
 from jaxai.runtime.statistics import bootstrap_interval
-from jaxai.runtime.unwritten import writing
+from jaxai.runtime.unwritten import UnwrittenError, writing
 
 # Distinct on white. In a page the SVG takes its colours from the style sheet instead: --series-0, --series-1, ...
 PALETTE = ("#2563eb", "#e4572e", "#12875f", "#8e44ad", "#c98a00", "#0e8fb0", "#c2306e", "#5b6470")
@@ -35,9 +35,15 @@ def available() -> bool:
 
 @contextlib.contextmanager
 def optional(console: Console | None, what: str = "a picture could not be drawn") -> Iterator[None]:
-    """Drawing that costs no run: what goes wrong inside becomes one line of warning, which begins with `what`."""
+    """Drawing that costs no run: what goes wrong inside becomes one line of warning, which begins with `what`.
+
+    Raises:
+      UnwrittenError: the disk is full or read-only, which is no matter of pictures alone.
+    """
     try:
         yield
+    except UnwrittenError:
+        raise
     except Exception as error:  # the figures are written before, and nothing of a picture is worth their run
         reason = " ".join(str(error).split())[:200]
         line = f"warning: {what} ({type(error).__name__}: {reason}); all else is complete"
