@@ -3,6 +3,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -51,8 +52,8 @@ class Commands:
     """`jaxai train` of one preset as a person runs it: in a process of its own, on one device."""
 
     def __init__(self, folder, cache):
-        self._preset, self._folder = folder / "preset.py", folder
-        self._preset.write_text(PRESET)
+        self.preset = folder / "preset.py"
+        self.preset.write_text(PRESET)
         flags = re.sub(r"\S+device_count=\d+", "", os.environ.get("XLA_FLAGS", ""))
         self._environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(cache)}
         self._environment |= {"XLA_FLAGS": flags}
@@ -62,7 +63,7 @@ class Commands:
         code, output = "from jaxai.cli import main; main()", workdir.with_suffix(".txt")
         with output.open("w") as file:
             process = subprocess.Popen(
-                [sys.executable, "-c", code, "train", str(self._preset), "--workdir", str(workdir)],
+                [sys.executable, "-c", code, "train", str(self.preset), "--workdir", str(workdir)],
                 env=self._environment,
                 cwd=Path(__file__).parents[2],
                 stdout=file,
@@ -136,6 +137,27 @@ def test_run_killed_at_random_moments_ends_bitwise_equal_to_the_run_that_was_not
         assert code == -signal.SIGKILL, f"it had ended before it was killed: train longer\n{output}"
         saved = last
     assert "going on at step" in commands.finish(workdir)
+    assert_same_run(workdir, uninterrupted)
+
+
+def test_readers_beside_a_training_and_a_second_one_do_not_disturb_it(commands, uninterrupted, tmp_path, jaxai):
+    workdir = tmp_path / "run"
+    process = commands.start(workdir)
+    while not last_checkpoint(workdir):
+        time.sleep(0.01)
+    if process.poll() is None:
+        code, _, err = jaxai("train", commands.preset, "--workdir", workdir)
+        assert code == 2
+        assert f"{workdir} is being trained by process {process.pid} on {socket.gethostname()}; " in err
+        assert len(err.splitlines()) == 1
+    steps = []
+    while process.poll() is None:
+        assert jaxai("evaluate", workdir)[0] == 0
+        assert jaxai("report", workdir, "--output", tmp_path / "report.html")[0] == 0
+        steps.append(json.loads((workdir / "evaluation.json").read_text())["step"])
+    assert steps == sorted(steps)
+    code, output = commands.end(process, workdir)
+    assert code == 0, output
     assert_same_run(workdir, uninterrupted)
 
 
