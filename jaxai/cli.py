@@ -288,7 +288,7 @@ def translate(arguments: Sequence[str]) -> None:
             if not hasattr(experiment, "translator"):
                 _fail(f"{run} has no translator; translate takes runs of sequence to sequence")
         from jaxai.seq2seq import translate_lines
-        from jaxai.seq2seq.translator import BY_METHOD, check_decoding
+        from jaxai.seq2seq.decoding import BY_METHOD, check_decoding
 
         asked = {
             "beam": beam,

@@ -10,9 +10,10 @@ from jaxai.optimizer import Optimizer
 from jaxai.seq2seq import attention, decode
 from jaxai.seq2seq.bucketed import Shape, bucketed
 from jaxai.seq2seq.checks import check_values
+from jaxai.seq2seq.decoding import Decoding
 from jaxai.seq2seq.model import Model, Seq2Seq
 from jaxai.seq2seq.step import Config, make, make_predict, parameters
-from jaxai.seq2seq.translator import Decoding, Translation, Translator, make_step
+from jaxai.seq2seq.translator import Translation, Translator, make_step
 
 __all__ = [
     "Config",

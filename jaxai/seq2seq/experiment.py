@@ -30,8 +30,9 @@ from jaxai.runtime.unwritten import writing
 from jaxai.seq2seq import scores, vocabulary
 from jaxai.seq2seq.bucketed import Shape, bucketed, example
 from jaxai.seq2seq.corpus import Corpus, Tokens, make_corpus
+from jaxai.seq2seq.decoding import Decoding, check_decoding
 from jaxai.seq2seq.held_out import DECODED_AT_ONCE, HeldOut
-from jaxai.seq2seq.translator import Decoding, Translation, Translator, check_decoding
+from jaxai.seq2seq.translator import Translation, Translator
 from jaxai.seq2seq.vocabulary import UNKNOWN, Vocabulary
 
 Source = Which | Literal["average"]

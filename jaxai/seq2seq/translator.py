@@ -3,83 +3,30 @@
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxai import ranges
 from jaxai.core import Key, PyTree
 from jaxai.normalisation import control_characters
-from jaxai.ranges import Count, Natural, NonNegative, Positive, Range
 from jaxai.seq2seq import decode
 from jaxai.seq2seq.checks import SOURCE, check_batch
+from jaxai.seq2seq.decoding import Decoding, check_decoding
 from jaxai.seq2seq.model import Model, Seq2Seq
 from jaxai.seq2seq.vocabulary import BEGIN, END, UNKNOWN, Vocabulary
 
-Method = Literal["beam", "greedy", "sample"]
-TopP = Annotated[float, Range(above=0, most=1)]
-# Beyond these a model that never ends would fill the memory.
-LongestRatio = Annotated[float, Range(least=0, most=100)]
-LongestExtra = Annotated[int, Range(least=1, most=10_000)]
 SHORTEST = 8
 """Sources are padded to this length, then to 1.5 and 2 times it and so on: few programs, little padding."""
+TOKEN_CHARACTERS = 64
+"""A token has fewer characters, by far: what stands behind this many times the most tokens is not even read."""
 AT_ONCE = 65_536
 """Source tokens times hypotheses of a batch at most, padding included: longer sentences are translated fewer at a time,
 so that memory is bounded by a single sentence's need."""
 ATTENTION_STEPS = 256
 """Where attention is returned, which takes memory at every step of the target, so many steps count once."""
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How the target is searched for."""
-
-    method: Method = "beam"  # beam, greedy, or sample
-    beam: Count = 4  # hypotheses that the beam search goes on with
-    length_penalty: NonNegative = 0.6  # exponent of the length that scores are divided by (Wu et al. 2016); 0: none
-    coverage_penalty: NonNegative = 0.0  # weight of source tokens that nothing attended to (Wu et al. 2016); 0: none
-    temperature: Positive = 1.0  # of sampling; below 1 takes likely tokens more often
-    top_k: Natural = 0  # sampling takes one of so many of the likeliest tokens; 0: of all
-    top_p: TopP = 1.0  # sampling takes one of the likeliest tokens that have this probability together; 1: of all
-    longest_ratio: LongestRatio = 2.0  # a translation has at most so many tokens for each of its source,
-    longest_extra: LongestExtra = 10  # and so many more
-
-
-BY_METHOD = {"beam": "beam", "coverage_penalty": "beam", "temperature": "sample", "top_k": "sample", "top_p": "sample"}
-"""Fields of `Decoding` that only one method reads."""
-
-
-def check_decoding(decoding: Decoding, model: Model, n_best: int = 1, prefix: str = "decoding.") -> None:
-    """Refuses what could not be searched for.
-
-    Args:
-      decoding: how to search.
-      model: whose target vocabulary and attention it has to fit.
-      n_best: translations wanted of each sentence.
-      prefix: what the user types before a field's name.
-
-    Raises:
-      ValueError: one line that begins with the name of the field.
-    """
-    ranges.check(decoding, prefix)
-    for name in ("beam", "top_k"):
-        if (value := getattr(decoding, name)) > model.target_vocabulary:
-            raise ValueError(
-                f"{prefix}{name} is {value}; it must be at most {model.target_vocabulary}, the tokens of the target's "
-                "vocabulary"
-            )
-    if decoding.coverage_penalty and model.attention == "none":
-        raise ValueError(
-            f"{prefix}coverage_penalty is {decoding.coverage_penalty}; it must be 0 for a model without attention"
-        )
-    if n_best > 1 and decoding.method != "beam":
-        raise ValueError(f"n_best is {n_best}, but {decoding.method} finds one translation; take {prefix}method beam")
-    if n_best < 1 or (decoding.method == "beam" and n_best > decoding.beam):
-        raise ValueError(f"n_best is {n_best}; it must be between 1 and {decoding.beam}, which is {prefix}beam")
 
 
 class Translation(NamedTuple):
@@ -124,7 +71,7 @@ class Translator:
       params: of each model.
       source: vocabulary of what goes in.
       target: of what comes out.
-      decoding: how to search.
+      decoding: how to search; None: by the defaults.
       longest: source tokens beyond so many are cut off, END stays; 0: never.
       seed: of sampling. A sentence's draw depends on it, on the sentence and on its number among the texts, and not on
         the batch size or on the other texts.
@@ -143,10 +90,11 @@ class Translator:
         params: Sequence[PyTree],
         source: Vocabulary,
         target: Vocabulary,
-        decoding: Decoding = Decoding(),  # frozen
+        decoding: Decoding | None = None,
         longest: int = 0,
         seed: int = 0,
     ):
+        decoding = decoding or Decoding()
         check_decoding(decoding, config)
         self.source, self.target, self.decoding = source, target, decoding
         self.cut, self.longest = 0, longest
@@ -195,11 +143,7 @@ class Translator:
         self, numbered: Sequence[tuple[int, str]], batch_size: int, n_best: int, attention: bool
     ) -> list[list[Translation]]:
         numbers, texts = zip(*numbered, strict=True)
-        sources = [[*self.source.encode(text), END] for text in texts]
-        notes = [self._note(text, source) for text, source in zip(texts, sources, strict=True)]
-        if self.longest:
-            self.cut += sum(len(source) > self.longest for source in sources)
-            sources = [[*cut(source, self.longest)] for source in sources]
+        sources, notes = zip(*map(self._read, texts), strict=True)
         # Nothing has no translation.
         found = [
             [Translation("", 0.0, 0.0, [], self.source.pieces(source), None, note)] * n_best
@@ -258,16 +202,21 @@ class Translator:
         )
         return decoded
 
-    def _note(self, text: str, source: Sequence[int]) -> str:
-        """What the network does not see of a sentence."""
-        notes = []
+    def _read(self, text: str) -> tuple[list[int], str]:
+        """The tokens of a sentence, END last, and what the network does not see of it."""
+        notes, more = [], ""
+        if self.longest and len(text) > self.longest * TOKEN_CHARACTERS:
+            text, more = text[: self.longest * TOKEN_CHARACTERS], "more than "
+        source = [*self.source.encode(text), END]
         if lost := control_characters(text):
             notes.append(f"control characters left out: {lost}")
         if unknown := source.count(UNKNOWN):
             notes.append(f"{unknown} of {len(source) - 1} tokens are not in the vocabulary")
-        if self.longest and len(source) > self.longest:
-            notes.append(f"cut to {self.longest - 1} of {len(source) - 1} tokens")
-        return "; ".join(notes)
+        if self.longest and (more or len(source) > self.longest):
+            self.cut += 1
+            notes.append(f"cut to {min(len(source), self.longest) - 1} of {more}{len(source) - 1} tokens")
+            source = [*cut(source, self.longest)]
+        return source, "; ".join(notes)
 
     def _translation(
         self, decoded: decode.Decoded, row: int, rank: int, source: Sequence[int], note: str

@@ -9,7 +9,8 @@ import pytest
 from jaxai import seq2seq
 from jaxai.seq2seq import translator as translators
 from jaxai.seq2seq import vocabulary
-from jaxai.seq2seq.translator import Decoding, Translator, check_decoding
+from jaxai.seq2seq.decoding import Decoding, check_decoding
+from jaxai.seq2seq.translator import Translator
 
 LETTERS = vocabulary.build("character", ["abcdefgh"])
 CONFIG = seq2seq.Config(
@@ -70,12 +71,16 @@ def test_attention_takes_its_memory_into_account(make):
     assert beam._rows(2048, 64, attention=True) == 1
 
 
-def test_cut_lines_and_characters_that_are_left_out_are_noted(make):
+def test_cut_lines_and_characters_that_are_left_out_are_noted(make, monkeypatch):
     greedy = make(Decoding("greedy"), longest=5)
     notes = [best.note for (best,) in greedy.translate(["abcdef", "a\0b\x07", "a\u200bb", "axyz", "\0", ""])]
     assert notes[:2] == ["cut to 4 of 6 tokens", "control characters left out: 2"]
     assert notes[2:] == ["", "3 of 4 tokens are not in the vocabulary", "control characters left out: 1", ""]
     assert greedy.cut == 1
+    # What is far behind the limit is not even read: such a line may have any length.
+    monkeypatch.setattr(translators, "TOKEN_CHARACTERS", 2)
+    ((best,), (long,)) = greedy.translate(["abcd", "abcd" * 9])
+    assert (long.text, long.note) == (best.text, "cut to 4 of more than 10 tokens")
 
 
 def test_lines_without_text_have_no_translation(make):
