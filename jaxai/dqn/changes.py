@@ -14,13 +14,13 @@ CLOCK = "the replay's clock follows from it"
 REPLAY = "the replay is laid out by it"
 CHANGES = Changes(
     applied=(
-        *("expected", "workload.total_steps", "workload.batch_size", "workload.discount", "workload.dtype"),
+        *("expected", "workload.total_steps", "workload.batch_size", "workload.discount"),
         *("workload.epsilon", "workload.epsilon_start", "workload.epsilon_end", "workload.epsilon_steps"),
         *("workload.target_every", "workload.target_rate", "workload.double", "workload.huber_delta"),
         *("workload.munchausen", "workload.munchausen_temperature", "workload.munchausen_minimum"),
-        *("workload.importance_exponent", "workload.evaluation_episodes"),
+        "workload.importance_exponent",
     ),
-    measured=("workload.evaluation_steps",),
+    measured=("workload.evaluation_episodes", "workload.evaluation_steps", "workload.dtype"),
     optimizers=("workload.optimizer",),
     never_switched=("workload.priority_exponent",),
     refused={

@@ -57,21 +57,20 @@ class Experiment:
 
     changes: ClassVar[Changes] = Changes(
         applied=(
-            *(
-                "epochs",
-                "expected",
-                "workload.loss",
-                "workload.smooth_real",
-                "workload.smooth_fake",
-                "workload.dropout",
-            ),
+            *("epochs", "expected", "workload.loss", "workload.smooth_real", "workload.smooth_fake"),
             *("workload.gradient_penalty", "workload.r1", "workload.r1_interval", "workload.updates"),
-            *("workload.diffaugment", "workload.polyphase", "workload.compute_dtype"),
+            *("workload.dropout", "workload.diffaugment", "workload.polyphase"),
         ),
-        measured=("samples", "fidelity_samples", "data.test_examples", "workload.label_frequencies"),
+        measured=(
+            *("samples", "fidelity_samples", "data.test_examples"),
+            *("workload.label_frequencies", "workload.compute_dtype"),
+        ),
         optimizers=("workload.generator_optimizer", "workload.discriminator_optimizer"),
         never_switched=("workload.ema_decay",),
-        derived=("workload.generator_optimizer.decay_steps", "workload.discriminator_optimizer.decay_steps"),
+        derived=(
+            *("workload.generator_optimizer.decay_steps", "workload.discriminator_optimizer.decay_steps"),
+            "workload.label_frequencies",
+        ),
         refused={
             "batch_size": "the position in the data and the epochs follow from it",
             "workload.discriminator_steps": "the position in the data and the epochs follow from it",

@@ -60,9 +60,9 @@ class Experiment:
         applied=(
             *("epochs", "expected", "data.empty", "workload.dropout", "workload.recurrent_dropout"),
             *("workload.variational", "workload.label_smoothing", "workload.scheduled_sampling"),
-            *("workload.scheduled_sampling_steps", "workload.compute_dtype", "decoding.*"),
+            *("workload.scheduled_sampling_steps", "decoding.*"),
         ),
-        measured=("scored", "decoding.longest_ratio", "decoding.longest_extra"),
+        measured=("scored", "decoding.longest_ratio", "decoding.longest_extra", "workload.compute_dtype"),
         optimizers=("workload.optimizer",),
         never_switched=("workload.ema_decay", "data.validation", "data.test"),
         derived=("workload.optimizer.decay_steps",),

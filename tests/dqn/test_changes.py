@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from jaxai import dqn, population
+from jaxai import dqn
 from jaxai.dqn import priorities
 from jaxai.dqn.environment import Environment, make_environment
 from jaxai.dqn.experiment import Experiment
@@ -127,16 +127,20 @@ def test_state_of_a_run_that_goes_on_unchanged_is_the_same_bits(run):
 
 def test_every_member_of_a_sweep_keeps_its_setting_and_takes_the_change(tmp_path):
     settings = {"kind": Sweep, "grid": Grid(discount=(0.9, 0.8)), "seeds": 2}
-    train(tmp_path / "run", **settings)
-    changed = {"target_rate": 0.5, "priority_exponent": 0.3} | LONGER
-    before = saved(tmp_path / "run").local
-    outcome = train(tmp_path / "run", workload=changed, learning_rate=1e-3, resume_with_changes=True, **settings)
-    found = outcome.state.local.extra["hyperparameters"]
+    state = jax.jit(experiment(tmp_path, **settings).make().init)(jax.random.key(0))
+    state = jax.device_put(state, jax.devices()[0])
+    before = state.local.local.memory.priorities.leaves
+    changed = experiment(
+        tmp_path, {"target_rate": 0.5, "priority_exponent": 0.3} | LONGER, learning_rate=1e-3, **settings
+    )
+    applied = changed.training().apply(state).local
+    found = applied.extra["hyperparameters"]
     assert found.discount.tolist() == pytest.approx([0.9, 0.9, 0.8, 0.8])
     assert found.target_rate.tolist() == [0.5] * 4
     assert found.learning_rate.tolist() == pytest.approx([1e-3] * 4)
-    assert before.extra["hyperparameters"].learning_rate.tolist() == pytest.approx([1e-2] * 4)
-    assert int(population.member_of(outcome.state, 0).step) == STEPS + MORE
+    assert found.epsilon_start.tolist() == [0.5] * 4
+    expected = np.where(before > 0, np.asarray(before) ** 0.5, 0)
+    np.testing.assert_allclose(applied.local.memory.priorities.leaves, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
