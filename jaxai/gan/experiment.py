@@ -22,6 +22,7 @@ from jaxai.gan.latent import spherical_interpolation
 from jaxai.gan.quality import Quality, found_wrong, table
 from jaxai.ranges import Count, Finite, Natural, Positive
 from jaxai.runtime import flops, mosaic, parallel, pictures, progress
+from jaxai.runtime.array_files import read_arrays
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run, check_experiment
 from jaxai.runtime.continuation import Changes, measured_on
@@ -357,8 +358,8 @@ class _Evaluator:
         quality = Quality(extractor, seen, self._experiment.fidelity_samples, jax.random.key(0), known)
         path = self._folder.path / "reference.npz"
         if path.exists():
-            with np.load(path) as stored:
-                quality.check_stored(stored, str(path))
+            remedy = "delete it, and training writes it anew"
+            quality.check_stored(read_arrays(path, remedy, "extractor", "mean"), str(path))
         return quality
 
     def measure(self, mesh: Mesh, state: State, draw: bool = True) -> dict[str, Any]:

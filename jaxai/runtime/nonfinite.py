@@ -6,12 +6,14 @@ The loss is no guide: a NaN can come out of a relu as 0 and leave a healthy loss
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxai.core import PyTree, State, Workload
+from jaxai.runtime.array_files import read_arrays
 from jaxai.runtime.checkpoint import restore_once, save_once
 from jaxai.runtime.run_folder import RunFolder
 from jaxai.runtime.unwritten import writing
@@ -77,8 +79,7 @@ def replay(folder: RunFolder, workload: Workload) -> str:
     shapes = jax.eval_shape(workload.init, jax.random.key(0))
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes)
     state = restore_once(folder.nonfinite / "state", like)
-    with np.load(folder.nonfinite / "batch.npz") as arrays:
-        batch = dict(arrays) or None
+    batch: Any = read_arrays(folder.nonfinite / "batch.npz", "train again, which leaves a new one") or None
     names = _find(state, batch, workload)
     found = f"step {int(state.step)} again on one device: {_words(names)}" if names else ""
     try:

@@ -57,7 +57,7 @@ def end_quietly() -> None:
 
 def _is_shown(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    return record.levelno < logging.ERROR or not (_is_inside(record.pathname) or _comes_from_inside(error))
+    return not (_is_inside(record.pathname) or _comes_from_inside(error))
 
 
 def _is_inside(file: str) -> bool:

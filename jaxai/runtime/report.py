@@ -4,7 +4,6 @@ The page loads nothing: styles are inline, charts are SVG that takes its colours
 """
 
 import base64
-import json
 import string
 from collections.abc import Sequence
 from html import escape
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import jaxai
 from jaxai.runtime.charts import charts, grid, section, swatch
+from jaxai.runtime.json_files import read_object
 from jaxai.runtime.run_record import PICTURES, SPLITS, Record, Run, is_number, read_run
 from jaxai.runtime.unwritten import writing
 from jaxai.runtime.wording import mean_of, shown_keys, split_of, spread_of, value_of, words
@@ -177,7 +177,7 @@ def _tables(runs: Sequence[Run], folders: Sequence[Path]) -> list[str]:
 def _table_file(path: Path, bytes_left: int) -> tuple[str, str]:
     """Title and HTML of one table; a line that says so where it cannot be read or is too long."""
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = read_object(path)
         title, columns, note = str(table["title"]), [str(name) for name in table["columns"]], str(table.get("note", ""))
         rows = [list(row) for row in table["rows"]]
         if any(len(row) != len(columns) for row in rows):

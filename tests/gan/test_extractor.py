@@ -180,4 +180,4 @@ def test_run_without_a_checkpoint_is_refused(classifier, tmp_path):
 
 def test_arrays_that_are_no_extractor_are_refused(tmp_path):
     np.savez(tmp_path / "samples.npz", images=np.zeros(3))
-    assert str(tmp_path) in one_line("is no extractor", tmp_path / "samples.npz")
+    assert str(tmp_path) in one_line("it has no array config; give a file that", tmp_path / "samples.npz")

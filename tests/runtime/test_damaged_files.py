@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -12,6 +13,7 @@ from jaxai.cnn import Config
 from jaxai.cnn.experiment import Experiment
 from jaxai.data import Data
 from jaxai.runtime import config as configs
+from jaxai.runtime.array_files import read_arrays
 from jaxai.runtime.config import Run
 from jaxai.runtime.json_files import read_lines, read_object
 from jaxai.runtime.run_folder import RunFolder
@@ -161,6 +163,34 @@ def test_metrics_that_were_emptied_are_said_and_measured_again(run, caplog):
         outcome = train(run)
     assert "metrics.jsonl has no line up to step 10" in caplog.text
     assert "test_accuracy" in outcome.result
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda good: b"",
+        lambda good: good[: len(good) // 2],
+        lambda good: b"text",
+        lambda good: bytes(40),
+        lambda good: good[:60] + b"!!!!" + good[64:],
+        lambda good: b"\x93NUMPY" + good[6:],
+        lambda good: b"\x80\x04K\x01.",
+        None,
+    ],
+    ids=["empty", "cut off", "text", "NUL", "changed", "npy", "pickle", "folder"],
+)
+def test_damaged_arrays_are_named_in_one_line(tmp_path, change):
+    path = tmp_path / "reference.npz"
+    np.savez(path, mean=np.arange(100.0))
+    with pytest.raises(ValueError, match="it has no array extractor; delete it"):
+        read_arrays(path, "delete it", "mean", "extractor")
+    np.testing.assert_array_equal(read_arrays(path, "", "mean")["mean"], np.arange(100.0))
+    good = path.read_bytes()
+    path.unlink()
+    path.mkdir() if change is None else path.write_bytes(change(good))
+    with pytest.raises(ValueError, match="cannot read") as error:
+        read_arrays(path, "delete it", "mean")
+    one_line(error, path, "delete it")
 
 
 @pytest.mark.parametrize("way", WAYS)
