@@ -1,5 +1,6 @@
 import dataclasses
 import io
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -18,14 +19,17 @@ WORKLOAD = cnn.Config(
 )
 
 
+DATA = Data("synthetic", image_shape=(6, 6, 1), num_classes=3, examples=60, test_examples=30, cache="off")
+
+
 @pytest.fixture(scope="module")
 def images() -> Images:
-    return load(Data("synthetic", image_shape=(6, 6, 1), num_classes=3, examples=60, test_examples=30))
+    return load(DATA)
 
 
 def experiment(workdir, **changes) -> Experiment:
     run = Run(workdir=str(workdir), devices=1, steps_per_call=5)
-    return dataclasses.replace(Experiment(WORKLOAD, epochs=2.0, batch_size=12, run=run), **changes)
+    return dataclasses.replace(Experiment(WORKLOAD, DATA, epochs=2.0, batch_size=12, run=run), **changes)
 
 
 def quiet() -> Console:
@@ -49,6 +53,16 @@ def test_evaluation_with_statistics_computed_anew_is_that_of_all_training_images
     expected = -np.asarray(logits)[np.arange(30), images.test["label"]].mean()
     assert anew["test_loss"] == pytest.approx(expected, rel=1e-4)
     assert abs(anew["test_loss"] - stored["test_loss"]) > 1e-3
+
+
+def test_command_line_computes_statistics_anew(trained, images, jaxai):
+    resolved, _ = trained
+    code, _, error = jaxai("evaluate", resolved.run.workdir, "--recompute-statistics")
+    assert (code, error) == (0, "")
+    found = RunFolder(Path(resolved.run.workdir)).read_json("evaluation.json")
+    assert found["test_loss"] == pytest.approx(
+        resolved.evaluate(quiet(), "latest", images, True)["test_loss"], rel=1e-5
+    )
 
 
 def test_a_run_of_another_state_is_refused_in_one_line(trained, images):
