@@ -27,8 +27,8 @@ def options(module: nn.Module, x: jax.Array, axis_name: str | None, momentum: fl
     if not known and math.prod(x.shape[:-1]) * (1 if axis_name is None else lax.axis_size(axis_name)) == 1:
         raise ValueError(
             "batch normalization in training needs more than 1 value per channel, and gets 1 example of"
-            f" {'x'.join(map(str, x.shape[1:-1])) or 'no'} pixels: use a larger batch (on each device, or in each"
-            " of the gradient blocks), or another normalization"
+            f" {'x'.join(map(str, x.shape[1:-1])) or 'no'} pixels: take a larger batch_size,"
+            " fewer devices or gradient_blocks, or another normalization"
         )
     return {"use_running_average": not batch, "momentum": 0.0 if recompute else momentum, "axis_name": axis_name}
 
