@@ -128,7 +128,7 @@ def test_samples_are_written_with_their_latents_as_a_grid_or_one_by_one(jaxai, r
     [
         (["--count", "0"], "count is 0; it must be at least 1"),
         (["--label", "4"], "label is 4; this model has the labels 0 to 3"),
-        (["--label", "-1"], "label is -1; this model has the labels 0 to 3"),
+        (["--label", "-1"], "label is -1; it must be at least 0"),
     ],
     ids=["none", "beyond", "negative"],
 )
