@@ -228,9 +228,9 @@ def test_batch_statistics_of_a_single_value_are_refused_in_training(changes: dic
 
 @pytest.mark.parametrize("mode", ["jit", "shard_map", "pmap"])
 def test_devices_of_one_image_each_share_their_batch_statistics(mode: parallel.Mode) -> None:
-    mesh = parallel.make_mesh(2)
-    workload = cnn.make(NORMALIZED, parallel.axis_name(mode))
-    alone, state = started(NORMALIZED)
+    mesh, config = parallel.make_mesh(2), dataclasses.replace(NORMALIZED, ema_decay=0.5)
+    workload = cnn.make(config, parallel.axis_name(mode))
+    alone, state = started(config)
     expected, _ = jax.jit(alone.train_step)(state, batch(2))
     placed = parallel.place_state(jax.tree.map(jnp.copy, state), mesh, mode)
     after, _ = parallel.compile_step(workload.train_step, mesh, mode)(
