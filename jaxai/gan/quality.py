@@ -85,7 +85,10 @@ class Quality:
             "frechet_floor": self._floor,
             "extractor": self.extractor.name,
         }
-        return values | (classified(logits, labels) | self._classified if self.extractor.classes else {})
+        if not self.extractor.classes:
+            return values
+        said = classified(logits, labels) | self._classified
+        return values | dict(sorted(said.items()))  # each beside its floor
 
     def at_the_end(self, features: jax.Array) -> dict[str, float]:
         """The measures that take longer, each with its floor as `NAME_floor`."""
