@@ -61,6 +61,8 @@ def check(pairs: Pairs) -> Pairs:
     Raises:
       ValueError: a split is empty, its sides differ in number, a text is no string, or the task is not known.
     """
+    if not isinstance(pairs, Pairs):
+        raise ValueError(f"the pairs are a {type(pairs).__name__}; expected jaxai.data.pairs.Pairs")
     if pairs.task not in TASKS:
         raise ValueError(f"the pairs' task is {pairs.task!r}; expected one of {', '.join(TASKS)}")
     for name in ("train", "validation", "test"):
@@ -72,6 +74,8 @@ def check(pairs: Pairs) -> Pairs:
         if not split.sources:
             raise ValueError(f"there are no {name} pairs; expected at least one")
         for side, texts in (("source", split.sources), ("target", split.targets)):
+            if isinstance(texts, str):
+                raise ValueError(f"the {name} {side}s are one str; expected a tuple of texts")
             for index, text in enumerate(texts):
                 if not isinstance(text, str):
                     raise ValueError(f"{name} {side} {index} is a {type(text).__name__}; expected a str")

@@ -63,6 +63,7 @@ def test_pair_that_no_batch_holds_is_named_before_all_are_padded_to_it():
         (PairSplit(("a",), ("b", "c")), "the test pairs have 1 sources, 2 targets; expected as many of each"),
         (PairSplit(("a",), ("b",), (("c",), ("d",))), "1 sources, 1 targets, 2 references"),
         (PairSplit((), ()), "there are no test pairs"),
+        (PairSplit(("ab",), "x"), "the test targets are one str; expected a tuple of texts"),
         (PairSplit(("a", b"a"), ("b", "c")), "test source 1 is a bytes; expected a str"),
         (PairSplit(("a",), (None,)), "test target 0 is a NoneType; expected a str"),
         (PairSplit(("a",), ("b",), ("b",)), "test references 0 are 'b'; expected a tuple of at least one text"),
@@ -74,6 +75,8 @@ def test_pairs_made_in_python_are_checked(split, message):
         check(dataclasses.replace(pairs(), test=split))
     with pytest.raises(ValueError, match="the pairs' task is 'translations'; expected one of translation, "):
         check(dataclasses.replace(pairs(), task="translations"))
+    with pytest.raises(ValueError, match=r"the pairs are a PairSplit; expected jaxai.data.pairs.Pairs"):
+        check(split)
     assert check(made := pairs()) is made
 
 
