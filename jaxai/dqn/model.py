@@ -43,7 +43,7 @@ class Network:
     activation: Activation = "relu"  # after each hidden layer
     layer_norm: bool = False  # normalise each hidden layer over its features, before the activation
     dueling: bool = False  # one stream for the state's value, one for the advantages of the actions
-    noisy: bool = False  # explore by learned noise in the dense layers
+    noisy: bool = False  # explore by learned noise in the dense layers; no random actions then unless epsilon is set
     noisy_sigma: NonNegative = 0.5  # scale of that noise at the start
     distribution: Distribution = "none"  # of returns: none (their mean), categorical (C51) or quantile (QR-DQN)
     atoms: Annotated[int, Range(least=2)] = 51  # of the distribution (QR-DQN's paper: 200)
