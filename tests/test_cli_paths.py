@@ -150,6 +150,17 @@ def test_names_of_the_users_are_printed_as_they_are(preset: str, capsys: pytest.
     assert capsys.readouterr().out == "wrote \\udcff.html\n"
 
 
+def test_an_option_that_is_no_utf8_reaches_the_report(
+    preset: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", preset, "--workdir", "run", "--data.dir", "\udcff"]
+    monkeypatch.setattr("sys.argv", ["jaxai", *arguments])
+    cli.main(arguments)
+    assert "report: run/report.html" in capsys.readouterr().out
+    assert "\\udcff" in Path("run/command.txt").read_text(encoding="utf-8")
+    assert "\\udcff" in Path("run/report.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("number", [2, cnn_experiment.MOST_COLUMNS + 1])
 def test_class_names_are_no_markup_in_the_tables(number: int) -> None:
     classes = [f"[red]{index}:cat:" for index in range(number)]

@@ -47,7 +47,7 @@ def write_report(runs: Sequence[Path], output: Path) -> Path:
     page = _page(loaded, folders)
     with writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(page, encoding="utf-8")
+        output.write_text(page, encoding="utf-8", errors="backslashreplace")
     return output
 
 

@@ -76,7 +76,8 @@ class RunFolder:
             self.write_json("data.json", data)
         self.write_json("config.json", configs.to_dict(config))
         self.write_json("environment.json", environment.describe())
-        with writing(self.path / "command.txt"), (self.path / "command.txt").open("a") as file:
+        path = self.path / "command.txt"
+        with writing(path), path.open("a", errors="backslashreplace") as file:
             program = Path(sys.argv[0]).name
             program = "jaxai" if program == "__main__.py" else program  # as `python -m jaxai`
             file.write(shlex.join([program, *sys.argv[1:]]) + "\n")
