@@ -23,6 +23,8 @@ MOST_FRAMES = 300
 """A longer episode is shown in evenly spaced steps, the first and the last among them."""
 WIDTH, HEIGHT, TITLE = 360, 240, 26
 """Pixels of a drawing, and of the title above it."""
+LEAST_BRIGHT = 32
+"""An episode of bytes that are all below this shows symbols and no pixels."""
 SMOOTH = 2
 """Lines are drawn as many times larger and then reduced."""
 BLACK, INK, GREY, WHITE = (0, 0, 0), (32, 38, 46), (160, 166, 174), (255, 255, 255)
@@ -205,7 +207,8 @@ def _scene(name: str, env: Any, env_params: PyTree, observations: np.ndarray) ->
     }
     if (name, shape) in known:
         return known[name, shape](env, env_params), _palette(5)
-    if len(shape) in (2, 3) and observations.dtype == np.uint8:
+    # Symbols in bytes would all be black as pixels.
+    if len(shape) in (2, 3) and observations.dtype == np.uint8 and observations.max(initial=0) >= LEAST_BRIGHT:
         return _pixels, []
     if len(shape) == 3:
         return _channels, _palette(shape[-1])

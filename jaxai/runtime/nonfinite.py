@@ -82,6 +82,7 @@ def replay(folder: RunFolder, workload: Workload) -> str:
     batch: Any = read_arrays(folder.nonfinite / "batch.npz", "train again, which leaves a new one") or None
     names = _find(state, batch, workload)
     found = f"step {int(state.step)} again on one device: {_words(names)}" if names else ""
+    batch = jax.device_put(batch)  # before the checks: what is not finite in the batch itself has been named
     try:
         # Operation by operation: under jit the check would name a whole loop.
         with jax.debug_nans(True), jax.debug_infs(True), jax.disable_jit():
