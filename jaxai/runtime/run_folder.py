@@ -15,6 +15,7 @@ from jaxai.paths import given_path
 from jaxai.runtime import config as configs
 from jaxai.runtime import continuation, environment
 from jaxai.runtime.continuation import Differences
+from jaxai.runtime.events import Events
 from jaxai.runtime.json_files import REMEDIES, read_lines, read_object
 from jaxai.runtime.run_record import SUPERSEDED
 from jaxai.runtime.unwritten import writing
@@ -31,7 +32,7 @@ class RunFolder:
     def __init__(self, path: str | Path, tensorboard: bool = False):
         self.path = given_path(str(path), "the run folder")
         self._tensorboard = tensorboard
-        self._events: Any = None
+        self._events: Events | None = None
 
     @property
     def pictures(self) -> Path:
@@ -141,19 +142,9 @@ class RunFolder:
         with writing(self.path / file), (self.path / file).open("a") as lines:
             lines.write(json.dumps(line) + "\n")
         if self._tensorboard:
-            self._mirror(line)
+            self._events = self._events or Events(self.path / "tensorboard", line["step"])
+            self._events.add(line)
         return line
-
-    def _mirror(self, line: Mapping[str, Any]) -> None:
-        """The same line as TensorBoard events, in `tensorboard/`."""
-        if self._events is None:
-            from tensorboardX import SummaryWriter
-
-            # What an earlier process wrote beyond the step that this one goes on from is purged.
-            self._events = SummaryWriter(str(self.path / "tensorboard"), purge_step=line["step"], flush_secs=10)
-        for name, value in line.items():
-            if isinstance(value, float):
-                self._events.add_scalar(name, value, line["step"])
 
     def close(self) -> None:
         """Writes out what TensorBoard still waits for."""

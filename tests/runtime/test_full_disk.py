@@ -14,7 +14,7 @@ from rich.console import Console
 from jaxai.cnn import Config
 from jaxai.cnn.experiment import Experiment
 from jaxai.data import Data
-from jaxai.runtime import checkpoint
+from jaxai.runtime import checkpoint, events
 from jaxai.runtime.config import Run
 from jaxai.runtime.report import write_report
 from jaxai.runtime.run_folder import RunFolder
@@ -24,10 +24,10 @@ from jaxai.runtime.unwritten import UnwrittenError, reason
 DATA = Data("synthetic", image_shape=(8, 8, 1), num_classes=4, examples=40, test_examples=20)
 
 
-def train(workdir, seeds=1):
+def train(workdir, seeds=1, **run):
     network = Config(architecture="mlp", width=8, depth=1)
-    run = Run(workdir=str(workdir), devices=1, steps_per_call=5, seeds=seeds)
-    experiment = Experiment(network, DATA, epochs=3.0, batch_size=8, run=run)
+    where = Run(workdir=str(workdir), devices=1, steps_per_call=5, seeds=seeds, **run)
+    experiment = Experiment(network, DATA, epochs=3.0, batch_size=8, run=where)
     train_seeds(experiment, Console(file=io.StringIO()))
 
 
@@ -61,9 +61,9 @@ def fails_on(monkeypatch, method, file, number, after=0):
     monkeypatch.setattr(Path, method, wrapped)
 
 
-def refused(workdir, *parts, seeds=1):
+def refused(workdir, *parts, seeds=1, **run):
     with pytest.raises(UnwrittenError) as error:
-        train(workdir, seeds)
+        train(workdir, seeds, **run)
     message = str(error.value)
     assert "\n" not in message
     assert message.endswith(": mend it, and the same command goes on from there")
@@ -133,6 +133,24 @@ def test_picture(tmp_path, monkeypatch, whole):
     with monkeypatch.context() as patch:
         patch.setattr(Figure, "savefig", full(errno.ENOSPC))
         refused(tmp_path, f"cannot write {tmp_path}/pictures/confusion_matrix.png: No space left", "step 15 is safe")
+    assert_goes_on(tmp_path, whole)
+
+
+@pytest.mark.parametrize("method", ["write", "flush"])
+def test_tensorboard(tmp_path, monkeypatch, whole, method):
+    """Its own writer waits for ever once its thread has ended at a full disk."""
+    from tensorboardX.record_writer import RecordWriter
+
+    original, calls = getattr(RecordWriter, method), []
+
+    def fail_later(*arguments):
+        calls.append(arguments)
+        return full(errno.ENOSPC)() if len(calls) > 4 else original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(events, "FLUSH_SECONDS", 0)
+        patch.setattr(RecordWriter, method, fail_later)
+        refused(tmp_path, f"cannot write {tmp_path}/tensorboard: No space left on device", tensorboard=True)
     assert_goes_on(tmp_path, whole)
 
 
