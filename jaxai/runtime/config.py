@@ -60,7 +60,7 @@ class Run:
     early_stopping: Natural = 0  # evaluations without a better score after which training stops; 0: never
     placement: Placement = "auto"  # data on the device or streamed from the host; auto: on the device if it fits
     tensorboard: bool = False  # writes TensorBoard event files too; needs the tensorboard extra
-    resume_with_changes: bool = False  # goes on in a workdir whose run had another configuration
+    resume_with_changes: bool = False  # goes on in a workdir whose run had another configuration or other data
 
 
 def check_experiment(experiment: Any) -> None:
