@@ -159,8 +159,20 @@ def test_checkpoint_has_its_checksums_before_it_has_its_name(tmp_path, which):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"[]", b"3", b"null", b"{}", b'{"state/manifest.ocdbt": 3}', b"\xff\xfe", b"\x00" * 40, b"[" * 100_000, None],
-    ids=["empty", "list", "number", "null", "none", "type", "utf-8", "nul", "deep", "folder"],
+    [
+        b"",
+        b"[]",
+        b"3",
+        b"null",
+        b"{}",
+        b'{"a": "b"}',
+        b'{"state/manifest.ocdbt": 3}',
+        b"\xff\xfe",
+        b"\x00" * 40,
+        b"[" * 100_000,
+        None,
+    ],
+    ids=["empty", "list", "number", "null", "none", "other", "type", "utf-8", "nul", "deep", "folder"],
 )
 def test_damaged_checksums_are_damage(tmp_path, content):
     save(tmp_path, 1, 2)
