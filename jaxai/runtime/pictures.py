@@ -24,6 +24,8 @@ from jaxai.runtime.unwritten import UnwrittenError, writing
 # Distinct on white. In a page the SVG takes its colours from the style sheet instead: --series-0, --series-1, ...
 PALETTE = ("#2563eb", "#e4572e", "#12875f", "#8e44ad", "#c98a00", "#0e8fb0", "#c2306e", "#5b6470")
 INK, MUTED, RULE = "#20262e", "#687280", "#e3e7ec"
+RATIOS = 0.4, 3.0
+"""Height over width of a cell with an image; one that is flatter or taller has white beside it."""
 LONGEST_NAME = 24
 """Characters of a class name that are shown."""
 
@@ -115,7 +117,8 @@ def image_grid(images: np.ndarray, captions: Sequence[str], path: Path, columns:
     _, height, width, channels = images.shape
     lines = max((caption.count("\n") + 1 for caption in captions), default=1)
     letters = Letters.of(captions)
-    figure = blank_figure(1.15 * columns, (1.15 * height / width + 0.17 * lines) * rows)
+    ratio = float(np.clip(height / width, *RATIOS))
+    figure = blank_figure(1.15 * columns, (1.15 * ratio + 0.17 * lines) * rows)
     for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
         axes = figure.add_subplot(rows, columns, index + 1)
         axes.imshow(image[..., 0] if channels == 1 else image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")

@@ -80,6 +80,13 @@ def test_images_of_any_number_of_channels_have_a_picture(tmp_path, channels, sho
         assert len(picture.getbands()) == shown
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (2, 400), (3000, 1)], ids=str)
+def test_images_of_any_sides_have_a_picture_of_a_common_size(tmp_path, shape):
+    images = np.zeros((9, *shape, 1), np.uint8)
+    with Image.open(pictures.image_grid(images, ["automobile not airplane"] * 9, tmp_path / "a.png")) as picture:
+        assert max(picture.size) < 1100
+
+
 def test_a_picture_that_cannot_be_drawn_is_one_line():
     console = Console(file=io.StringIO(), width=200)
     with pictures.optional(console):
