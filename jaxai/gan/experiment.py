@@ -353,7 +353,8 @@ class _Evaluator:
     def _reference(self) -> Quality:
         seen, labels = self._images.train["image"], self._images.train["label"]
         extractor = load_extractor(self._experiment.extractor, self._images.shape)
-        known = labels if extractor.classes == len(self._images.classes) else None
+        place = extractor.labels_of(self._images.classes)
+        known = None if place is None else place[labels]
         # Of data and extractor alone, and so the same for every seed.
         quality = Quality(extractor, seen, self._experiment.fidelity_samples, jax.random.key(0), known)
         path = self._folder.path / "reference.npz"
