@@ -141,6 +141,11 @@ def test_every_preset_is_in_range(preset: Path) -> None:
             "generator_optimizer.weight_decay is nan; it must be finite and at least 0",
         ),
         (
+            lambda: gan.make(gan.Config(discriminator_optimizer=Optimizer(momentum=0.5))),
+            "discriminator_optimizer.momentum is 0.5, but adam takes none",
+        ),
+        (lambda: cnn.make(cnn.Config(depth=2**31 - 1)), "depth is 2147483647; it must be at most 1000"),
+        (
             lambda: seq2seq.make(seq2seq.Config(5, 5, optimizer=Optimizer(final_fraction=-1.0))),
             "optimizer.final_fraction is -1.0; it must be at least 0",
         ),

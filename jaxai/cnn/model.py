@@ -8,7 +8,7 @@ Parameters are float32 whatever the compute dtype; batch statistics are float32 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from jaxai import batch_statistics, ops, ranges
 from jaxai.cnn.whitening import Whitening
 from jaxai.cnn.whitening import whiten as whiten
 from jaxai.cnn.whitening import whitening_kernel as whitening_kernel
-from jaxai.ranges import Count, Natural, Rate
+from jaxai.ranges import Count, Range, Rate
 
 Architecture = Literal["mlp", "textbook", "resnet", "airbench"]
 Normalization = Literal["auto", "none", "batch", "layer", "group"]
@@ -29,13 +29,16 @@ DEPTH = {"mlp": 2, "textbook": 3, "resnet": 2, "airbench": 2}
 NORMALIZATION = {"mlp": "none", "textbook": "none", "resnet": "batch", "airbench": "batch"}
 
 
+Depth = Annotated[int, Range(least=0, most=1000)]
+
+
 @dataclass(frozen=True)
 class Model:
     """The network: which one, how large, how regularised."""
 
     architecture: Architecture = "textbook"  # the network
     width: Count = 32  # channels of the first block, units of a hidden layer for mlp (airbench94 of the paper: 64)
-    depth: Natural = 0  # mlp: hidden layers, textbook: convolutions, resnet, airbench: depth of a block; 0: 2, 3, 2, 2
+    depth: Depth = 0  # mlp: hidden layers, textbook: convolutions, resnet, airbench: depth of a block; 0: 2, 3, 2, 2
     normalization: Normalization = "auto"  # after each layer; auto: none for mlp and textbook, batch for the others
     dropout: Rate = 0.0  # share of units dropped before the last layer, for mlp after each hidden layer
     compute_dtype: ComputeDtype = "auto"  # of activations; auto: float32 on CPU, bfloat16 on accelerators

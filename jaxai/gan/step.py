@@ -85,7 +85,7 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
     """
     _check(config)
     generator, discriminator = build(config, config.image_shape, config.num_classes, axis_name)
-    transforms = Players(*map(optimizers.make, (config.generator_optimizer, config.discriminator_optimizer)))
+    transforms = Players(_transform(config, "generator_"), _transform(config, "discriminator_"))
     rates = Players(*map(optimizers.schedule, (config.generator_optimizer, config.discriminator_optimizer)))
     adversarial = LOSSES[config.loss]
     penalty_weight = _penalty_weight(config)
@@ -351,6 +351,14 @@ def _check_batch(config: Config, size: int) -> None:
             f"a batch of {size} images on a device does not divide into {config.discriminator_steps} shares, one each"
             " of discriminator_steps; choose a multiple"
         )
+
+
+def _transform(config: Config, player: str) -> optax.GradientTransformation:
+    """The optimizer of a player, whose errors begin with the name of its field, as generator_optimizer.b1."""
+    try:
+        return optimizers.make(getattr(config, f"{player}optimizer"))
+    except ValueError as error:
+        raise ValueError(f"{player}{error}") from None
 
 
 def _check(config: Config) -> None:

@@ -6,14 +6,14 @@ token at a time (`encode`, then `step`), which agree to rounding.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxai import ranges
-from jaxai.ranges import Count, Natural, Rate
+from jaxai.ranges import Count, Natural, Range, Rate
 from jaxai.seq2seq import attention as attentions
 from jaxai.seq2seq.checks import SOURCE, check_batch
 from jaxai.seq2seq.recurrent import Masks, Stack, State
@@ -23,6 +23,9 @@ AttentionName = Literal["additive", "dot", "general", "scaled_dot", "none"]
 ComputeDtype = Literal["auto", "float32", "bfloat16"]
 
 
+Layers = Annotated[int, Range(least=1, most=100)]
+
+
 @dataclass(frozen=True)
 class Model:
     """The network: which parts, how large, how regularised."""
@@ -30,7 +33,7 @@ class Model:
     source_vocabulary: Natural = 0  # entries of the source's vocabulary, special ones included; 0: taken from the data
     target_vocabulary: Natural = 0  # entries of the target's vocabulary, special ones included; 0: taken from the data
     cell: Cell = "lstm"  # recurrent cell of encoder and decoder
-    layers: Count = 1  # recurrent layers of the encoder, and of the decoder
+    layers: Layers = 1  # recurrent layers of the encoder, and of the decoder
     hidden: Count = 256  # units of a recurrent layer; of each direction in a bidirectional encoder
     embed: Count = 128  # numbers in the embedding of a token
     bidirectional: bool = True  # the encoder reads the source in both directions
