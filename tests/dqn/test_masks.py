@@ -134,30 +134,28 @@ def test_a_replay_filled_anew_keeps_the_masks_and_takes_no_other_action():
     assert (np.asarray(batch["reward"]) > 0).all()
 
 
-@pytest.mark.parametrize("prioritized", [False, True])
-def test_the_replay_keeps_the_masks_of_both_observations(prioritized):
-    config = dataclasses.replace(TINY, prioritized=prioritized)
+def test_the_replay_keeps_the_masks_of_both_observations():
     env = Board()
-    _, state, _ = trained(config, env)
-    replay = dqn.config.make_replay(config, dqn.make_environment_spec(env))
+    _, state, _ = trained(TINY, env)
+    replay = dqn.config.make_replay(TINY, dqn.make_environment_spec(env))
     time = (80 + 3 * 8) // 4
     batch = replay.sample(state.local.memory, jax.random.key(1), jnp.int32(time), 64, jnp.float32(0.9)).batch
     # The observations are the masks, at ends of episodes too: truncation bootstraps from the true successor.
     np.testing.assert_array_equal(batch["action_mask"], batch["observation"] > 0)
     np.testing.assert_array_equal(batch["next_action_mask"], batch["next_observation"] > 0)
-    assert replay.nbytes == sum(leaf.nbytes for leaf in jax.tree.leaves(state.local.memory)) or prioritized
+    assert replay.nbytes == sum(leaf.nbytes for leaf in jax.tree.leaves(state.local.memory))
 
 
 @pytest.mark.parametrize(
     "changes",
     [
         {},
-        {"double": True},
-        {"munchausen": 0.9},
+        pytest.param({"double": True}, marks=pytest.mark.slow),
+        pytest.param({"munchausen": 0.9}, marks=pytest.mark.slow),
         {"munchausen": 0.9, "double": True, "distribution": "quantile"},
         {"distribution": "categorical", "double": True},
-        {"distribution": "categorical", "munchausen": 0.9},
-        {"distribution": "quantile"},
+        pytest.param({"distribution": "categorical", "munchausen": 0.9}, marks=pytest.mark.slow),
+        pytest.param({"distribution": "quantile"}, marks=pytest.mark.slow),
     ],
 )
 def test_an_action_that_is_never_legal_is_as_good_as_none(changes):
