@@ -78,8 +78,9 @@ def test_bool_images_are_black_and_white_and_labels_become_int32():
         assert split["image"].dtype == np.uint8
         assert split["label"].dtype == np.int32
     floats = np.asarray((UNIT > 0.5), np.float32)
-    seen = cnn.normalize(cnn.Config(), jnp.asarray(taken.train["image"]))
-    np.testing.assert_array_equal(seen, cnn.normalize(cnn.Config(), jnp.asarray(floats)))
+    grey = cnn.Config(image_shape=(8, 8, 1))
+    seen = cnn.normalize(grey, jnp.asarray(taken.train["image"]))
+    np.testing.assert_array_equal(seen, cnn.normalize(grey, jnp.asarray(floats)))
     np.testing.assert_array_equal(gan.normalize(jnp.asarray(taken.train["image"])), floats * 2 - 1)
 
 
