@@ -266,12 +266,12 @@ def translate(arguments: Sequence[str]) -> None:
           beam: hypotheses that the beam search goes on with; None: as the run says
           length_penalty: exponent of the length that scores are divided by; None: as the run says
           coverage_penalty: weight of source tokens that nothing attended to; None: as the run says
-          n_best: so many translations of each line, a line each, the best first; without --beam the beam is at least
+          n_best: number of translations of each line, a line each, the best first; without --beam the beam is at least
             this wide
           scores: writes score, a tab, log probability and a tab before each translation
           method: beam, greedy, or sample; None: as the run says
           temperature: of sampling; None: as the run says
-          top_k: sampling takes one of so many of the likeliest tokens; 0: of all; None: as the run says
+          top_k: number of the likeliest tokens that sampling draws from; 0: all; None: as the run says
           top_p: sampling takes one of the likeliest tokens that have this probability together; 1: of all; None: as
             the run says
           seed: of sampling; a line's translation depends on it and on the line's number

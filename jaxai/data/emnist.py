@@ -23,7 +23,7 @@ CLASSES = {
 """The class names of each of its sets, in label order."""
 TRAINING_IMAGES = (88_800, 112_800, 124_800, 240_000, 697_932)
 """Numbers of training images that no other set in these files has; by them renamed files are noticed."""
-RENAMED = "as many images as EMNIST has, whose images are transposed: give its files their published names if they are"
+RENAMED = "the number of images is EMNIST's, whose images are transposed: give its files their published names if so"
 NOTE = "EMNIST: its transposed images are upright here{}"
 FROM_ONE = ", and its labels, which count from 1, count from 0"
 

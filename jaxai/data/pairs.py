@@ -70,7 +70,7 @@ def check(pairs: Pairs) -> Pairs:
         counts = {side: len(texts) for side, texts in zip(split._fields, split, strict=True) if texts is not None}
         if len(set(counts.values())) > 1:
             found = ", ".join(f"{count} {side}" for side, count in counts.items())
-            raise ValueError(f"the {name} pairs have {found}; expected as many of each")
+            raise ValueError(f"the {name} pairs have {found}; expected the same number of each")
         if not split.sources:
             raise ValueError(f"there are no {name} pairs; expected at least one")
         for side, texts in (("source", split.sources), ("target", split.targets)):

@@ -154,7 +154,7 @@ def check(config: Config, replay: Replay) -> None:
         )
     if config.prioritized and replay.slots * replay.num_envs > priorities.MOST:
         raise ValueError(
-            f"capacity is {config.capacity}; priorities are told apart in float32 for at most {priorities.MOST}"
+            f"capacity is {config.capacity}; float32 distinguishes the priorities of at most {priorities.MOST}"
             " transitions: lower it, or draw uniformly"
         )
     if config.capacity < config.batch_size:

@@ -133,7 +133,7 @@ class Experiment:
         memory = chips.memory(parallel.make_mesh(self.run.devices))
         if memory is not None and size > memory:
             raise ValueError(
-                f"{name} is {episodes}: so many environments side by side take {wording.size(size)}, and there are"
+                f"{name} is {episodes}: this number of environments takes {wording.size(size)}, and there are"
                 f" {wording.size(memory)} of memory; lower it"
             )
 

@@ -158,7 +158,7 @@ def found_wrong(values: Mapping[str, Any]) -> dict[str, str]:
         found["discriminator"] = ""
         if accuracy > 0.999:
             found["discriminator"] = (
-                f"the discriminator has collapsed: it told {accuracy:.2%} of a whole call apart, so that the generator"
+                f"the discriminator has collapsed: it recognised {accuracy:.2%} of a call's images, so the generator"
                 " learns nothing from it; try a lower discriminator_optimizer.learning-rate, --r1 or --diffaugment"
             )
         elif norm < 1e-7:

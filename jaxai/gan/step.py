@@ -42,7 +42,7 @@ class Config(Model):
     smooth_fake: Smoothing = 0.0  # target of generated images, for smoothing on both sides
     gradient_penalty: NonNegative | None = None  # weight of the Wasserstein penalty; None: 10 with that loss, else 0
     r1: NonNegative = 0.0  # gamma of the R1 penalty on real images; 0: off
-    r1_interval: Count = 1  # updates of the discriminator for each R1 penalty, which weighs as many times more
+    r1_interval: Count = 1  # updates of the discriminator for each R1 penalty, which is scaled by this interval
     updates: Updates = "alternating"  # the generator meets the updated discriminator, or both move at once
     discriminator_steps: Count = 1  # updates of the discriminator for each of the generator
     generator_optimizer: Optimizer = ADAM

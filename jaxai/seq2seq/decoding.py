@@ -23,7 +23,7 @@ class Decoding:
     length_penalty: NonNegative = 0.6  # exponent of the length that scores are divided by (Wu et al. 2016); 0: none
     coverage_penalty: NonNegative = 0.0  # weight of source tokens that nothing attended to (Wu et al. 2016); 0: none
     temperature: Positive = 1.0  # of sampling; below 1 takes likely tokens more often
-    top_k: Natural = 0  # sampling takes one of so many of the likeliest tokens; 0: of all
+    top_k: Natural = 0  # number of the likeliest tokens that sampling draws from; 0: all
     top_p: TopP = 1.0  # sampling takes one of the likeliest tokens that have this probability together; 1: of all
     longest_ratio: LongestRatio = 2.0  # a translation has at most so many tokens for each of its source,
     longest_extra: LongestExtra = 10  # and so many more

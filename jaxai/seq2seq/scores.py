@@ -326,7 +326,7 @@ def _checked(
     counts |= {} if sources is None else {"sources": len(sources)}
     if len(set(counts.values())) > 1:
         found = " and ".join(f"{count} {name}" for name, count in counts.items())
-        raise ValueError(f"scores got {found}, expected as many of each: one for every sentence")
+        raise ValueError(f"scores got {found}, expected the same number of each: one for every sentence")
     if not hypotheses:
         raise ValueError("scores got no sentence, expected one or more")
     answers = [[each] if isinstance(each, str) else list(each) for each in references]

@@ -123,7 +123,9 @@ def test_renamed_emnist_is_noticed(tmp_path):
             content = header + array.astype(np.uint8).tobytes()
             (tmp_path / f"{split}-{kind}-idx{array.ndim}-ubyte").write_bytes(content)
     (note,) = loaded("idx", tmp_path).notes
-    assert note.startswith("as many images as EMNIST has, whose images are transposed: give its files their published")
+    assert note.startswith(
+        "the number of images is EMNIST's, whose images are transposed: give its files their published names"
+    )
 
 
 def test_one_of_several_sets_is_chosen_by_name(tmp_path):

@@ -111,7 +111,7 @@ def test_a_replay_larger_than_the_memory_is_refused_with_its_size(monkeypatch: p
 
 def test_more_episodes_than_fit_the_memory_are_refused() -> None:
     experiment = Experiment(dqn.Config(evaluation_episodes=10**9), Environment("Breakout-MinAtar"), run=Run(devices=1))
-    message = r"^evaluation_episodes is 1000000000: so many environments side by side take [\d.,]+ TB, and there are "
+    message = r"^evaluation_episodes is 1000000000: this number of environments takes [\d.,]+ TB, and there are "
     with pytest.raises(ValueError, match=message):
         experiment.training()
 

@@ -60,7 +60,7 @@ def test_pair_that_no_batch_holds_is_named_before_all_are_padded_to_it():
 @pytest.mark.parametrize(
     ("split", "message"),
     [
-        (PairSplit(("a",), ("b", "c")), "the test pairs have 1 sources, 2 targets; expected as many of each"),
+        (PairSplit(("a",), ("b", "c")), "the test pairs have 1 sources, 2 targets; expected the same number of each"),
         (PairSplit(("a",), ("b",), (("c",), ("d",))), "1 sources, 1 targets, 2 references"),
         (PairSplit((), ()), "there are no test pairs"),
         (PairSplit(("ab",), "x"), "the test targets are one str; expected a tuple of texts"),
