@@ -210,11 +210,11 @@ class Experiment:
     def _in_batches(self, images: Images) -> np.ndarray:
         """Training images of all classes in batches as in training: [batches, batch, height, width, channels]."""
         examples = images.train["image"]
-        batches = max(1, STATISTICS_IMAGES // self.batch_size)
+        batch_size = min(self.batch_size, len(examples))  # other data than the run's may be less
+        batches = min(max(1, STATISTICS_IMAGES // batch_size), len(examples) // batch_size)
         # The data may be sorted by class.
-        chosen = np.random.default_rng(0).permutation(len(examples))[: batches * self.batch_size]
-        whole = len(chosen) // self.batch_size * self.batch_size
-        return examples[chosen[:whole]].reshape(-1, self.batch_size, *examples.shape[1:])
+        chosen = np.random.default_rng(0).permutation(len(examples))[: batches * batch_size]
+        return examples[chosen].reshape(batches, batch_size, *examples.shape[1:])
 
     def _require_fitting(self, images: Images) -> None:
         workload = self.workload

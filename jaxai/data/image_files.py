@@ -32,10 +32,10 @@ class Found(NamedTuple):
 
 
 def find(folder: Path, recursive: bool = True) -> Found:
-    """All images in a folder, and in the folders below it if `recursive`; symbolic links are followed."""
+    """All images in a folder, and in the folders below it if `recursive`; symbolic links are followed, but not up."""
     images: list[Path] = []
     skipped: Counter[str] = Counter()
-    _walk(folder, recursive, (), images, skipped)
+    _walk(folder, recursive, tuple(map(str, folder.resolve().parents)), images, skipped)
     return Found(sorted(images), skipped, sum(path.parent != folder for path in images))
 
 

@@ -19,6 +19,9 @@ from jaxai.ranges import Count, ImageShape, Rate
 SOURCES = ("mnist5k", "synthetic", "folder", "idx", "idx:NAME", "cifar", "cifar10", "cifar100", "mnist", "tfds:NAME")
 SHORT_NAMES = {"mnist": "tfds:mnist", "cifar10": "tfds:cifar10", "cifar100": "tfds:cifar100"}
 
+DARK = 0.25
+"""Where no pixel of a split has this share of white, the user is told."""
+
 
 @dataclass(frozen=True)
 class Data:
@@ -70,7 +73,7 @@ def checked(images: Images) -> Images:
     """What every set passes before anything is learnt from it, wherever it comes from.
 
     Returns:
-      The same, with labels as int32, and images of bool as uint8: black and white.
+      The same, with labels as int32, images of bool as uint8, black and white, and notes on what looks like a mistake.
 
     Raises:
       ValueError: an array would train silently wrong, or the splits do not fit together; one line that names the
@@ -97,7 +100,8 @@ def checked(images: Images) -> Images:
                 "(--data.resize)"
             )
         splits[name] = _as_the_steps_take_it(split)
-    return replace(images, **splits)
+    notes = [*images.notes, *_without_examples(images.classes, splits), *_dark(splits), *_seen_in_training(splits)]
+    return replace(images, **splits, notes=tuple(dict.fromkeys(notes)))
 
 
 def _as_the_steps_take_it(split: Split) -> Split:
@@ -137,8 +141,6 @@ def load(config: Data) -> Images:
         if validation is not None:
             notes.append("the validation split of the data is not used: validation_fraction asks for another")
         train, validation = _held_out(train, "validation", config.validation_fraction, notes)
-    splits = {"training": train, "validation": validation, "test": test}
-    notes += _without_examples(found.classes, {name: split for name, split in splits.items() if split is not None})
     return checked(Images(train, test, found.classes, source.name, validation, tuple(notes)))
 
 
@@ -148,13 +150,43 @@ def _check_fields(config: Data) -> None:
             raise ValueError(f"data.{name} is empty; give --data.{name} a value, or leave it out")
 
 
-def _without_examples(classes: tuple[str, ...], splits: dict[str, Split]) -> list[str]:
+def _without_examples(classes: tuple[str, ...], splits: dict[str, Split | None]) -> list[str]:
     notes = [f"one class only: {classes[0]}"] if len(classes) == 1 else []
-    for name, split in splits.items():
+    for part, split in splits.items():
+        if split is None:
+            continue
+        name = "training" if part == "train" else part
         there = set(np.unique(split["label"]).tolist())
         if absent := [each for label, each in enumerate(classes) if label not in there]:
             more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
             notes.append(f"no {name} images of {len(absent)} of {len(classes)} classes: {', '.join(absent[:5])}{more}")
+    return notes
+
+
+def _dark(splits: dict[str, Split | None]) -> list[str]:
+    """Digits of scikit-learn go to 16, and floats may have been divided once too often."""
+    notes = []
+    for name, split in splits.items():
+        if split is not None:
+            white = 255 if split["image"].dtype == np.uint8 else 1
+            brightest = float(split["image"].max())
+            if brightest < DARK * white:
+                notes.append(
+                    f"{name}: the brightest pixel is {brightest:g}, where white is {white}: multiply if these are of"
+                    " another range"
+                )
+    return notes
+
+
+def _seen_in_training(splits: dict[str, Split | None]) -> list[str]:
+    def hashes(images: np.ndarray) -> list[int]:
+        return [hash(image.tobytes()) for image in images]
+
+    notes, trained = [], splits["train"]
+    known = set(hashes(trained["image"])) if trained else set()
+    for name in ("validation", "test"):
+        if (split := splits[name]) and (seen := sum(each in known for each in hashes(split["image"]))):
+            notes.append(f"{name}: {seen} of {len(split['image'])} images are among those of the training")
     return notes
 
 

@@ -27,6 +27,8 @@ def check(images: np.ndarray, labels: np.ndarray, num_classes: int, source: str)
         fix. uint8 images that hold 0 and 1 alone are refused too: they would be nearly black.
     """
     for name, array in (("images", images), ("labels", labels)):
+        if isinstance(array, np.ma.MaskedArray):
+            raise ValueError(f"{source}: {name} are a masked array, whose mask would be lost; give {name}.filled(...)")
         if not isinstance(array, np.ndarray):
             raise ValueError(f"{source}: {name} are a {type(array).__name__}; expected a NumPy array (numpy.asarray)")
     _check_shape_and_dtype(images, source)
@@ -113,8 +115,9 @@ def _fix(least: float, most: float) -> str:
         return "give images.clip(0, 1)"
     if least >= 0:
         for top in (255, 65535):
-            if most <= top:
+            if top / 2 < most <= top:
                 return f"divide by {top}"
+        return f"divide by the value of white, {most:g} or more"
     if least >= -1 and most <= 1:
         return "give (images + 1) / 2"
     return (
@@ -155,7 +158,7 @@ def _check_labels(labels: np.ndarray, num_classes: int, source: str) -> None:
         raise ValueError(f"{source}: labels have shape {list(labels.shape)}; expected [examples]{hint}")
     if labels.dtype.kind not in "iu":
         fix = ": give labels.astype(numpy.int32)" if labels.dtype.kind in "fb" else ""
-        if labels.dtype.kind in "US":
+        if labels.dtype.kind in "USO":
             fix = ": give numpy.unique(labels, return_inverse=True)[1], and its names as classes"
         raise ValueError(f"{source}: labels have dtype {labels.dtype}; expected integers, as int32{fix}")
     wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))

@@ -55,6 +55,11 @@ def test_evaluation_with_statistics_computed_anew_is_that_of_all_training_images
     assert abs(anew["test_loss"] - stored["test_loss"]) > 1e-3
 
 
+def test_statistics_are_computed_anew_of_fewer_images_than_a_batch(trained, images):
+    few = dataclasses.replace(images, train={name: array[:5] for name, array in images.train.items()})
+    assert np.isfinite(trained[0].evaluate(quiet(), "latest", few, True)["test_loss"])
+
+
 def test_command_line_computes_statistics_anew(trained, images, jaxai):
     resolved, _ = trained
     code, _, error = jaxai("evaluate", resolved.run.workdir, "--recompute-statistics")

@@ -246,6 +246,14 @@ def test_classes_one_folder_deeper_are_not_made_one_class(tmp_path):
     assert "one class only: all" in loaded(tmp_path / "faces").notes
 
 
+def test_a_link_in_a_class_to_what_holds_it_brings_no_images_of_other_classes(tmp_path):
+    write(tmp_path)
+    expected = loaded(tmp_path).train["label"].tolist()
+    (tmp_path / "train/cat/all").symlink_to(tmp_path / "train")
+    (tmp_path / "train/cat/this").symlink_to(tmp_path / "train/cat")
+    assert loaded(tmp_path).train["label"].tolist() == expected
+
+
 def test_class_of_one_split_alone(tmp_path):
     write(tmp_path)
     (tmp_path / "test/dog").rename(tmp_path / "test/Dog")

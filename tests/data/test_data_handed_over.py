@@ -87,3 +87,26 @@ def test_bool_images_are_black_and_white_and_labels_become_int32():
 def test_sound_arrays_are_not_copied():
     given = images()
     assert checked(given).train["image"] is given.train["image"]
+
+
+def test_what_looks_like_a_mistake_is_said_of_arrays_too():
+    other = np.random.default_rng(1).random((12, 8, 8, 1), np.float32)
+    assert checked(images(test=other)).notes == ()
+    assert checked(images(labels=LABELS % 2, test=other)).notes == ("no training images of 1 of 3 classes: c",)
+    copied = np.concatenate([UNIT[:3], other[3:]])
+    twice = checked(checked(images(test=copied)))  # loaded, then handed over
+    assert twice.notes == ("test: 3 of 12 images are among those of the training",)
+    (note,) = checked(images(test=other / 16)).notes
+    assert note.startswith("test: the brightest pixel is 0.06")
+    assert "where white is 1: multiply" in note
+    (note,) = checked(images((UNIT * 16).astype(np.uint8), test=other)).notes
+    assert note.startswith("train: the brightest pixel is 15, where white is 255")
+
+
+def test_arrays_whose_mask_or_range_would_be_lost_are_refused():
+    with pytest.raises(ValueError, match=r"mine train: labels are a masked array.*labels.filled"):
+        checked(images(labels=np.ma.masked_array(LABELS, LABELS == 1)))
+    with pytest.raises(ValueError, match=r"expected floats in \[0, 1\]: divide by the value of white, 15.* or more"):
+        checked(images(UNIT * 16))
+    with pytest.raises(ValueError, match=r"labels have dtype object; .*return_inverse"):
+        checked(images(labels=np.array(["a", "b", "c"] * 4, object)))

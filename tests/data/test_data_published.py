@@ -122,7 +122,7 @@ def test_renamed_emnist_is_noticed(tmp_path):
             header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
             content = header + array.astype(np.uint8).tobytes()
             (tmp_path / f"{split}-{kind}-idx{array.ndim}-ubyte").write_bytes(content)
-    (note,) = loaded("idx", tmp_path).notes
+    note = loaded("idx", tmp_path).notes[0]
     assert note.startswith(
         "the number of images is EMNIST's, whose images are transposed: give its files their published names"
     )
