@@ -1,13 +1,16 @@
 """The command line: train a preset, or sweep around it; evaluate, sample, translate, play, report on or replay it."""
 
-import contextlib
 import dataclasses
+import errno
 import functools
 import inspect
 import io
+import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, get_type_hints
 
@@ -113,6 +116,7 @@ def _train(command: str, arguments: Sequence[str], prepare: Callable[[Any], Any]
         prog=f"jaxai {command} {arguments[0]}",
         description=description,
         config=(tyro.conf.OmitSubcommandPrefixes,),
+        registry=_numbers(),
     )
     check_experiment(experiment)
     console = Console()
@@ -188,12 +192,19 @@ def evaluate(arguments: Sequence[str]) -> None:
             further = {"episodes": episodes}
         if hasattr(experiment, "translator"):
             files = None if source is None else (source, reference)
-            further = {"files": files, "others": [_experiment(other) for other in ensemble]}
+            further = {"files": files, "others": _translators(ensemble)}
         if recompute_statistics:
             if "recompute" not in inspect.signature(experiment.evaluate).parameters:
                 _fail("--recompute-statistics is of batch normalization, and this run's networks have none")
             further |= {"recompute": True}
-        RunFolder(run).write_json("evaluation.json", experiment.evaluate(Console(), checkpoint, **further))
+        figures = experiment.evaluate(Console(), checkpoint, **further)
+        try:
+            RunFolder(run).write_json("evaluation.json", figures)
+        except OSError as error:
+            if not isinstance(error, PermissionError) and error.errno != errno.EROFS:
+                raise
+            # Another's run, which may be read alone.
+            print(f"jaxai: {run} may not be written: the figures are in no evaluation.json", file=sys.stderr)
 
     _call(parse, arguments, "jaxai evaluate")
 
@@ -283,10 +294,7 @@ def translate(arguments: Sequence[str]) -> None:
         for name, value, least, most in (("batch_size", batch_size, 1, 2**31), ("seed", seed, 0, 2**32)):
             if not least <= value < most:
                 _fail(f"{name} is {value}; it must be between {least} and {most - 1}")
-        experiments = [_experiment(run) for run in runs]
-        for run, experiment in zip(runs, experiments, strict=True):
-            if not hasattr(experiment, "translator"):
-                _fail(f"{run} has no translator; translate takes runs of sequence to sequence")
+        experiments = _translators(runs)
         from jaxai.seq2seq import translate_lines
         from jaxai.seq2seq.decoding import BY_METHOD, check_decoding
 
@@ -365,6 +373,8 @@ def report(arguments: Sequence[str]) -> None:
         default = runs[0] / "report.html" if len(runs) == 1 else Path("report.html")
         from jaxai.runtime.report import write_report
 
+        if output is None and default.parent.is_dir() and not os.access(default.parent, os.W_OK):
+            _fail(f"{default} may not be written; give --output FILE")
         print(f"wrote {write_report(runs, output or default)}")
 
     _call(parse, arguments, "jaxai report")
@@ -405,7 +415,37 @@ def _call(parse: Callable[..., None], arguments: Sequence[str], prog: str) -> No
 
     if not all(argument.strip() for argument in arguments):  # as of a shell's variable that is not set
         _fail("an argument is empty; give it a value, or leave it out")
-    tyro.cli(checked, args=arguments, prog=prog)
+    tyro.cli(checked, args=arguments, prog=prog, registry=_numbers())
+
+
+def _numbers() -> tyro.constructors.ConstructorRegistry:
+    """How tyro reads whole numbers: as Python does, and 1e6 and 2.5e3 too."""
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def whole(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[int] | None:
+        if info.type is not int:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="INT",
+            instance_from_str=lambda values: _whole(values[0]),
+            is_instance=lambda value: isinstance(value, int) and not isinstance(value, bool),
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    return registry
+
+
+def _whole(text: str) -> int:
+    """The whole number that a user has typed.
+
+    Raises:
+      ValueError: it is none.
+    """
+    if re.fullmatch(r"[+-]?\d+(\.\d*)?[eE]\+?\d{1,2}", text) and (number := Decimal(text)) == int(number):
+        return int(number)
+    return int(text)
 
 
 def _experiment(run: Path, devices: int | None = None, preset: Path | None = None) -> Any:
@@ -440,6 +480,15 @@ def _experiment(run: Path, devices: int | None = None, preset: Path | None = Non
     return dataclasses.replace(experiment, run=where)
 
 
+def _translators(runs: Sequence[Path]) -> list[Any]:
+    """The experiments of run folders that hold translators."""
+    experiments = [_experiment(run) for run in runs]
+    for run, experiment in zip(runs, experiments, strict=True):
+        if not hasattr(experiment, "translator"):
+            _fail(f"{run} has no translator; translating takes runs of sequence to sequence")
+    return experiments
+
+
 def _trained_by(run: Path) -> str:
     """The command that began the run, as an addition to a message; it names the preset."""
     file = run / "command.txt"
@@ -465,9 +514,13 @@ def _configure_jax() -> None:
     import jax
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        with contextlib.suppress(RuntimeError):  # a user without a home folder keeps no programs
-            home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-            jax.config.update("jax_compilation_cache_dir", str(home / "jaxai" / "xla"))
+        try:
+            programs = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxai" / "xla"
+            programs.mkdir(parents=True, exist_ok=True)
+            if os.access(programs, os.W_OK):
+                jax.config.update("jax_compilation_cache_dir", str(programs))
+        except (RuntimeError, OSError):  # a user without a home folder that may be written keeps no programs
+            logging.getLogger("matplotlib").setLevel(logging.ERROR)  # which would tell of the same in many words
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 

@@ -83,12 +83,13 @@ def test_options_reach_the_experiment(jaxai, preset, monkeypatch):
     code, _, _ = jaxai(
         *("train", preset, "--workdir", "runs/x", "--optimizer.learning-rate", "3e-4", "--epochs", "1", "--seed", "4"),
         *("--optimizer.nesterov", "True", "--augment.flip", "random", "--data.image-shape", "12", "12", "3"),
-        *("--optimizer.parameters", "a=1", "b=2", "--tensorboard"),
+        *("--optimizer.parameters", "a=1", "b=2", "--tensorboard", "--evaluate-every", "1e6", "--devices", "2.0E+0"),
     )
     assert code == 0
     (got,) = received
     assert (got.epochs, got.batch_size, got.run.seed, got.run.workdir) == (1.0, 16, 4, "runs/x")
     assert got.run.tensorboard
+    assert (got.run.evaluate_every, got.run.devices) == (1_000_000, 2)
     assert got.data.image_shape == (12, 12, 3)
     assert got.workload.augment.flip == "random"
     optimizer = got.workload.optimizer
@@ -169,7 +170,8 @@ def test_exploding_run_ends_with_1_and_one_line_and_is_replayed(jaxai, preset, t
         (["--optimizer.lerning-rate", "1"], ["--optimizer.learning-rate"]),
         (["--batch-sise", "1"], ["--batch-size"]),
         (["--epochs", "many"], ["epochs", "many", "float"]),
-        (["--batch-size", "1.5"], ["batch-size", "1.5", "int"]),
+        (["--batch-size", "1.5"], ["batch-size", "1.5", "INT"]),
+        (["--batch-size", "1e99"], ["batch_size is 1000", "it must be at most 2147483647"]),
         (["--architecture", "mpl"], ["architecture", "mpl", "mlp"]),
         (["--optimizer.name", "adamm"], ["adamm", "adam"]),
         (["--data.source", "mnits"], ["mnits", "mnist"]),

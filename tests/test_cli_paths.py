@@ -221,3 +221,12 @@ def test_a_pipe_as_workdir_is_a_file(preset: str, capsys: pytest.CaptureFixture[
     os.mkfifo("pipe")
     assert stat.S_ISFIFO(Path("pipe").stat().st_mode)
     assert "pipe is a file" in refused(capsys, "train", preset, "--workdir", "pipe")
+
+
+def test_home_that_cannot_be_written_keeps_no_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = jax.config.jax_compilation_cache_dir
+    (tmp_path / "cache").write_text("a file")
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    cli._configure_jax()
+    assert jax.config.jax_compilation_cache_dir == before

@@ -98,7 +98,7 @@ def parse(content: bytes) -> Any:
     if b"\0" in content:
         raise ValueError(f"it has NUL bytes from byte {content.index(0)} on")
     try:
-        value = json.loads(content.decode(), object_pairs_hook=_without_duplicates)
+        value = json.loads(content.decode("utf-8-sig"), object_pairs_hook=_without_duplicates)
         if _deeper(value, DEEPEST):
             raise RecursionError
         return value

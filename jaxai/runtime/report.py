@@ -4,6 +4,7 @@ The page loads nothing: styles are inline, charts are SVG that takes its colours
 """
 
 import base64
+import logging
 import string
 from collections.abc import Sequence
 from html import escape
@@ -23,6 +24,7 @@ SCORES = (
 COSTS = ("env_steps_per_second_per_chip", "examples_per_second_per_chip", "mfu", "seconds", "compile_seconds")
 TEMPLATE = Path(__file__).with_name("report.html")
 PICTURE_BYTES = 1_200_000  # in all, so that the page stays below 2 MB
+logger = logging.getLogger(__name__)
 TABLE_ROWS, TABLE_BYTES = 200, 300_000  # of one table; of all that the page shows
 
 
@@ -182,7 +184,8 @@ def _table_file(path: Path, bytes_left: int) -> tuple[str, str]:
         rows = [list(row) for row in table["rows"]]
         if any(len(row) != len(columns) for row in rows):
             raise ValueError("a row of another length than the columns")
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError) as damage:
+        logger.warning("%s could not be read as a table (%r)", path, damage)
         return path.stem.replace("_", " ").capitalize(), f'<p class="muted">{escape(path.name)} could not be read.</p>'
     cells: list[list[str]] = []
     for row in rows[:TABLE_ROWS]:

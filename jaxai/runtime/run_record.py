@@ -1,6 +1,7 @@
 """What run folders hold, read as far as the runs came."""
 
 import dataclasses
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ WARNINGS = 5
 """As many of a run's warnings are told, the last ones."""
 
 Record = dict[str, Any]
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +82,7 @@ def read_run(folder: Path, label: str | None = None) -> Run:
             " or how, has changed since."
         )
     notes += _read_warnings(folder / "warnings.jsonl", notes)
+    _read_json(folder / "data.json", notes)  # none of it is on the page, but a run that goes on needs it
     command = folder / "command.txt"
     return Run(
         label=label or folder.resolve().name,
@@ -95,13 +98,19 @@ def read_run(folder: Path, label: str | None = None) -> Run:
     )
 
 
+def _note(path: Path, damage: str, notes: list[str]) -> None:
+    """Says what is wrong with a file on the page and, with its folder, to who asked for the page."""
+    notes.append(f"{path.name}{damage}.")
+    logger.warning("%s%s", path, damage)
+
+
 def _read_json(path: Path, notes: list[str]) -> Record:
     if not path.exists():
         return {}
     try:
         return read_object(path)
     except ValueError as damage:
-        notes.append(f"{path.name} could not be read: {str(damage).removeprefix(f'cannot read {path}: ')}.")
+        _note(path, f" could not be read: {str(damage).removeprefix(f'cannot read {path}: ')}", notes)
         return {}
 
 
@@ -110,11 +119,11 @@ def _read_lines(path: Path, notes: list[str]) -> list[Record]:
     try:
         records = read_lines(path, broken)
     except ValueError as damage:
-        notes.append(f"{path.name} could not be read: {str(damage).removeprefix(f'cannot read {path}: ')}.")
+        _note(path, f" could not be read: {str(damage).removeprefix(f'cannot read {path}: ')}", notes)
         return []
     if broken:
         lines = f"{len(broken)} line{'s' * (len(broken) > 1)}"
-        notes.append(f"{path.name}: {lines} could not be read and were left out; {broken[0]}.")
+        _note(path, f": {lines} could not be read and were left out; {broken[0]}", notes)
     return records
 
 

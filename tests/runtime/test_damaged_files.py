@@ -193,11 +193,21 @@ def test_damaged_arrays_are_named_in_one_line(tmp_path, change):
     one_line(error, path, "delete it")
 
 
+def test_byte_order_mark_and_line_ends_of_an_editor_are_no_damage(run):
+    values, lines = read_object(run / "config.json"), read_lines(run / "metrics.jsonl")
+    for file in ("config.json", "metrics.jsonl"):
+        edited = b"\xef\xbb\xbf" + (run / file).read_bytes().replace(b"\n", b"\r\n")
+        (run / file).write_bytes(edited)
+    assert read_object(run / "config.json") == values
+    assert read_lines(run / "metrics.jsonl") == lines
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
-    "file", ["result.json", "environment.json", "metrics.jsonl", "warnings.jsonl", "pictures/captions.json"]
+    "file",
+    ["result.json", "environment.json", "data.json", "metrics.jsonl", "warnings.jsonl", "pictures/captions.json"],
 )
-def test_report_says_what_it_could_not_read_and_shows_the_rest(run, file, way):
+def test_report_says_what_it_could_not_read_and_shows_the_rest(run, caplog, file, way):
     change, _ = WAYS[way]
     path = run / file
     good = path.read_bytes() if path.exists() else b'{"step": 1, "warning": "w"}\n'
@@ -207,10 +217,14 @@ def test_report_says_what_it_could_not_read_and_shows_the_rest(run, file, way):
     else:
         path.write_bytes(change(good))
     notes = [note for note in read_run(run).notes if "could not be read" in note]
+    shown = [message for message in caplog.messages if "could not be read" in message]
     # An empty file of lines has none; half of one is a line that was not finished.
     if not (file.endswith(".jsonl") and way in ("empty", "cut off", "deep")):
         assert len(notes) == 1
         assert notes[0].startswith(path.name)
+        assert len(shown) == 1
+        assert shown[0].startswith(str(path))
+        assert "\n" not in shown[0]
 
 
 @pytest.mark.parametrize(

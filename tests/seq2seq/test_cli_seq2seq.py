@@ -11,6 +11,9 @@ import jax
 import numpy as np
 import pytest
 
+from jaxai.cnn.experiment import Experiment
+from jaxai.data import Data
+from jaxai.runtime.config import to_dict
 from jaxai.runtime.run_folder import RunFolder
 
 
@@ -110,6 +113,24 @@ def test_evaluation_scores_files_and_ensembles(trained, tmp_path, jaxai):
     assert jaxai("evaluate", trained, *files, "--ensemble", trained)[0] == 0
     # The mean of the probabilities of a model and itself are its own.
     assert json.loads((trained / "evaluation.json").read_text()) == alone
+
+
+def test_run_that_may_not_be_written_is_evaluated(trained, jaxai, monkeypatch):
+    def refused(self, file, values):
+        raise PermissionError(13, "Permission denied", str(self.path / file))
+
+    monkeypatch.setattr(RunFolder, "write_json", refused)
+    code, out, err = jaxai("evaluate", trained)
+    assert code == 0
+    assert "exact_match" in out
+    assert err == f"jaxai: {trained} may not be written: the figures are in no evaluation.json\n"
+
+
+def test_ensemble_with_a_run_of_another_kind_is_refused(trained, tmp_path, jaxai):
+    config = to_dict(Experiment(data=Data("synthetic")))
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    code, _, err = jaxai("evaluate", trained, "--ensemble", tmp_path)
+    assert (code, err) == (2, f"jaxai: {tmp_path} has no translator; translating takes runs of sequence to sequence\n")
 
 
 def test_average_of_both_checkpoints_translates(trained, typed, jaxai):
