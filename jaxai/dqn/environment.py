@@ -28,7 +28,7 @@ from flax import struct
 from jaxai import extras, ranges
 from jaxai.core import Key, PyTree
 from jaxai.dqn import spaces
-from jaxai.ranges import Finite, Rate
+from jaxai.ranges import INT32_MAX, Finite, Rate
 
 DISCRETE = (
     "CartPole-v1",
@@ -216,8 +216,12 @@ def _typed(what: str, value: Setting, default: Any) -> Setting:
         typed: Setting = kind(value)
     except (ValueError, OverflowError):  # a word, or an infinite integer
         typed = ""
-    if isinstance(value, str) != (kind is str) or value != typed:
+    if isinstance(value, str) != (kind is str) or (isinstance(value, bool) and kind is not bool) or value != typed:
         raise ValueError(f"{what} is {value}; expected {kind.__name__}")
+    if kind is int and not -INT32_MAX <= value <= INT32_MAX:  # type: ignore[operator]  # no text, as was seen
+        raise ValueError(f"{what} is {value}; it is an int32, at most {INT32_MAX}")
+    if what.endswith(" max_steps_in_episode") and value < 1:  # type: ignore[operator]
+        raise ValueError(f"{what} is {value}; it must be at least 1")
     return typed
 
 

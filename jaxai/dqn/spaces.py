@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxai.core import PyTree
+from jaxai.ranges import INT32_MAX
 
 SEVERAL = {
     "MultiDiscrete": "several discrete actions at once",
@@ -36,8 +37,8 @@ def discrete_actions(space: Any, name: str, known: tuple[str, ...]) -> tuple[int
     kind, count = type(space).__name__, getattr(space, "n", None)
     # MultiBinary has an n too, but its actions are vectors.
     if count is not None and np.ndim(count) == 0 and not getattr(space, "shape", ()):
-        if int(count) < 1:
-            raise ValueError(f"{name} has {int(count)} actions; expected at least 1")
+        if isinstance(count, str) or count != int(count) or not 1 <= count <= INT32_MAX:
+            raise ValueError(f"{name} has {count} actions; expected at least 1, at most {INT32_MAX} and whole")
         return int(getattr(space, "start", 0)), int(count)
     if kind in SEVERAL:
         raise ValueError(

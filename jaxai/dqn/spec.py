@@ -1,7 +1,8 @@
 """What deep Q-learning must know about an environment, and whether it has the interface: by its shapes alone."""
 
+import re
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from jaxai.dqn.environment import DISCRETE, StickyActions, is_minatar, name_of
 
 RESET_VALUES = "reset(key, params) -> (observation, state)"
 STEP_VALUES = "observation, state, reward, terminated, truncated, info"
+INTERFACE = f"{RESET_VALUES} and step(key, state, action, params) -> ({STEP_VALUES})"
+MASK = "bool, True where an action is legal"
+PURE = "what changes belongs into the state that reset and step return, and random numbers come from the key"
 NOT_THE_USERS = ("jax", "jaxlib", "flax", "numpy")
 
 
@@ -57,6 +61,12 @@ def make_environment_spec(env: Any, env_params: PyTree = None) -> EnvironmentSpe
         env_params = getattr(env, "default_params", None)
     if isinstance(env, type):
         raise ValueError(f"{env.__name__} is a class; expected an environment, as {env.__name__}()")
+    if env is None or isinstance(env, str | tuple):
+        given = repr(env) if isinstance(env, str) else f"a {type(env).__name__}"
+        raise ValueError(
+            f"the environment is {given}; expected an object with reset and step, the first of what "
+            "make_environment(Environment(name)) and gymnax.make(name) return"
+        )
     name = name_of(env)
     try:
         space = spaces.action_space(env, env_params)
@@ -77,21 +87,32 @@ def make_environment_spec(env: Any, env_params: PyTree = None) -> EnvironmentSpe
         action,
         hint=": not gymnasium's info in the place of state" if isinstance(state, dict) else "",
     )
+    _check_pure(env, env_params, name, key, state, action)
     following, next_state, reward, terminated, truncated, info = returned
     _check_same(following, observation, f"the observation that step of {name} returns", "the one from reset")
     _check_state(state, next_state, name)
     for value, what in ((reward, "reward"), (terminated, "terminated"), (truncated, "truncated")):
         _check_scalar(value, what, name)
-    final = info.get("final_observation") if isinstance(info, dict) else None
+    final = info.get("final_observation")
     if final is None:
         raise ValueError(
             f"{name} gives no info['final_observation'], the observation before the next episode begins; "
             "DQN bootstraps from it where an episode is truncated"
         )
     _check_same(final, observation, f"info['final_observation'] of {name}", "its observations")
-    _check_masks(env, info, more, num_actions, name)
+    masks = {f"info[{key!r}]": info[key] for key in ("action_mask", "final_action_mask") if key in info}
+    if more:
+        masks["info['action_mask'] from reset"] = more[0]["action_mask"]
+    if callable(method := getattr(env, "action_mask", None)):
+        what = "action_mask(state, params)"
+        masks[what] = None  # which sticky actions are refused with, and their state is another than the method's
+        if not isinstance(env, StickyActions):
+            masks[what] = _trace(f"{what} of {name}", lambda state: method(state, env_params), state, expected=MASK)
+    _check_masks(env, masks, num_actions, name)
     shape, dtype = observation.shape, np.dtype(observation.dtype)
     limit = getattr(env_params, "max_steps_in_episode", 0)
+    if np.ndim(limit) or isinstance(limit, str) or not limit >= 0:
+        raise ValueError(f"max_steps_in_episode of {name} is {limit}; expected a number of steps")
     return EnvironmentSpec(
         observation_shape=shape,
         observation_dtype=dtype,
@@ -107,7 +128,7 @@ class _UnexpectedError(ValueError):
     """What we say of an environment, told from what the environment raises."""
 
 
-def _trace(what: str, function: Callable[..., Any], *shapes: Any, hint: str = "") -> Any:
+def _trace(what: str, function: Callable[..., Any], *shapes: Any, hint: str = "", expected: str = INTERFACE) -> Any:
     """The shapes that a function returns; whatever it raises becomes one line that names the place."""
     try:
         return jax.eval_shape(function, *shapes)
@@ -121,8 +142,7 @@ def _trace(what: str, function: Callable[..., Any], *shapes: Any, hint: str = ""
     except Exception as error:
         text = str(error).partition("\n")[0]
         raise ValueError(
-            f"{what} fails{_place(error)} with {type(error).__name__}: {text}; "
-            f"expected {RESET_VALUES} and step(key, state, action, params) -> ({STEP_VALUES}){hint}"
+            f"{what} fails{_place(error)} with {type(error).__name__}: {text}; expected {expected}{hint}"
         ) from error
 
 
@@ -140,7 +160,7 @@ def _reset(env: Any, key: Key, env_params: PyTree, name: str) -> Sequence[Any]:
     returned = env.reset(key, env_params)
     if not _is_plain(returned) or len(returned) not in (2, 3):
         raise _UnexpectedError(f"reset of {name} returns {_described(returned)}; expected {RESET_VALUES}")
-    if len(returned) == 3 and not (isinstance(returned[2], dict) and "action_mask" in returned[2]):
+    if len(returned) == 3 and not (isinstance(returned[2], Mapping) and "action_mask" in returned[2]):
         raise _UnexpectedError(
             f"reset of {name} returns 3 values, the last a {type(returned[2]).__name__}; expected {RESET_VALUES}, "
             "or a dict with action_mask as the third"
@@ -160,7 +180,7 @@ def _step(env: Any, key: Key, state: PyTree, action: jax.Array, env_params: PyTr
             raise _UnexpectedError(f"{what} of {name} is None; expected a number of shape ()")
     *values, info = returned
     needed = ("final_observation", "action_mask", "final_action_mask")
-    kept = {key: info[key] for key in needed if key in info} if isinstance(info, dict) else {}
+    kept = {key: info[key] for key in needed if key in info} if isinstance(info, Mapping) else {}
     return [*values, kept]
 
 
@@ -170,7 +190,39 @@ def _is_plain(returned: Any) -> bool:
 
 
 def _described(returned: Any) -> str:
+    if isinstance(returned, jax.Array):
+        return "one array"
     return f"{len(returned)} values" if _is_plain(returned) else f"a {type(returned).__name__}"
+
+
+def _check_pure(env: Any, env_params: PyTree, name: str, *shapes: Any) -> None:
+    """Refuses an environment that remembers something outside of its state, or draws numbers outside of its key.
+
+    Such a thing is a constant of the compiled program. What was traced before may have filled caches: the two programs
+    that are compared come after it.
+    """
+
+    def program(function: Callable[..., Any], *shapes: Any) -> tuple[str, list[Any]]:
+        made = jax.make_jaxpr(lambda *values: function(*values))(*shapes)  # a function of its own: nothing is cached
+        return re.sub(r"0x[0-9a-f]+", "", str(made.jaxpr)), made.consts
+
+    def step(key: Key, state: PyTree, action: jax.Array) -> Any:
+        return _step(env, key, state, action, env_params, name)
+
+    def reset(key: Key) -> Any:
+        return _reset(env, key, env_params, name)
+
+    try:
+        # What reset sets back, the second step finds otherwise than the first.
+        first, *resets, last = (
+            program(step, *shapes), program(reset, shapes[0]), program(reset, shapes[0]), program(step, *shapes),
+        )  # fmt: skip
+    except jax.errors.UnexpectedTracerError as error:
+        raise ValueError(f"{name} keeps values outside of its state{_place(error)}; {PURE}") from error
+    for what, ((one, constants), (other, others)) in (("step", (first, last)), ("reset", resets)):
+        same = len(constants) == len(others) and all(map(np.array_equal, constants, others))
+        if one != other or not same:
+            raise ValueError(f"{what} of {name} is another program each time that it is traced; {PURE}")
 
 
 def _check_params(env: Any, env_params: PyTree, name: str) -> None:
@@ -195,6 +247,8 @@ def _check_observation(observation: Any, name: str) -> None:
         )
     if not any(jnp.issubdtype(observation.dtype, kind) for kind in (jnp.bool_, jnp.integer, jnp.floating)):
         raise ValueError(f"observations of {name} are {observation.dtype}; expected numbers or bool")
+    if not observation.size:
+        raise ValueError(f"observations of {name} have shape {observation.shape}: nothing to learn from")
 
 
 def _check_same(given: Any, expected: Any, what: str, like: str) -> None:
@@ -225,19 +279,20 @@ def _check_scalar(value: Any, what: str, name: str) -> None:
         raise ValueError(f"{what} of {name} is a {type(value).__name__}; expected a number of shape ()")
     if value.shape != ():
         raise ValueError(f"{what} of {name} has shape {value.shape}; expected (), the step of one environment")
+    if not any(jnp.issubdtype(value.dtype, kind) for kind in (jnp.bool_, jnp.integer, jnp.floating)):
+        raise ValueError(f"{what} of {name} is {value.dtype}; expected a number of shape ()")
 
 
-def _check_masks(env: Any, info: dict[str, Any], from_reset: Sequence[Any], num_actions: int, name: str) -> None:
-    masks = {f"info[{key!r}]": info[key] for key in ("action_mask", "final_action_mask") if key in info}
-    if from_reset:
-        masks["info['action_mask'] from reset"] = from_reset[0]["action_mask"]
-    if masks and "action_mask" not in info:
+def _check_masks(env: Any, masks: Mapping[str, Any], num_actions: int, name: str) -> None:
+    if masks and "info['action_mask']" not in masks:
         raise ValueError(f"{name} gives {next(iter(masks))} but no info['action_mask'] in step; give both or neither")
     if masks and isinstance(env, StickyActions):
         raise ValueError(f"sticky_actions would repeat actions that {name} says are not legal; leave it at 0")
     for what, mask in masks.items():
-        if getattr(mask, "shape", None) != (num_actions,):
-            raise ValueError(
-                f"{what} of {name} has shape {getattr(mask, 'shape', None)}; expected ({num_actions},), bool, "
-                "True where an action is legal"
-            )
+        if not isinstance(mask, jax.ShapeDtypeStruct):
+            raise ValueError(f"{what} of {name} is a {type(mask).__name__}; expected an array, {MASK}")
+        if mask.shape != (num_actions,):
+            raise ValueError(f"{what} of {name} has shape {mask.shape}; expected ({num_actions},), {MASK}")
+        # A float mask may well be one to add to the logits: 0 where an action is legal.
+        if not (mask.dtype == jnp.bool_ or jnp.issubdtype(mask.dtype, jnp.integer)):
+            raise ValueError(f"{what} of {name} is {mask.dtype}; expected {MASK}")

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import struct
+from flax.core import FrozenDict
 
 from jaxai import dqn
 from jaxai.dqn.interface import connect
@@ -156,12 +157,47 @@ def test_an_environment_without_default_params_is_given_none():
         (Walk(lambda o, s, r, t, u, i: (o, s, r, t, u, i.nothing)), "fails at test_interface.py:.* AttributeError"),
         (Walk, r"Walk is a class; expected an environment, as Walk\(\)"),
         (gymnasium.make("CartPole-v1"), "reset of TimeLimit fails with TypeError"),
+        ("CartPole-v1", "the environment is 'CartPole-v1'; expected an object with reset and step"),
+        ((Walk(), None), "the environment is a tuple; expected an object with reset and step, the first of what"),
+        (Walk(action_space=SimpleNamespace(n=2.5)), "has 2.5 actions; expected at least 1, at most .* whole"),
+        (Walk(action_space=SimpleNamespace(n=2**31)), "has 2147483648 actions; expected at least 1, at most 214748364"),
+        (Walk(default_params=Gravity(1.0, -5)), "max_steps_in_episode of Walk is -5; expected a number of steps"),
+        (Walk(default_params=Gravity(1.0, np.array([4, 4]))), r"max_steps_in_episode of Walk is \[4 4\]; expected"),
+        (
+            Walk(reset=lambda key, params: (jnp.zeros(0), 0)),
+            r"observations of Walk have shape \(0,\): nothing to learn",
+        ),
+        (Walk(reset=lambda key, params: jnp.zeros((2, 2))), "reset of Walk returns one array; expected reset"),
+        (Walk(lambda o, s, r, t, u, i: (o, s, r * 1j, t, u, i)), "reward of Walk is complex64; expected a number"),
+        (Walk(lambda o, s, r, t, u, i: (o, s, np.random.rand(), t, u, i)), "step of Walk is another program each time"),
+        (Walk(action_mask=lambda state, params: jnp.ones(3, bool)), r"gives action_mask\(state, params\) but no info"),
     ],
 )
 def test_what_is_missing_is_said_in_one_line(env, message):
     with pytest.raises(ValueError, match=message) as error:
         dqn.make(dqn.Config(hidden=(4,)), env)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("counter", [0, jnp.int32(0)])
+def test_a_state_that_the_environment_keeps_in_itself_is_refused(counter):
+    class Remembers(Walk):
+        def reset(self, key, params=None):
+            self.count = counter
+            return jnp.zeros(2), jnp.int32(0)
+
+        def step(self, key, state, action, params=None):
+            self.count = self.count + (1 if isinstance(counter, int) else action)
+            observation = jnp.zeros(2) + self.count
+            return observation, state, 1.0, False, self.count >= 4, {"final_observation": observation}
+
+    with pytest.raises(ValueError, match="what changes belongs into the state"):
+        dqn.make(dqn.Config(hidden=(4,)), Remembers())
+
+
+def test_any_mapping_may_be_the_info():
+    env = Walk(lambda o, s, r, t, u, i: (o, s, r, t, u, FrozenDict(i)))
+    np.testing.assert_array_equal(one_step(env, 2).final_observation, [1, 2])
 
 
 def test_parameters_of_several_environments_are_refused():

@@ -241,11 +241,25 @@ def test_repeating_actions_does_not_go_with_masks(told_by):
         dqn.make_environment_spec(StickyActions(Board(told_by), 0.1))
 
 
-def test_a_mask_of_another_shape_is_refused():
-    class Short(Board):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda mask: mask[:3], r"has shape \(3,\); expected \(5,\), bool"),
+        # As users add it to logits: 0 where an action is legal.
+        (lambda mask: jnp.where(mask, 0.0, -jnp.inf), "is float32; expected bool, True where an action is legal"),
+        (lambda mask: [True] * ACTIONS, "is a list; expected an array, bool"),
+    ],
+)
+@pytest.mark.parametrize("where", ["info", "method"])
+def test_a_mask_of_another_shape_or_kind_is_refused(change, message, where):
+    class Other(Board):
         def step(self, *arguments: Any) -> Any:
             *values, info = super().step(*arguments)
-            return *values, {**info, "action_mask": info["action_mask"][:3]}
+            return *values, {**info, "action_mask": change(info["action_mask"])}
 
-    with pytest.raises(ValueError, match=r"info\['action_mask'\] of Short has shape \(3,\); expected \(5,\), bool"):
-        dqn.make_environment_spec(Short())
+    env, name = Other(""), r"info\['action_mask'\]"
+    if where == "method":
+        env, name = Board(), r"action_mask\(state, params\)"
+        env.action_mask = lambda state, params: change(Board.legal(env, state))
+    with pytest.raises(ValueError, match=f"{name} of {type(env).__name__} {message}"):
+        dqn.make_environment_spec(env)

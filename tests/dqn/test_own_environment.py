@@ -123,6 +123,9 @@ def test_constructor_arguments_are_parameters_too(environment, shape, max_steps)
             "MetaMaze-misc cannot be made with maze_size 4: AssertionError",
         ),
         (Environment("CartPole-v1", {"gravity": "low"}), "parameter gravity is low; expected float"),
+        (Environment("CartPole-v1", {"gravity": True}), "parameter gravity is True; expected float"),
+        (Environment("CartPole-v1", {"max_steps_in_episode": 0}), "max_steps_in_episode is 0; it must be at least 1"),
+        (Environment("CartPole-v1", {"max_steps_in_episode": 1e12}), "is 1000000000000.0; it is an int32, at most 21"),
     ],
 )
 def test_a_wrong_argument_is_named_in_one_line(environment, message):
