@@ -118,6 +118,7 @@ def _train(command: str, arguments: Sequence[str], prepare: Callable[[Any], Any]
         config=(tyro.conf.OmitSubcommandPrefixes,),
         registry=_numbers(),
     )
+    experiment = _without_foreign_bound(preset, experiment)
     check_experiment(experiment)
     console = Console()
     parallel.use_cpu_devices(experiment.cpu_devices, experiment.small_operations)
@@ -134,6 +135,19 @@ def _train(command: str, arguments: Sequence[str], prepare: Callable[[Any], Any]
             if not is_gymnaxs(experiment.env):
                 how = f"evaluate, play and replay take --preset {arguments[0]}, which registers {experiment.env.name}"
                 console.print(how, soft_wrap=True, highlight=False, markup=False)
+
+
+def _without_foreign_bound(preset: Any, experiment: Any) -> Any:
+    """The experiment without the result that the preset is known to reach, where it learns something else."""
+
+    def task(config: Any) -> Any:
+        if hasattr(config, "data"):
+            return {name: value for name, value in vars(config.data).items() if name not in ("dir", "cache")}
+        return getattr(config, "env", None)
+
+    if getattr(preset, "expected", 0) != getattr(experiment, "expected", 0) or task(preset) == task(experiment):
+        return experiment
+    return dataclasses.replace(experiment, expected=0.0)
 
 
 def evaluate(arguments: Sequence[str]) -> None:
@@ -216,7 +230,7 @@ def sample(arguments: Sequence[str]) -> None:
         run: Annotated[Path, tyro.conf.Positional],
         count: Count = 64,
         seed: Seed = 0,
-        label: Natural | None = None,
+        label: str | None = None,
         grid: bool = False,
         checkpoint: Literal["latest", "best"] = "best",
         output: Path | None = None,
@@ -227,7 +241,8 @@ def sample(arguments: Sequence[str]) -> None:
           run: folder of the run
           count: how many images
           seed: of the latents
-          label: what a conditional model shall make; None: labels as frequent as in the data, in turn where all are
+          label: what a conditional model shall make: the name of a class, or else its number; None: labels as frequent
+            as in the data, in turn where all are
           grid: one PNG of all images instead of one for each
           checkpoint: the last, or the best by its evaluation
           output: folder; default: samples/seed-SEED in the run's folder

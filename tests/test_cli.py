@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 import socket
@@ -318,3 +319,20 @@ def test_run_without_matplotlib_is_complete_and_says_how_to_get_the_report(jaxai
     assert "pip install '.[demo]'" in output
     assert (tmp_path / "run" / "result.json").exists()
     assert not (tmp_path / "run" / "pictures").exists()
+
+
+def test_what_a_preset_reaches_is_expected_on_its_own_data_alone(preset):
+    own = dataclasses.replace(load_preset(preset)[0], expected=0.9)
+    data = own.data
+    for same in (
+        own,
+        dataclasses.replace(own, epochs=3),
+        dataclasses.replace(own, data=dataclasses.replace(data, dir="here")),
+    ):
+        assert cli._without_foreign_bound(own, same).expected == 0.9
+    other = dataclasses.replace(own, data=dataclasses.replace(data, num_classes=5))
+    assert cli._without_foreign_bound(own, other).expected == 0
+    assert cli._without_foreign_bound(own, dataclasses.replace(other, expected=0.5)).expected == 0.5
+    player = dqn.Experiment(expected=400.0)
+    elsewhere = dataclasses.replace(player, env=dataclasses.replace(player.env, name="Catch-bsuite"))
+    assert cli._without_foreign_bound(player, elsewhere).expected == 0

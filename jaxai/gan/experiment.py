@@ -1,6 +1,7 @@
 """Binds the generator and its discriminator to data, measures and pictures: what `jaxai train` and `sample` run."""
 
 import dataclasses
+import difflib
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -185,6 +186,8 @@ class Experiment:
     ) -> dict[str, Any]:
         """Measures a checkpoint of the run in full, and shows and returns what it finds.
 
+        A conditional generator is asked for labels as frequent as in the images that it is measured against.
+
         Args:
           console: where it is shown.
           which: checkpoint.
@@ -192,14 +195,25 @@ class Experiment:
           recompute: computes the generator's batch statistics anew, from latents; see `gan.make_recompute`.
 
         Raises:
-          ValueError: the run has no such checkpoint, or was measured with another extractor.
+          ValueError: the run has no such checkpoint, was trained on images of another shape, or was measured with
+            another extractor.
         """
         images = self.load() if images is None else checked(images)
         progress.show_notes(images.notes, console)
         images = self._as_in_run(images)
+        if images.shape != tuple(self.workload.image_shape):
+            raise ValueError(
+                f"{images.name} has images {list(images.shape)}, but {self.run.workdir} makes images"
+                f" {list(self.workload.image_shape)}; give data of the same shape"
+            )
         data = identity.of_images(images, self.workload.conditional)
-        progress.show_notes(RunFolder(self.run.workdir).data_notes(data, "train", "test"), console)
-        evaluator = _Evaluator(self, images)
+        folder, measured = RunFolder(self.run.workdir), self
+        progress.show_notes(folder.data_notes(data, "train", "test"), console)
+        if self.workload.conditional and folder.data_notes(data, "train"):
+            frequencies = _frequencies(images.train["label"], len(images.classes))
+            workload = dataclasses.replace(self.workload, label_frequencies=frequencies)
+            measured = dataclasses.replace(self, workload=workload)
+        evaluator = _Evaluator(measured, images)
         state = self.restore(which)
         if recompute:
             state = self._recomputed(state)
@@ -221,14 +235,14 @@ class Experiment:
         """
         return trained_state(self.make(), dataclasses.replace(self.run, mode="jit"), parallel.make_mesh(1), which)
 
-    def sample(self, count: int, seed: int = 0, label: int | None = None, which: Which = "best") -> Samples:
+    def sample(self, count: int, seed: int = 0, label: int | str | None = None, which: Which = "best") -> Samples:
         """Draws images from a checkpoint of the run.
 
         Args:
           count: how many.
           seed: of the latents, and of the labels of a conditional model.
-          label: what a conditional model shall make; None: labels as frequent as in the training data, in turn where
-            all are equally frequent.
+          label: what a conditional model shall make: a class's name, or its number where none is called so; None:
+            labels as frequent as in the training data, in turn where all are equally frequent.
           which: checkpoint.
 
         Raises:
@@ -241,6 +255,8 @@ class Experiment:
             raise ValueError(
                 f"label is {label}, but this model takes none; leave it out, or train one with --conditional"
             )
+        if isinstance(label, str):
+            label = self._label_of(label)
         if label is not None and not 0 <= label < config.num_classes:
             raise ValueError(f"label is {label}; this model has the labels 0 to {config.num_classes - 1}")
         if label is not None and label not in self._learned_labels:
@@ -290,6 +306,21 @@ class Experiment:
     def _as_in_run(self, images: Images) -> Images:
         """The images with the run's labels, which are nothing to an unconditional generator."""
         return RunFolder(self.run.workdir).as_in_run(images) if self.workload.conditional else images
+
+    def _label_of(self, text: str) -> int:
+        # By name first: of folders 1, 2 and 10, the first is called 1 and has the label 0.
+        classes = (RunFolder(self.run.workdir).data() or {}).get("classes", [])
+        if text in classes:
+            return int(classes.index(text))
+        try:
+            return int(text)
+        except ValueError:
+            near = difflib.get_close_matches(text, classes, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(
+                f"label is {text}; this model has the labels 0 to {self.workload.num_classes - 1}, or the names of its"
+                f" classes{hint}"
+            ) from None
 
     @property
     def _images_a_step(self) -> int:

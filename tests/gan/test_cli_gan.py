@@ -128,9 +128,10 @@ def test_samples_are_written_with_their_latents_as_a_grid_or_one_by_one(jaxai, r
     [
         (["--count", "0"], "count is 0; it must be at least 1"),
         (["--label", "4"], "label is 4; this model has the labels 0 to 3"),
-        (["--label", "-1"], "label is -1; it must be at least 0"),
+        (["--label", "-1"], "label is -1; this model has the labels 0 to 3"),
+        (["--label", "dog"], "label is dog; this model has the labels 0 to 3, or the names of its classes"),
     ],
-    ids=["none", "beyond", "negative"],
+    ids=["none", "beyond", "negative", "name"],
 )
 def test_a_mistake_in_sampling_ends_with_2_and_one_line(jaxai, runs, tmp_path, options, message):
     code, _, err = jaxai("sample", runs[2], "--output", tmp_path / "none", *options)

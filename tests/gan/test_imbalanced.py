@@ -104,6 +104,35 @@ def test_samples_are_as_frequent_as_the_data_and_a_label_without_images_is_refus
     assert "\n" not in str(error.value)
 
 
+def test_a_class_is_asked_for_by_its_name_before_its_number(tmp_path, monkeypatch):
+    names = ("1", "10", "2", "cat")  # folders in alphabetical order
+    resolved = experiment(tmp_path).resolve(dataclasses.replace(IMAGES, classes=names))
+    RunFolder(tmp_path).write_json("data.json", {"source": "made here", "classes": names, "splits": {}})
+    monkeypatch.setattr(Experiment, "restore", lambda self, which: None)
+    monkeypatch.setattr(Generator, "images", lambda self, state, latents, labels: pixels(np.asarray(labels), 2))
+    for asked, label in (("1", 0), ("10", 1), ("cat", 3), ("0", 0), ("3", 3)):
+        assert resolved.sample(1, label=asked).label.tolist() == [label]
+    with pytest.raises(ValueError, match=r"label is cta; .*did you mean cat\?$"):
+        resolved.sample(1, label="cta")
+
+
+def test_other_data_is_measured_with_its_own_frequencies_and_another_shape_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(Generator, "images", lambda self, state, latents, labels: pixels(np.asarray(labels), 2))
+    even = {"label": np.arange(400, dtype=np.int32) % 4}
+    even["image"] = pixels(even["label"], 0)
+    resolved = experiment(tmp_path).resolve(dataclasses.replace(IMAGES, train=even))
+    state = jax.jit(resolved.make().init)(jax.random.key(0))
+    monkeypatch.setattr(Experiment, "restore", lambda self, which: state)
+    data = {"train": {"examples": 400, "digest": "of even ones"}}
+    RunFolder(tmp_path).write_json("data.json", {"source": "made here", "classes": IMAGES.classes, "splits": data})
+    console = Console(file=io.StringIO(), width=200)
+    found = resolved.evaluate(console, "latest", IMAGES)
+    assert found["frechet_distance"] < 2 * found["frechet_floor"]
+    wide = {"image": np.repeat(even["image"], 2, axis=2), "label": even["label"]}
+    with pytest.raises(ValueError, match=r"has images \[8, 16, 1\], but .* makes images \[8, 8, 1\]; give"):
+        resolved.evaluate(console, "latest", dataclasses.replace(IMAGES, train=wide, test=wide))
+
+
 def test_classes_of_one_size_need_no_frequencies(tmp_path):
     labels = np.arange(40, dtype=np.int32) % 4
     even = {"image": pixels(labels, 0), "label": labels}
