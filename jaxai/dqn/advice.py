@@ -70,6 +70,13 @@ def of_call(values: Mapping[str, Any], config: Config, names: Sequence[str]) -> 
                 f"{values['discarded']:.0%} of the draws are discarded: an environment truncates more often than every"
                 f" {spacing} steps and the observations after are lost; lower --truncation-spacing to the fewest"
             )
+    if "evaluation_return" in values:
+        found["unfinished"] = ""
+        if (share := values.get("evaluation_unfinished", 0.0)) and not config.evaluation_steps:
+            found["unfinished"] = (
+                f"{share:.0%} of the evaluation's episodes did not end: they are cut off after"
+                f" {values['evaluation_length']:,.0f} steps and count as they are; --evaluation-steps is where"
+            )
     if lost := [name for name, share in zip(names, values.get("diverged_per_seed", ()), strict=False) if share]:
         more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
         # Each further one is news.

@@ -73,6 +73,9 @@ def describe_evaluation(metrics: Mapping[str, np.ndarray]) -> dict[str, Any]:
             "evaluation_return_high": float(high),
         }
     values["evaluation_return_per_seed"] = [score if np.isfinite(score) else None for score in returns.tolist()]
+    unfinished = np.atleast_1d(metrics.get("evaluation_unfinished", 0.0))
+    if (unfinished > 0).any():
+        values["evaluation_unfinished"] = float(np.nanmean(unfinished))
     return values | {"evaluation_length": float(np.nanmean(lengths)) if len(finite) else None}
 
 

@@ -269,6 +269,11 @@ def _torso(torso: str, shape: tuple[int, ...]) -> str:
     is_image = len(shape) in (2, 3)
     side = min(shape[:2]) if is_image else 0
     if torso == "auto":
+        if len(shape) == 3 and shape[0] <= 4 and min(shape[1:]) >= LEAST_SIDE["nature"]:
+            raise ValueError(
+                f"observations of shape {shape} have their channels first, and the convolutions need [height, width, "
+                "channels]: turn them in a wrapper, or choose a torso, as --torso mlp"
+            )
         if is_image and side >= LEAST_SIDE["nature"]:
             return "nature"
         # A matrix has no channels: a stack of vectors, or a board of a few cells.

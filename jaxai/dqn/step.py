@@ -78,7 +78,7 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
       A workload. Training metrics: `loss`, `q_mean` (mean value of the actions taken), `grad_norm` (before clipping),
       `learning_rate`, `epsilon`, `discarded` (share of the draws that count nothing, since a truncation's successor is
       gone), and of the episodes that ended in the step `episodes`, `return_sum`, `length_sum`.
-      Evaluation sums over greedy episodes: `return`, `length`, `count`.
+      Evaluation sums over greedy episodes: `return`, `length`, `unfinished` (cut off at the most steps), `count`.
 
     Raises:
       ValueError: a field has a value that cannot be trained with, or the environment cannot be trained on; one line.
@@ -376,8 +376,9 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
 
         nobody, zeros = jnp.zeros(episodes, bool), jnp.zeros(episodes)
         carry = (jnp.int32(0), start.state, first_observation(start.observation), start.mask, nobody, zeros, zeros)
-        *_, returns, lengths = lax.while_loop(unfinished, advance, carry)
-        sums = {"return": returns.sum(), "length": lengths.sum(), "count": jnp.float32(episodes)}
+        *_, done, returns, lengths = lax.while_loop(unfinished, advance, carry)
+        sums = {"return": returns.sum(), "length": lengths.sum(), "unfinished": (~done).sum(dtype=jnp.float32)}
+        sums["count"] = jnp.float32(episodes)
         return psum(sums, axis_name)
 
     def gradients(state: State, batch: Batch) -> PyTree:

@@ -127,3 +127,14 @@ def test_loss_of_a_diverged_seed_counts_in_no_mean() -> None:
     assert (line["loss"], line["loss_per_seed"], line["diverged_per_seed"]) == (3.0, [2.0, None, 4.0], [0.0, 0.5, 0.0])
     assert (line["return"], line["episodes"]) == (4.0, 2.0)
     assert jnp.isclose(line["diverged"], 1 / 6)
+
+
+@pytest.mark.parametrize(("share", "steps", "said"), [(0.25, 0, True), (0.0, 0, False), (0.25, 100, False)])
+def test_an_evaluation_whose_episodes_do_not_end_is_said_unless_its_steps_are_chosen(
+    share: float, steps: int, said: bool
+) -> None:
+    means = {"return": [1.0, np.nan], "length": [27_000.0, np.nan], "unfinished": [share, np.nan]}
+    values = figures.describe_evaluation({f"evaluation_{name}": np.array(value) for name, value in means.items()})
+    line = advice.of_call(values, dqn.Config(evaluation_steps=steps), ["seed 0", "seed 1"])["unfinished"]
+    assert line.startswith("25% of the evaluation's episodes did not end: they are cut off after 27,000 s") == said
+    assert bool(line) == said

@@ -348,6 +348,7 @@ def test_bfloat16_compute_keeps_parameters_and_outputs_in_float32():
         ({"distribution": "categorical", "value_min": 10.0}, (4,), "value_min is 10.0 and value_max is 10.0"),
         ({"torso": "nature"}, (84, 35, 4), r"\(84, 35, 4\) do not fit the nature torso.*at least 36x36 pixels"),
         ({"torso": "minatar"}, (2, 2, 1), "do not fit the minatar torso.*at least 3x3"),
+        ({}, (4, 84, 84), r"\(4, 84, 84\) have their channels first, .* need \[height, width, channels\]"),
         ({"torso": "nature"}, (128,), r"\(128,\) do not fit the nature torso"),
     ],
 )

@@ -86,7 +86,7 @@ def test_evaluation_stops_after_evaluation_steps() -> None:
     state = with_actions(started()[2], 0)
     sums = jax.jit(workload.eval_step)(state, None)
     assert float(sums["length"]) == 14
-    assert float(sums["count"]) == 7
+    assert float(sums["unfinished"]) == float(sums["count"]) == 7
 
 
 def test_evaluation_changes_no_bit_of_training() -> None:
