@@ -60,6 +60,9 @@ class Sweep(Experiment):
         if unused and not self.workload.prioritized:
             raise ValueError(f"{min(unused)} says nothing without prioritized replay; add --prioritized")
         super().check()
+        for name, values in swept.items():
+            if len({np.float32(value) for value in values}) < len(values):  # in which the step computes
+                raise ValueError(f"grid.{name} is {values}: a value is there twice, and would be trained twice alike")
 
     def draw(self, outcome: Outcome, folder: RunFolder, console: Console | None) -> None:
         """The table of the settings, best first, in `sweep.json`, on the terminal and as a picture."""

@@ -146,6 +146,7 @@ def test_a_sweep_is_saved_and_read_again():
         (Grid(importance_exponent=(0.5,)), "importance_exponent says nothing without prioritized replay"),
         (Grid(discount=(0.9, 1.5)), r"grid.discount is \(0.9, 1.5\); every value must be between 0 and 1"),
         (Grid(epsilon_steps=(0,)), r"grid.epsilon_steps is \(0,\); every value must be at least 1"),
+        (Grid(discount=(0.9, 0.5, 0.9)), r"grid.discount is \(0.9, 0.5, 0.9\): a value is there twice"),
         (Grid(learning_rate=(1e-3, -1.0)), r"grid.learning_rate is \(0.001, -1.0\)"),
     ],
     ids=str,
