@@ -59,7 +59,8 @@ class Encoding:
 def make_encoding(observations: Observations, interface: Interface, frame_stack: int = 1) -> Encoding:
     """The encoding that a configuration asks for, or that the environment's observation space decides.
 
-    - `auto`: uint8 in 0 to 255 is scaled, a Discrete or MultiDiscrete space is one-hot, everything else is cast.
+    - `auto`: uint8 in 0 to 255 is scaled, and so are images of another dtype whose space has it and these bounds; a
+      Discrete or MultiDiscrete space is one-hot, everything else is cast.
     - `scale`: divided by 255. `cast`: as they are.
     - `one_hot`: the categories of the space, or all integers between its bounds.
 
@@ -75,10 +76,16 @@ def make_encoding(observations: Observations, interface: Interface, frame_stack:
     integers = not jnp.issubdtype(dtype, jnp.floating)
     if observations == "scale":
         return Encoding(1 / 255)
-    if observations == "cast" or (observations == "auto" and not integers and shape):
+    if observations == "cast":
         return Encoding()
     space = spaces.observation_space(interface.env, interface.env_params)
     found, bounds, name = spaces.categories(space, shape), spaces.bounds(space), interface.name
+    image = len(shape) in (2, 3) and min(shape[:2]) >= PIXEL_SIDE
+    # A wrapper may well have scaled the pixels and left the space as it was: then the dtypes differ.
+    if observations == "auto" and image and bounds == PIXEL_RANGE and getattr(space, "dtype", None) == dtype:
+        return Encoding(1 / 255)
+    if observations == "auto" and not integers and shape:
+        return Encoding()
     if observations == "one_hot" and not found:
         low, high = (0.0, 1.0) if dtype == jnp.bool_ else bounds or (-math.inf, math.inf)
         if not integers or not high - low < MOST_CATEGORIES:
@@ -92,7 +99,7 @@ def make_encoding(observations: Observations, interface: Interface, frame_stack:
     if dtype == np.uint8 and bounds == PIXEL_RANGE:
         return Encoding(1 / 255)
     if dtype == np.uint8 and bounds is None:
-        if len(shape) in (2, 3) and min(shape[:2]) >= PIXEL_SIDE:
+        if image:
             return Encoding(1 / 255)
         raise ValueError(
             f"{name} observes uint8{list(shape)} and has no observation_space with bounds; choose --observations "

@@ -81,6 +81,7 @@ def encoded(env: Any, choice: str, observations: Any, frame_stack: int = 1) -> n
     return np.asarray(encoding(jnp.asarray(observations)))
 
 
+GREY = np.full((1, 36, 36), 0.2)
 PIXELS = np.array([[[0, 255]], [[51, 102]]], np.uint8)
 
 
@@ -93,6 +94,9 @@ PIXELS = np.array([[[0, 255]], [[51, 102]]], np.uint8)
         (Shows((1, 2), np.uint8, box(0, 255, (1, 2))), "cast", PIXELS, PIXELS),
         (Shows((1, 2), np.uint8), "scale", PIXELS, PIXELS / np.float32(255)),
         (Shows((36, 36), np.uint8), "auto", np.full((1, 36, 36), 51, np.uint8), np.full((1, 36, 36), 0.2)),
+        (Shows((36, 36), np.int32, box(0, 255, (36, 36), np.int32)), "auto", np.full((1, 36, 36), 51), GREY),
+        (Shows((36, 36), np.float32, box(0, 255, (36, 36), np.float32)), "auto", np.full((1, 36, 36), 51.0), GREY),
+        (Shows((36, 36), np.float32, box(0, 255, (36, 36))), "auto", GREY, GREY),
         (Shows((2,), np.int32), "auto", [[300, -7]], [[300, -7]]),
         (Shows((2,), np.bool_), "auto", [[True, False]], [[1, 0]]),
         (Shows((2,), np.float32, box(0, 255, (2,), np.float32)), "auto", [[255.0, 3.5]], [[255, 3.5]]),
