@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, get_type_hints
+from typing import IO, Annotated, Any, Literal, NoReturn, cast, get_type_hints
 
 import tyro
 from rich.console import Console
@@ -20,6 +20,7 @@ from rich.console import Console
 from jaxai import __version__, ranges
 from jaxai.errors import explained
 from jaxai.ranges import Count, Natural, Seed
+from jaxai.runtime.output import Lasting, leave_standard_output
 
 USAGE = """usage: jaxai COMMAND ...
 
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         commands[arguments[0]](arguments[1:])
     except BrokenPipeError:  # who reads the output has seen enough, as `head`
-        _leave_standard_output()
+        leave_standard_output()
     except KeyboardInterrupt:  # outside of the loop, which ends by itself with everything saved
         _fail("interrupted", code=130)
     except Exception as error:
@@ -120,7 +121,7 @@ def _train(command: str, arguments: Sequence[str], prepare: Callable[[Any], Any]
     )
     experiment = _without_foreign_bound(preset, experiment)
     check_experiment(experiment)
-    console = Console()
+    console = Console(file=None if sys.stdout is None else cast(IO[str], Lasting(sys.stdout)))
     parallel.use_cpu_devices(experiment.cpu_devices, experiment.small_operations)
     parallel.check_backend()
     interrupted = train_seeds(experiment, console)
@@ -540,17 +541,11 @@ def _configure_jax() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
-def _leave_standard_output() -> None:
-    """What is still buffered for a reader that is gone, or for a full disk, goes nowhere, and Python ends in peace."""
-    if sys.stdout is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _fail(message: str, code: int = 2) -> NoReturn:
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError:
-        _leave_standard_output()
+        leave_standard_output()
     print(f"jaxai: {message}", file=sys.stderr)
     raise SystemExit(code)

@@ -1,5 +1,6 @@
 """Paths as a user types them."""
 
+import os
 import unicodedata
 from pathlib import Path
 
@@ -27,3 +28,8 @@ def given_path(text: str, option: str) -> Path:
         reason = getattr(error, "strerror", None) or str(error)
         raise ValueError(f"{option} {text!a:.80} cannot be a path here: {reason}") from error
     return path
+
+
+def is_utf8(path: Path) -> bool:
+    """Whether a path is UTF-8 and was read as such, as the storage of checkpoints needs."""
+    return os.fsencode(path.absolute()).decode(errors="replace") == str(path.absolute())

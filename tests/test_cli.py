@@ -312,6 +312,25 @@ def test_a_users_mistake_in_a_process_of_its_own_leaves_one_line_and_no_warning(
     assert one_line(err) == "jaxai: epochs is 0.0; it must be above 0\n"
 
 
+def test_training_goes_on_where_its_output_cannot_be_written(preset):
+    program = (
+        "from jaxai import cli; from jaxai.runtime import seeds, parallel\n"
+        "def train(experiment, console):\n"
+        "    for line in range(3): console.print(line)\n"
+        "    raise FloatingPointError('reached the end')\n"
+        f"seeds.train_seeds = train; cli.main(['train', {preset!r}, '--workdir', '/tmp/none'])"
+    )
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines() == [
+        "jaxai: standard output cannot be written any more (No space left on device); the run goes on without it",
+        "jaxai: reached the end",
+    ]
+
+
 def test_run_without_matplotlib_is_complete_and_says_how_to_get_the_report(jaxai, preset, tmp_path, monkeypatch):
     monkeypatch.setattr("jaxai.runtime.pictures.available", lambda: False)
     code, output, _ = jaxai("train", preset, "--workdir", tmp_path / "run")

@@ -19,8 +19,9 @@ from jaxai.cnn import experiment as cnn_experiment
 from jaxai.errors import explained
 from jaxai.extras import MissingExtraError
 from jaxai.paths import given_path
-from jaxai.runtime import progress
+from jaxai.runtime import parallel, progress
 from jaxai.runtime.config import Run, check_experiment
+from jaxai.runtime.restore import trained_state
 from jaxai.runtime.run_folder import RunFolder
 
 PRESET = """
@@ -230,3 +231,9 @@ def test_home_that_cannot_be_written_keeps_no_programs(tmp_path: Path, monkeypat
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     cli._configure_jax()
     assert jax.config.jax_compilation_cache_dir == before
+
+
+def test_checkpoints_below_a_name_that_is_no_utf8_are_refused_and_not_called_damaged() -> None:
+    with pytest.raises(ValueError, match="is not UTF-8, which checkpoints need; rename") as error:
+        trained_state(cnn_experiment.Experiment().make(), Run(workdir="r\udcff"), parallel.make_mesh(1))
+    assert "\n" not in str(error.value)

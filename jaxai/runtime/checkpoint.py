@@ -23,6 +23,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from jaxai.core import PyTree, State, whole
+from jaxai.paths import is_utf8
 from jaxai.runtime.orbax_noise import end_quietly, keep_quiet
 from jaxai.runtime.unwritten import UnwrittenError, reason, writing
 
@@ -94,8 +95,12 @@ class Checkpoints:
           which: the latest, or the best by its evaluation; None: the newest of both.
 
         Raises:
-          ValueError: the checkpoint is of another network or optimizer; the first leaf that differs is named.
+          ValueError: the checkpoint is of another network or optimizer; the first leaf that differs is named. Or its
+            path is not UTF-8.
         """
+        if not is_utf8(self.directory):
+            name = ascii(str(self.directory))
+            raise ValueError(f"{name} is not UTF-8, which checkpoints need; rename the folder, or set a UTF-8 locale")
         tried: list[Path] = []
         # Listed anew each time: a training that goes on meanwhile deletes old checkpoints for newer ones.
         while untried := [folder for folder in self.newest(which) if folder not in tried]:

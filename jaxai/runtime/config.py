@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from jaxai import ranges
-from jaxai.paths import given_path
+from jaxai.paths import given_path, is_utf8
 from jaxai.ranges import Count, Natural, Range, Seed, check, shown
 from jaxai.runtime.parallel import Mode
 
@@ -74,7 +74,7 @@ def check_experiment(experiment: Any) -> None:
     if run.seed + run.seeds > 2**32:
         raise ValueError(f"seed is {run.seed} and seeds {run.seeds}; the last seed must be at most {2**32 - 1}")
     folder = given_path(run.workdir, "--workdir")
-    if os.fsencode(folder.absolute()).decode(errors="replace") != str(folder.absolute()):
+    if not is_utf8(folder):
         raise ValueError(f"--workdir {run.workdir!r:.80} is not UTF-8, which checkpoints need; choose another folder")
     try:
         nearest = next(each for each in (folder, *folder.absolute().parents) if each.exists())
@@ -97,7 +97,7 @@ def load_preset(path: str) -> tuple[Any, str]:
     if file.is_dir() or (file.exists() and file.suffix != ".py"):
         raise ValueError(f"preset {path} is {'a folder' if file.is_dir() else 'no Python file'}; give a *.py")
     if not file.is_file():
-        known = sorted({*file.parent.glob("*.py"), *Path("configs").glob("*.py")})
+        known = sorted(each for each in {*file.parent.glob("*.py"), *Path("configs").glob("*.py")} if each.is_file())
         stems = difflib.get_close_matches(file.stem, {preset.stem for preset in known}, 3)
         near = [str(preset) for stem in stems for preset in known if preset.stem == stem] or [*map(str, known)]
         raise ValueError(
@@ -109,7 +109,8 @@ def load_preset(path: str) -> tuple[Any, str]:
     try:
         _check_preset(module.config)
     except ValueError as error:
-        raise ValueError(f"preset {path}, line {_line_of_config(file)}: {error}") from None
+        line = _line_of_config(file)
+        raise ValueError(f"preset {path}{f', line {line}' if line else ''}: {error}") from None
     return module.config, module.__doc__ or ""
 
 
@@ -121,7 +122,9 @@ def _executed(file: Path) -> types.ModuleType:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         places = traceback.walk_tb(error.__traceback__)
         lines = [line for frame, line in places if frame.f_code.co_filename == spec.origin]
         reason = str(error)
@@ -135,8 +138,9 @@ def _executed(file: Path) -> types.ModuleType:
 
 def _check_preset(config: Any) -> None:
     """Raises ValueError unless `config` can be trained: an experiment of some workload, its fields in their ranges."""
-    if isinstance(config, type):
-        raise ValueError(f"config is the class {config.__name__}; call it: config = {config.__name__}(...)")
+    if isinstance(config, type | types.FunctionType):
+        kind = "class" if isinstance(config, type) else "function"
+        raise ValueError(f"config is the {kind} {config.__name__}; call it: config = {config.__name__}(...)")
     if not (dataclasses.is_dataclass(config) and isinstance(getattr(config, "run", None), Run)):
         raise ValueError(
             f"config is {ranges.shown(config)}; it must be an Experiment of a workload, as in configs/mnist_cnn.py"
@@ -145,11 +149,12 @@ def _check_preset(config: Any) -> None:
 
 
 def _line_of_config(file: Path) -> int:
-    """The line that gives `config` its value, as far as the text of the file tells."""
+    """The line that gives `config` its value, as far as the text of the file tells; else 0."""
     lines = [0]
     for node in ast.walk(ast.parse(file.read_bytes())):
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        if any(isinstance(target, ast.Name) and target.id == "config" for target in targets):
+        defined = isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == "config"
+        if defined or any(isinstance(target, ast.Name) and target.id == "config" for target in targets):
             lines.append(node.lineno)  # type: ignore[attr-defined]  # a node with a target has a line
     return max(lines)
 

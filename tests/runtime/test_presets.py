@@ -28,6 +28,8 @@ WRONG = {
     "None": ("config = None\n", "line 1: config is None; it must be an Experiment"),
     "a dict": ("\n\nconfig = {}\n", "line 3: config is {}; it must be an Experiment"),
     "a class": (EXPERIMENT + "config = Experiment\n", r"line 2: config is the class Experiment; call it: config = Ex"),
+    "a function": ("def config():\n    return 1\n", r"line 1: config is the function config; call it: config = co"),
+    "an exception of its own": ("class E(BaseException): ...\nraise E\n", r"line 2: E:"),
     "a bare workload": (
         "from jaxai import cnn\nconfig = cnn.Config()\n",
         r"line 2: config is Config\(.*; it must be an Experiment",

@@ -1,0 +1,46 @@
+"""Standard output that may end before the program does: a reader that is gone, as `head`, or a full disk."""
+
+import os
+import sys
+from typing import IO, Any
+
+
+def leave_standard_output() -> None:
+    """What is still buffered goes nowhere, and Python ends in peace."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class Lasting:
+    """Standard output for a training, which goes on without it where it cannot be written any more, and says so once.
+
+    Args:
+      stream: standard output.
+    """
+
+    def __init__(self, stream: IO[str]):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Writes, if it can."""
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            return self._lose(error, len(text))
+
+    def flush(self) -> None:
+        """Writes what is buffered, if it can."""
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._lose(error, 0)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _lose(self, error: OSError, length: int) -> int:
+        leave_standard_output()
+        if sys.stderr is not None:
+            reason = f"standard output cannot be written any more ({error.strerror})"
+            print(f"jaxai: {reason}; the run goes on without it", file=sys.stderr)
+        return length
