@@ -154,7 +154,7 @@ def test_names_of_the_users_are_printed_as_they_are(preset: str, capsys: pytest.
 def test_an_option_that_is_no_utf8_reaches_the_report(
     preset: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["train", preset, "--workdir", "run", "--data.dir", "\udcff"]
+    arguments = ["train", preset, "--workdir", "run", "--data.cache", "\udcff"]
     monkeypatch.setattr("sys.argv", ["jaxai", *arguments])
     cli.main(arguments)
     assert "report: run/report.html" in capsys.readouterr().out

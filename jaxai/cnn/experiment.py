@@ -91,6 +91,11 @@ class Experiment:
         weights = self.workload.class_weights
         if weights == "balanced":
             weights = cnn.balanced_class_weights(images.train["label"], len(images.classes))
+        learned = np.bincount(images.train["label"], minlength=len(images.classes)) > 0
+        if weights != "none" and len(weights) == len(learned) and not np.asarray(weights)[learned].any():
+            raise ValueError(
+                f"class_weights are {ranges.shown(weights)}, which are 0 for every class that training images have"
+            )
         workload = dataclasses.replace(
             self.workload,
             class_weights=weights,

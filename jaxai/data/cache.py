@@ -7,7 +7,6 @@ import os
 import sys
 import tempfile
 import time
-import warnings
 import zipfile
 from pathlib import Path
 
@@ -52,7 +51,7 @@ def _caches_of_user() -> Path:
 def decoded(source: Source, setting: str) -> Decoded:
     """The arrays of `source`: read from the cache if it has them, else decoded and kept there.
 
-    A copy whose checksums do not hold is decoded anew. A cache that cannot be written costs a warning, not the run.
+    A copy whose checksums do not hold is decoded anew. A cache that cannot be written costs a note, not the run.
     """
     place = folder(setting)
     if place is None or not source.files:
@@ -65,7 +64,8 @@ def decoded(source: Source, setting: str) -> Decoded:
             _write(path, arrays)
             _remove_outdated(path)
         except OSError as error:
-            warnings.warn(f"decoded images are not kept: {error}; choose a folder with --data.cache", stacklevel=2)
+            note = f"decoded images are not kept: {error}; choose a folder with --data.cache"
+            return arrays._replace(notes=(*arrays.notes, note))
     return arrays
 
 

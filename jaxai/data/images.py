@@ -17,6 +17,7 @@ from jaxai.paths import given_path
 from jaxai.ranges import Count, ImageShape, Rate
 
 SOURCES = ("mnist5k", "synthetic", "folder", "idx", "idx:NAME", "cifar", "cifar10", "cifar100", "mnist", "tfds:NAME")
+WITHOUT_FILES = ("mnist5k", "synthetic")
 SHORT_NAMES = {"mnist": "tfds:mnist", "cifar10": "tfds:cifar10", "cifar100": "tfds:cifar100"}
 
 DARK = 0.25
@@ -127,7 +128,7 @@ def load(config: Data) -> Images:
         raise ValueError(
             f"{error.filename or config.source} cannot be read: {error.strerror}; check --data.dir"
         ) from error
-    train, test, notes = found.train, found.test, [*source.notes, *found.notes]
+    train, test, notes = found.train, found.test, [*source.notes, *found.notes, *_unused_fields(config)]
     if test is None:
         if not config.test_fraction:
             raise ValueError(f"{source.name} has no test split; {HOLD_OUT}")
@@ -148,6 +149,22 @@ def _check_fields(config: Data) -> None:
     for name in ("source", "dir", "cache"):
         if (text := getattr(config, name)) is not None and not text.strip():
             raise ValueError(f"data.{name} is empty; give --data.{name} a value, or leave it out")
+    if config.dir is not None and config.source in WITHOUT_FILES:
+        raise ValueError(
+            f"data.dir is {config.dir!r}, but the source {config.source} reads no files of yours: choose another, as"
+            " --data.source folder, or leave data.dir out"
+        )
+
+
+def _unused_fields(config: Data) -> list[str]:
+    """A set that was read is as large as it is; who asks for 100 examples of it should know."""
+    fields = {"image_shape", "num_classes", "examples", "test_examples"}
+    if config.source == "synthetic":
+        return []
+    if config.source.startswith("idx"):
+        fields.remove("num_classes")
+    unused = sorted(name for name in fields if getattr(config, name) != getattr(Data, name))
+    return [f"data.{name} is of synthetic data, and not used with {config.source}" for name in unused]
 
 
 def _without_examples(classes: tuple[str, ...], splits: dict[str, Split | None]) -> list[str]:

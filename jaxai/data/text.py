@@ -89,6 +89,11 @@ def _path(config: TextData) -> Path:
 
 
 def _made(config: TextData) -> Pairs:
+    if config.dir is not None:
+        raise ValueError(
+            f"data.dir is {config.dir!r}, but the source {config.source} reads no files: choose another, as"
+            " --data.source files, or leave data.dir out"
+        )
     counts = {"train": config.examples, "validation": config.validation_examples, "test": config.test_examples}
     total = sum(counts.values())
     check_memory(total * PAIR_BYTES, f"{total:,} pairs of {config.source}")

@@ -114,3 +114,11 @@ def test_weights_that_are_none_are_refused_in_one_line(weights, message: str) ->
     with pytest.raises(ValueError, match=message) as error:
         cnn.make(dataclasses.replace(PLAIN, class_weights=weights))
     assert "\n" not in str(error.value)
+
+
+def test_weights_that_leave_no_training_image_are_refused(tmp_path) -> None:
+    split = {"image": BATCH["image"], "label": LABELS % 2}
+    images = Images(split, split, ("a", "b", "c"), "made here")
+    workload = dataclasses.replace(PLAIN, class_weights=(0.0, 0.0, 1.0))
+    with pytest.raises(ValueError, match="0 for every class that training images have"):
+        Experiment(workload, batch_size=12, run=Run(workdir=str(tmp_path / "run"))).resolve(images)

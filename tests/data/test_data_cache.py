@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import re
 import shutil
 import time
 import zipfile
@@ -247,21 +248,23 @@ def test_copy_without_an_array_is_decoded_anew(tmp_path, place):
     assert_same(cache.decoded(counted.source(), str(place)), expected)
 
 
-def test_failed_write_leaves_no_file_and_costs_only_a_warning(tmp_path, place, monkeypatch):
+def test_failed_write_leaves_no_file_and_costs_only_a_note(tmp_path, place, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(cache.np, "savez", full)
     counted = Counted(tmp_path)
-    with pytest.warns(UserWarning, match=r"decoded images are not kept: .*No space left.*--data.cache"):
-        assert_same(cache.decoded(counted.source(), str(place)), counted.decode())
+    found = cache.decoded(counted.source(), str(place))
+    assert_same(found, counted.decode())
+    (note,) = found.notes
+    assert re.match(r"decoded images are not kept: .*No space left.*--data.cache", note)
     assert list(place.iterdir()) == []
 
 
-def test_cache_folder_that_is_a_file_costs_only_a_warning(tmp_path):
+def test_cache_folder_that_is_a_file_costs_only_a_note(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.warns(UserWarning, match="decoded images are not kept"):
-        cache.decoded(Counted(tmp_path).source(), str(tmp_path / "file"))
+    (note,) = cache.decoded(Counted(tmp_path).source(), str(tmp_path / "file")).notes
+    assert note.startswith("decoded images are not kept")
 
 
 def test_leftovers_of_killed_writers_go_after_a_day(tmp_path, place):

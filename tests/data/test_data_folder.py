@@ -347,9 +347,18 @@ def test_the_same_accent_is_the_same_class(tmp_path):
         ({"cache": "y" * 5000}, r"--data.cache 'y{79} cannot be a path here: File name too long"),
         ({"source": ""}, "source is empty; give --data.source a value"),
         ({"resize": 10**9}, r"8 images of shape \[1000000000, 1000000000, 1\] take .* GiB, and this machine has .*"),
-        ({"source": "synthetic", "examples": 2 * 10**9}, r"images of shape \[32, 32, 3\] take [\d,.]+ GiB"),
-        ({"source": "synthetic", "image_shape": (10**9, 10**9, 3)}, "take [\\d,.]+ GiB, and this machine has"),
-        ({"source": "synthetic", "num_classes": 10**8}, "num_classes is 100000000; expected at most 1,000,000"),
+        (
+            {"source": "synthetic", "dir": None, "examples": 2 * 10**9},
+            r"images of shape \[32, 32, 3\] take [\d,.]+ GiB",
+        ),
+        (
+            {"source": "synthetic", "dir": None, "image_shape": (10**9, 10**9, 3)},
+            "take [\\d,.]+ GiB, and this machine has",
+        ),
+        (
+            {"source": "synthetic", "dir": None, "num_classes": 10**8},
+            "num_classes is 100000000; expected at most 1,000,000",
+        ),
         ({"source": "tfds:mnist", "dir": "x" * 5000}, "--data.dir 'x{79} cannot be a path here"),
     ],
 )

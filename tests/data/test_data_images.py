@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from jaxai.data import Data, check, load
+from jaxai.data import Data, check, load, text
 
 
 def synthetic(**fields):
@@ -81,3 +81,17 @@ def test_importing_the_package_loads_nothing_heavy():
     heavy = ["PIL", "tensorflow_datasets", "tensorflow", "matplotlib", "orbax", "pandas", "mlxtend"]
     code = f"import sys, jaxai.data; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("source", ["mnist5k", "synthetic"])
+def test_a_folder_that_the_source_does_not_read_is_refused(tmp_path, source):
+    with pytest.raises(ValueError, match=rf"data.dir is '{tmp_path}', but the source {source} reads no files.*folder"):
+        load(Data(source, str(tmp_path)))
+    with pytest.raises(ValueError, match=rf"data.dir is '{tmp_path}', but the source dates reads no files.*files"):
+        text.load(text.TextData("dates", str(tmp_path)))
+
+
+def test_fields_of_synthetic_data_are_named_where_a_set_is_read():
+    assert load(Data("mnist5k", cache="off", examples=100)).notes == (
+        "data.examples is of synthetic data, and not used with mnist5k",
+    )
