@@ -297,6 +297,8 @@ def _check(config: Config) -> None:
     for name, value in (("image_mean", config.image_mean), ("image_std", config.image_std)):
         if len(value) not in (1, channels):
             raise ValueError(f"{name} has {len(value)} values; give one for all channels or one for each of {channels}")
+        if max(value) > 1:
+            raise ValueError(f"{name} is {ranges.shown(value)}, and images are in [0, 1]: divide it by 255")
     weights = config.class_weights
     if weights == "balanced":
         raise ValueError(

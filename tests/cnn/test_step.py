@@ -168,6 +168,7 @@ def test_bfloat16_compute_keeps_float32_parameters_and_learns() -> None:
         ({"ema_decay": -0.1}, "ema_decay is -0.1"),
         ({"image_std": (0.0,)}, "image_std is"),
         ({"image_mean": (0.1, 0.2)}, "image_mean has 2 values"),
+        ({"image_mean": (125.3,)}, r"image_mean is \(125.3,\), and images are in \[0, 1\]: divide it by 255"),
         ({"num_classes": 1}, "num_classes is 1"),
         ({"gradient_blocks": -1}, "gradient_blocks is -1"),
     ],
