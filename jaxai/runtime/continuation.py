@@ -66,7 +66,8 @@ class Changes:
     def refusals(self, before: Any, after: Any) -> dict[str, str]:
         """The fields that differ and may not -> why."""
         old, new = (configs.flatten(configs.to_dict(each)) for each in (before, after))
-        names = configs.changed(old, new)
+        # Last what has a reason of its own: as digests of vocabularies, it may follow from one of the others.
+        names = sorted(configs.changed(old, new), key=lambda name: name in self.refused)
         found = {name: self._refusal(name, bool(old.get(name) and new.get(name)), before, after) for name in names}
         return {name: reason for name, reason in found.items() if reason}
 

@@ -202,3 +202,11 @@ def test_of_several_changes_of_an_optimizer_the_one_that_is_not_possible_is_name
     optimizer = Optimizer(b1=0.5, clip_norm=1.0, learning_rate=0.1)
     after = with_field(before, "workload.optimizer", optimizer)
     assert Classifier.changes.refusals(before, after).keys() == {"workload.optimizer.clip_norm"}
+
+
+def test_another_kind_of_vocabulary_is_named_before_the_vocabularies_that_follow_from_it():
+    before = Translating()
+    after = dataclasses.replace(before, tokens=dataclasses.replace(before.tokens, kind="word", digests=("a", "b")))
+    with pytest.raises(ValueError, match=r"^tokens\.kind: ") as error:
+        Translating.changes.check(before, after)
+    assert "the training text has changed" not in one_line(error)
