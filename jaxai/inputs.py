@@ -47,7 +47,7 @@ def array(name: str, value: Any) -> jax.Array:
     return jnp.asarray(value)
 
 
-def check_labels(labels: jax.Array, examples: int, name: str = "labels") -> None:
+def check_labels(labels: jax.Array | np.ndarray, examples: int, name: str = "labels") -> None:
     """Raises ValueError unless `labels` are integers [examples], which nothing broadcasts or rounds."""
     if labels.shape != (examples,):
         hint = f"one for each of the {examples} examples"
@@ -98,6 +98,8 @@ def check_images(images: jax.Array | np.ndarray, image_shape: Sequence[int]) -> 
             f"images have shape {list(shape)}; expected [batch, height, width, channels] as"
             f" [batch, {height}, {width}, {channels}]{hint}"
         )
+    if not shape[0]:
+        raise ValueError("the batch has no images; expected at least 1")
     _check_pixels(images)
 
 

@@ -140,3 +140,8 @@ def test_floats_are_read_as_0_to_1_and_bytes_as_0_to_255(dtype):
 def test_required_arrays_come_back_in_the_order_that_was_asked():
     image, label = inputs.required(BATCH, "image", "label")
     assert (image.shape, label.shape) == (IMAGES.shape, LABELS.shape)
+
+
+def test_a_batch_without_images_is_refused():
+    with pytest.raises(ValueError, match=r"^the batch has no images; expected at least 1$"):
+        inputs.check_images(np.zeros((0, 4, 4, 1), np.uint8), (4, 4, 1))

@@ -251,8 +251,16 @@ def balanced_class_weights(labels: jax.typing.ArrayLike, num_classes: int) -> tu
     Args:
       labels: int [examples], of the training data.
       num_classes: how many classes there are.
+
+    Raises:
+      ValueError: no labels, others than integers [examples], or one out of range.
     """
-    counts = np.bincount(np.asarray(labels), minlength=num_classes)
+    given = np.asarray(labels)
+    inputs.check_labels(given, len(given))
+    if not len(given) or given.min() < 0 or given.max() >= num_classes:
+        there = f"{given.min()} to {given.max()}" if len(given) else "none"
+        raise ValueError(f"labels are {there}; expected 0 to {num_classes - 1}, for {num_classes} classes")
+    counts = np.bincount(given, minlength=num_classes)
     weights = counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))
     return tuple(np.where(counts > 0, weights, 0).tolist())
 

@@ -122,3 +122,10 @@ def test_weights_that_leave_no_training_image_are_refused(tmp_path) -> None:
     workload = dataclasses.replace(PLAIN, class_weights=(0.0, 0.0, 1.0))
     with pytest.raises(ValueError, match="0 for every class that training images have"):
         Experiment(workload, batch_size=12, run=Run(workdir=str(tmp_path / "run"))).resolve(images)
+
+
+@pytest.mark.parametrize("labels", [[], [0, 3], [-1, 0], [[0], [1]], [0.0, 1.0]], ids=str)
+def test_labels_that_cannot_be_balanced_are_refused(labels) -> None:
+    with pytest.raises(ValueError, match=r"^labels (are|have)") as error:
+        cnn.balanced_class_weights(np.array(labels), 3)
+    assert "\n" not in str(error.value)
