@@ -485,13 +485,15 @@ def _experiment(run: Path, devices: int | None = None, preset: Path | None = Non
     if hasattr(experiment, "env"):
         from jaxai.dqn.environment import is_registered
 
-        if preset is not None and not is_registered(experiment.env.name):
+        if preset is not None and not (preset.is_file() and is_registered(experiment.env.name)):
             load_preset(str(preset))
         if not is_registered(experiment.env.name):
             raise ValueError(
                 f"{run} was trained in {experiment.env.name!r}, which gymnax does not have; add --preset FILE, the"
                 f" preset that registers it{_trained_by(run)}"
             )
+    elif preset is not None:
+        _fail("--preset registers the environment of an agent, and this run has none")
     where = dataclasses.replace(experiment.run, workdir=str(run), devices=devices)
     return dataclasses.replace(experiment, run=where)
 

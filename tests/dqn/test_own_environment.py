@@ -71,10 +71,13 @@ def test_a_run_in_an_environment_of_ones_own_is_found_by_its_preset(tmp_path, ca
     try:
         cli.main(["evaluate", workdir, "--preset", preset])
         cli.main(["play", workdir, "--preset", preset])
+        said = capsys.readouterr().out
+        code, message = refused(["play", workdir, "--preset", f"{preset}.nowhere"], capsys)  # though it is registered
+        assert (code, f"{preset}.nowhere" in message) == (2, True)
     finally:
         forget()
     assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["return_mean"] == 7
-    assert "return 7 in 5 steps" in capsys.readouterr().out
+    assert "return 7 in 5 steps" in said
 
 
 def test_a_reward_that_is_not_finite_is_named_and_no_gradient_is(tmp_path, capsys):
