@@ -94,13 +94,15 @@ class Network(nn.Module):
         update = train and self.is_mutable_collection("batch_stats")
         return SelfAttention(self.spectral, self.dtype, kernel_init, name="attention")(x, update=update)
 
-    def check_labels(self, labels: jax.Array | None, batch: int) -> None:
-        """Raises ValueError where a conditional network has no label for each of the batch."""
+    def check_labels(self, labels: jax.Array | None, batch: int) -> jax.Array | None:
+        """The labels; raises ValueError where a conditional network has none for each of the batch."""
         if not self.num_classes:
-            return
+            return labels
         if labels is None:
             raise ValueError(f"a conditional model was given no labels; expected integers [{batch}]")
         inputs.check_labels(labels, batch)
+        # A negative index would count from the end; one beyond the last class gives NaN.
+        return jnp.where(labels < 0, self.num_classes, labels)
 
 
 class Generator(Network):
@@ -186,7 +188,7 @@ class DCGANGenerator(Generator):
     @nn.compact
     def __call__(self, latents: jax.Array, labels: jax.Array | None = None, *, train: bool) -> jax.Array:
         """Latents [batch, latent_size], labels [batch] -> float32 images [batch, *image_shape] in (-1, 1)."""
-        self.check_labels(labels, len(latents))
+        labels = self.check_labels(labels, len(latents))
         height, width, channels = self.image_shape
         z, condition = latents.astype(self.dtype), self.condition(latents, labels)
         if self.num_classes and labels is not None:
@@ -217,7 +219,7 @@ class DCGANDiscriminator(Discriminator):
     def __call__(self, images: jax.Array, labels: jax.Array | None = None, *, train: bool) -> jax.Array:
         """Images [batch, *image_shape] in [-1, 1], labels [batch] -> float32 logits [batch]."""
         check_images(images, self.image_shape)
-        self.check_labels(labels, len(images))
+        labels = self.check_labels(labels, len(images))
         options = {"dtype": self.dtype, "kernel_init": DCGAN_KERNEL}
         x = self.layer(convolution(self.width, 5, 2, **options), images.astype(self.dtype), train=train)
         x = self.drop(self.attend(leaky_relu(x), DCGAN_KERNEL, train=train), train=train)
@@ -240,7 +242,7 @@ class ResidualGenerator(Generator):
     @nn.compact
     def __call__(self, latents: jax.Array, labels: jax.Array | None = None, *, train: bool) -> jax.Array:
         """Latents [batch, latent_size], labels [batch] -> float32 images [batch, *image_shape] in (-1, 1)."""
-        self.check_labels(labels, len(latents))
+        labels = self.check_labels(labels, len(latents))
         condition = self.condition(latents, labels)
         height, width, channels = self.image_shape
         grid = (height // 8, width // 8, self.width)
@@ -275,7 +277,7 @@ class ResidualDiscriminator(Discriminator):
     def __call__(self, images: jax.Array, labels: jax.Array | None = None, *, train: bool) -> jax.Array:
         """Images [batch, *image_shape] in [-1, 1], labels [batch] -> float32 logits [batch]."""
         check_images(images, self.image_shape)
-        self.check_labels(labels, len(images))
+        labels = self.check_labels(labels, len(images))
         x = images.astype(self.dtype)
         for index in range(4):
             x = self.block(x, index, train=train)

@@ -163,3 +163,12 @@ def test_few_images_train_without_measures_and_the_refusal_says_how(tmp_path):
     run = RunFolder(tmp_path / "run").load_config()
     assert run.evaluate(console, "best", few).keys() == {"test_d_real", "step", "checkpoint", "measured_on"}
     assert (tmp_path / "run" / "pictures" / "samples.png").exists()
+
+
+@pytest.mark.parametrize("label", [-1, 4])
+def test_a_label_out_of_range_makes_no_image(label):
+    state = jax.jit(gan.make(WORKLOAD).init)(jax.random.key(0))
+    latents = jax.random.normal(jax.random.key(1), (2, 4))
+    made = jax.jit(gan.make_generate(WORKLOAD))(state, latents, np.array([label, 3]))
+    assert np.isnan(made[0]).all()
+    assert np.isfinite(made[1]).all()
