@@ -24,6 +24,9 @@ Placement = Literal["auto", "device", "host"]
 Seeds = Annotated[int, Range(least=1, most=100_000)]
 T = TypeVar("T")
 
+MOST_NAMED = 5
+"""Presets that a message lists where none has a similar name."""
+
 NOT_PART_OF_THE_RUN = (
     "run.workdir",
     "run.devices",
@@ -99,10 +102,10 @@ def load_preset(path: str) -> tuple[Any, str]:
     if not file.is_file():
         known = sorted(each for each in {*file.parent.glob("*.py"), *Path("configs").glob("*.py")} if each.is_file())
         stems = difflib.get_close_matches(file.stem, {preset.stem for preset in known}, 3)
-        near = [str(preset) for stem in stems for preset in known if preset.stem == stem] or [*map(str, known)]
-        raise ValueError(
-            f"no preset {path}; " + (f"did you mean {', '.join(near)}?" if near else "give a configs/*.py")
-        )
+        near = [str(preset) for stem in stems for preset in known if preset.stem == stem]
+        choices = ", ".join(map(str, known[:MOST_NAMED])) + (", ..." if len(known) > MOST_NAMED else "")
+        advice = f"did you mean {', '.join(near)}?" if near else f"give one of {choices or 'configs/*.py'}"
+        raise ValueError(f"no preset {path}; {advice}")
     module = _executed(file)
     if not hasattr(module, "config"):
         raise ValueError(f"preset {path} defines no `config`; see configs/mnist_cnn.py")
