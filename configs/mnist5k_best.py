@@ -1,8 +1,8 @@
 """The best that we know on the 4,000 / 1,000 split of MNIST-5k: BatchNorm, crops, cutout, averaged weights.
 
-Command:  jaxai train configs/mnist5k_best.py
-Hardware: 2 CPU cores, float32.  Time: 2 min 08 s.
-Result:   test accuracy 99.20 % (one seed).
+Command:  jaxai train configs/mnist5k_best.py --seeds 3
+Hardware: 2 CPU cores, float32.  Time: 44 s a seed.
+Result:   test accuracy 99.13 % ± 0.21 (three seeds).
 """
 
 from jaxai.cnn import Augment, Config, Optimizer

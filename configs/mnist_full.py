@@ -1,8 +1,8 @@
 """The textbook CNN with BatchNorm on all of MNIST: 60,000 to learn from, 10,000 to test on.
 
 Command:  jaxai train configs/mnist_full.py --data.dir DIR, where DIR has tfds's mnist prepared as array_record
-Hardware: 2 CPU cores, float32.  Time: 5 min 39 s.
-Result:   test accuracy 99.44 % (one seed).
+Hardware: 2 CPU cores, float32.  Time: 3 min 10 s.
+Result:   test accuracy 99.41 % (one seed).
 """
 
 from jaxai.cnn import Augment, Config, Optimizer
