@@ -416,7 +416,9 @@ def replay(arguments: Sequence[str]) -> None:
 def _with_home(argument: str) -> str:
     """An argument with the home folder for a `~` that the shell left: in quotes, as '~/runs', or behind a `=`."""
     option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
-    return f"{option}{equals}{os.path.expanduser(value)}" if value.startswith("~") else argument  # noqa: PTH111
+    if not value.startswith("~"):
+        return argument
+    return f"{option}{equals}{os.path.expanduser(value)}"  # noqa: PTH111  # Path.expanduser raises for an unknown user
 
 
 def _call(parse: Callable[..., None], arguments: Sequence[str], prog: str) -> None:

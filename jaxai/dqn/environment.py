@@ -220,7 +220,7 @@ def _typed(what: str, value: Setting, default: Any) -> Setting:
         raise ValueError(f"{what} is {value}; expected {kind.__name__}")
     if kind is int and not -INT32_MAX <= value <= INT32_MAX:  # type: ignore[operator]  # no text, as was seen
         raise ValueError(f"{what} is {value}; it is an int32, at most {INT32_MAX}")
-    if what.endswith(" max_steps_in_episode") and value < 1:  # type: ignore[operator]
+    if what.endswith(" max_steps_in_episode") and value < 1:  # type: ignore[operator]  # as above
         raise ValueError(f"{what} is {value}; it must be at least 1")
     return typed
 
