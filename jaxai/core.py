@@ -62,6 +62,8 @@ class Workload(NamedTuple):
         `batch["mask"]` is 0 count nothing.
       gradients: (state, batch) -> the gradient that `train_step` applies, shaped as `state.params`; `None` where a
         workload has no single one. Used to name the parameter whose gradient is not finite.
+      predict: (state, inputs) -> outputs, as evaluation computes them: logits of images, action values of observations;
+        `None` for a workload that predicts nothing. Each workload's `make_predict` states shapes and dtypes.
       faults: state -> what is wrong with what an environment gave, in words -> bool arrays, True where it is; `None`
         for a workload that learns from data. Used to name the cause of a non-finite step.
       stored: state -> what a checkpoint holds of it; evaluation needs no more.
@@ -73,6 +75,7 @@ class Workload(NamedTuple):
     train_step: Callable[[State, Batch], tuple[State, Metrics]]
     eval_step: Callable[[State, Batch], Metrics] | None = None
     gradients: Callable[[State, Batch], PyTree] | None = None
+    predict: Callable[[State, Any], PyTree] | None = None
     faults: Callable[[State], dict[str, PyTree]] | None = None
     stored: Callable[[State], State] = whole
     renewed: Callable[[State], State] = whole

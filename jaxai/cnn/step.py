@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from jaxai import batch_statistics, inputs, ranges
+from jaxai import averages, batch_statistics, inputs, ranges
 from jaxai import optimizer as optimizers
 from jaxai.cnn.augment import Augment, TestTime, augment, test_time
 from jaxai.cnn.model import Model, build
@@ -75,7 +75,7 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
         key, params_key = jax.random.split(key)
         variables = dict(network.init(params_key, jnp.zeros((1, *config.image_shape)), train=False))
         params = variables.pop("params")
-        extra = variables | ({"ema": jax.tree.map(jnp.copy, _averaged(params, variables))} if config.ema_decay else {})
+        extra = variables | (averages.start(_averaged(params, variables)) if config.ema_decay else {})
         return State(jnp.int32(0), params, transform.init(params), key, extra=extra)
 
     def loss_fn(
@@ -105,7 +105,7 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
             epoch=state.step // config.steps_per_epoch,
             example_index=_index(batch, len(images)),
         )
-        variables = {name: value for name, value in state.extra.items() if name != "ema"}
+        variables = {name: value for name, value in state.extra.items() if name != averages.EMA}
         value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
         blocks = _gradient_blocks(config, len(images), "batch_stats" in variables)
         if blocks == 1:
@@ -127,16 +127,10 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
         return grads, variables, metrics
 
     def train_step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        grads, extra, metrics = gradient(state, batch)
-        updates, opt_state = transform.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        if config.ema_decay:
-            # Early on the average follows faster, so that it forgets the random start (as TensorFlow's num_updates).
-            decay = jnp.minimum(config.ema_decay, (1 + state.step) / (10 + state.step))
-            extra["ema"] = optax.incremental_update(_averaged(params, extra), state.extra["ema"], 1 - decay)
+        grads, variables, metrics = gradient(state, batch)
+        after = averages.advance(state, transform, grads, variables, ema_decay=config.ema_decay, value=metrics["loss"])
         metrics |= {"grad_norm": optax.tree.norm(grads), "learning_rate": learning_rate(state.step)}
-        state = state.replace(step=state.step + 1, params=params, opt_state=opt_state, extra=extra)
-        return state, jax.tree.map(lambda metric: jnp.asarray(metric, jnp.float32), metrics)
+        return after, jax.tree.map(lambda metric: jnp.asarray(metric, jnp.float32), metrics)
 
     def eval_step(state: State, batch: Batch) -> Metrics:
         images, labels = _examples(config, batch)
@@ -223,8 +217,7 @@ def make_recompute(config: Config) -> Callable[[State, jax.Array], State]:
 
 def evaluated_variables(state: State) -> dict[str, PyTree]:
     """The collections that evaluation applies the network with: the averages where there are any, else the last."""
-    current = {"params": state.params, **state.extra}
-    return {name: value for name, value in (current | state.extra.get("ema", {})).items() if name != "ema"}
+    return averages.variables(state)
 
 
 def normalize(config: Config, images: jax.Array) -> jax.Array:

@@ -406,8 +406,8 @@ def make(config: Config, env: Any, env_params: Any = None, axis_name: str | None
         return found
 
     if config.save_replay:
-        return Workload(init, train_step, eval_step, gradients, faults)
-    return Workload(init, train_step, eval_step, gradients, faults, stored, renewed)
+        return Workload(init, train_step, eval_step, gradients, faults=faults)
+    return Workload(init, train_step, eval_step, gradients, faults=faults, stored=stored, renewed=renewed)
 
 
 def _scan(step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, xs: PyTree) -> tuple[Any, Any]:

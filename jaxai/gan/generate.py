@@ -5,7 +5,7 @@ from typing import cast
 
 import jax
 
-from jaxai import batch_statistics, inputs
+from jaxai import averages, batch_statistics, inputs
 from jaxai.core import PyTree, State
 from jaxai.gan.model import build
 from jaxai.gan.step import Config
@@ -41,8 +41,8 @@ def make_recompute(config: Config) -> Callable[..., State]:
         variables = _generator_variables(state)
         arguments = (latents, labels if config.conditional else None)
         found = {"batch_stats": batch_statistics.recompute(generator, variables, arguments)}
-        if "ema" in state.extra:
-            return state.replace(extra=state.extra | {"ema": state.extra["ema"] | found})
+        if averages.EMA in state.extra:
+            return state.replace(extra=state.extra | {averages.EMA: state.extra[averages.EMA] | found})
         players = state.extra["variables"]
         return state.replace(extra={"variables": players._replace(generator=players.generator | found)})
 
@@ -51,8 +51,12 @@ def make_recompute(config: Config) -> Callable[..., State]:
 
 def _generator_variables(state: State) -> PyTree:
     """What the generator is applied with: the averages where there are any, else the last."""
-    current = {"params": state.params.generator, **state.extra["variables"].generator}
-    return state.extra.get("ema", current)
+    return averages.evaluated(
+        state.params.generator,
+        state.extra["variables"].generator,
+        state.extra.get(averages.EMA),
+        state.opt_state.generator,
+    )
 
 
 def _drawn_from(config: Config, latents: jax.Array, labels: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:

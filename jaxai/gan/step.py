@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jaxai import inputs, ranges
+from jaxai import averages, inputs, ranges
 from jaxai import optimizer as optimizers
 from jaxai.core import Batch, Key, Metrics, PyTree, State, Workload, pmean, psum, split_batch, step_key
 from jaxai.gan.diffaugment import check as check_policy
@@ -24,6 +24,8 @@ Updates = Literal["alternating", "simultaneous"]
 Smoothing = Annotated[float, Range(least=0, below=0.5)]
 WASSERSTEIN_PENALTY = 10.0
 """Weight of the gradient penalty where nobody gives one (Gulrajani et al. 2017, arXiv:1704.00028, algorithm 1)."""
+DISCRIMINATOR_LOSS = ("discriminator_loss", "gradient_penalty", "r1")
+"""The metrics whose sum the discriminator minimises."""
 ADAM = Optimizer("adam", learning_rate=2e-4, b1=0.5)
 """Adam as Radford et al. 2016 (arXiv:1511.06434) use it for both networks."""
 
@@ -101,7 +103,7 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
         opt_state = Players(*(transform.init(each) for transform, each in zip(transforms, params, strict=True)))
         extra: dict[str, Any] = {"variables": Players(made, judged)}
         if config.ema_decay:
-            extra["ema"] = jax.tree.map(jnp.copy, {"params": params.generator, **made})
+            extra |= averages.start({"params": params.generator, **made})
         return State(jnp.int32(0), params, opt_state, key, extra=extra)
 
     def generate(params: PyTree, variables: PyTree, key: Key, count: int) -> tuple[jax.Array, jax.Array | None, PyTree]:
@@ -199,8 +201,14 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
             loss_key,
         )
         grads, metrics = pmean((grads, metrics), axis_name)
-        updates, opt_state = transforms.discriminator.update(grads, opt_state, players.discriminator)
-        return optax.apply_updates(players.discriminator, updates), opt_state, updated, grads, metrics
+        trained, opt_state = averages.update(
+            transforms.discriminator,
+            grads,
+            opt_state,
+            players.discriminator,
+            value=sum(metrics[name] for name in DISCRIMINATOR_LOSS if name in metrics),
+        )
+        return trained, opt_state, updated, grads, metrics
 
     def update(state: State, batch: Batch) -> tuple[State, Players, Metrics]:
         """The state after one step, the gradients that made it, and metrics."""
@@ -245,14 +253,18 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
             len(images) // parts,
         )
         made_grads, made_metrics = pmean((made_grads, made_metrics), axis_name)
-        updates, made_opt_state = transforms.generator.update(made_grads, state.opt_state.generator, params.generator)
-        params = Players(optax.apply_updates(params.generator, updates), trained)
+        generator_params, made_opt_state = averages.update(
+            transforms.generator,
+            made_grads,
+            state.opt_state.generator,
+            params.generator,
+            value=made_metrics["generator_loss"],
+        )
+        params = Players(generator_params, trained)
         extra = {"variables": Players(made, judged)}
         if config.ema_decay:
-            # Early on the average follows faster, so that it forgets the random start (as TensorFlow's num_updates).
-            decay = jnp.minimum(config.ema_decay, (1 + state.step) / (10 + state.step))
-            now = {"params": params.generator, **made}
-            extra["ema"] = optax.incremental_update(now, state.extra["ema"], 1 - decay)
+            current = {"params": generator_params, **made}
+            extra[averages.EMA] = averages.follow(state.extra[averages.EMA], current, config.ema_decay, state.step)
         state = state.replace(
             step=state.step + 1, params=params, opt_state=Players(made_opt_state, opt_state), extra=extra
         )

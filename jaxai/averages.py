@@ -1,0 +1,180 @@
+"""What follows a gradient in every workload: the optimizer's update, the moving average, and what evaluation uses.
+
+The moving average is `state.extra["ema"]`: a dict of collections as a linen module has them, `{"params": ...}` and the
+statistics that belong to these parameters, as `{"params": ..., "batch_stats": ...}`.
+
+>>> import jax, jax.numpy as jnp, optax
+>>> from jaxai.core import State
+>>> transformation, params = optax.sgd(0.5), {"w": jnp.ones(2)}
+>>> state = State(jnp.int32(0), params, transformation.init(params), jax.random.key(0), extra=start({"params": params}))
+>>> state = advance(state, transformation, {"w": jnp.ones(2)}, ema_decay=0.9)
+>>> state.params["w"].tolist(), [round(x, 2) for x in parameters(state)["w"].tolist()]
+([0.5, 0.5], [0.55, 0.55])
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+import optax.contrib
+
+from jaxai.core import PyTree, State
+
+__all__ = ["EMA", "advance", "evaluated", "follow", "parameters", "start", "update", "variables"]
+
+EMA = "ema"
+"""The name in `State.extra` under which the moving average is stored."""
+
+
+def start(collections: Mapping[str, PyTree]) -> dict[str, PyTree]:
+    """The moving average before the first step, as a part of `State.extra`.
+
+    Args:
+      collections: what the average follows, as `{"params": params, "batch_stats": ...}`.
+
+    Returns:
+      `{"ema": a copy}`: of its own, because a donated state cannot hold an array twice.
+    """
+    return {EMA: jax.tree.map(jnp.copy, dict(collections))}
+
+
+def follow(average: PyTree, current: PyTree, decay: jax.typing.ArrayLike, step: jax.Array) -> PyTree:
+    """The moving average after one more step: `d * average + (1 - d) * current`.
+
+    `d = min(decay, (1 + step) / (10 + step))`. Early in training the average follows faster, so that it forgets the
+    random initial values (as `num_updates` of TensorFlow's ExponentialMovingAverage).
+
+    Args:
+      average: any pytree, from `start` or from the step before.
+      current: the same structure, after this step's update.
+      decay: 0 to below 1.
+      step: [] int32, optimizer steps taken before this one.
+    """
+    return optax.incremental_update(current, average, 1 - jnp.minimum(decay, (1 + step) / (10 + step)))
+
+
+def update(
+    transformation: optax.GradientTransformation,
+    gradients: PyTree,
+    opt_state: PyTree,
+    params: PyTree,
+    *,
+    value: jax.Array | None = None,
+    value_fn: Callable[[PyTree], jax.Array] | None = None,
+) -> tuple[PyTree, PyTree]:
+    """The parameters and the optimizer state after one update of an optax transformation.
+
+    A transformation with extra arguments (`optax.contrib.reduce_on_plateau`, `optax.polyak_sgd`, `optax.lbfgs`) gets
+    those of `value`, `grad` and `value_fn` that it accepts.
+
+    Args:
+      transformation: of optax, or with the same `init` and `update`.
+      gradients: structure of `params`; on several devices their mean.
+      opt_state: from `transformation.init(params)` or from the step before.
+      params: before the update.
+      value: [] the loss that the gradients are of; on several devices the mean.
+      value_fn: params -> the loss on the same batch, for a line search.
+
+    Returns:
+      (params, opt_state)
+    """
+    extra = {"value": value, "grad": gradients, "value_fn": value_fn}
+    accepted = _accepted(transformation, extra) if value is not None else {}
+    updates, opt_state = transformation.update(gradients, opt_state, params, **accepted)
+    return optax.apply_updates(params, updates), opt_state
+
+
+def advance(
+    state: State,
+    transformation: optax.GradientTransformation,
+    gradients: PyTree,
+    collections: Mapping[str, PyTree] | None = None,
+    *,
+    ema_decay: float = 0.0,
+    value: jax.Array | None = None,
+    value_fn: Callable[[PyTree], jax.Array] | None = None,
+) -> State:
+    """The state after a step: parameters and optimizer updated, statistics replaced, the moving average moved.
+
+    Args:
+      state: before the step. With `ema_decay`, `state.extra` has the average from `start`.
+      transformation: of optax; see `update`.
+      gradients: structure of `state.params`; on several devices their mean.
+      collections: the collections besides the parameters after this step, as `{"batch_stats": ...}`; they replace
+        those in `state.extra`.
+      ema_decay: decay of the moving average; 0 for none.
+      value: [] the loss; see `update`.
+      value_fn: params -> the loss; see `update`.
+    """
+    params, opt_state = update(transformation, gradients, state.opt_state, state.params, value=value, value_fn=value_fn)
+    extra = dict(state.extra or {}) | dict(collections or {})
+    if ema_decay:
+        current = {"params": params, **extra}
+        followed = {name: current[name] for name in state.extra[EMA]}
+        extra[EMA] = follow(state.extra[EMA], followed, ema_decay, state.step)
+    return state.replace(step=state.step + 1, params=params, opt_state=opt_state, extra=extra)
+
+
+def evaluated(
+    params: PyTree, collections: Mapping[str, PyTree], average: Mapping[str, PyTree] | None, opt_state: PyTree
+) -> dict[str, PyTree]:
+    """The collections that evaluation applies a network with.
+
+    Those of the moving average come first, and the last ones where it has none. Without an average, parameters that a
+    schedule-free optimizer trained are its averaged ones (`optax.contrib.schedule_free_eval_params`; Defazio et al.
+    2024, arXiv:2405.15682).
+
+    Args:
+      params: the last ones.
+      collections: besides the parameters, as `{"batch_stats": ...}`.
+      average: of the same network, as `{"params": ...}`; None for none.
+      opt_state: of the transformation that updates `params`.
+    """
+    if average is None:
+        params = _schedule_free(params, opt_state)
+    return {"params": params, **collections, **(average or {})}
+
+
+def variables(state: State) -> dict[str, PyTree]:
+    """The collections that evaluation applies the network of a state with; see `evaluated`.
+
+    Args:
+      state: of a workload with one network, whose `extra` has the network's collections and may have the average.
+    """
+    extra = dict(state.extra or {})
+    average = extra.pop(EMA, None)
+    return evaluated(state.params, extra, average, state.opt_state)
+
+
+def parameters(state: State) -> PyTree:
+    """The parameters that evaluation uses: averaged where there is an average; see `evaluated`."""
+    return variables(state)["params"]
+
+
+def _accepted(transformation: optax.GradientTransformation, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The extra arguments that a transformation takes."""
+    if not isinstance(transformation, optax.GradientTransformationExtraArgs):
+        return {}
+    parameters = inspect.signature(transformation.update).parameters
+    if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values()):
+        return arguments
+    return {name: value for name, value in arguments.items() if name in parameters}
+
+
+def _schedule_free(params: PyTree, opt_state: PyTree) -> PyTree:
+    """The averaged parameters of each schedule-free optimizer in `opt_state`; the others as they are."""
+
+    def is_state(node: PyTree) -> bool:
+        return isinstance(node, optax.contrib.ScheduleFreeState)
+
+    def is_masked(node: PyTree) -> bool:
+        return isinstance(node, optax.MaskedNode)  # a part that another optimizer of `multi_transform` updates
+
+    for found in filter(is_state, jax.tree.leaves(opt_state, is_leaf=is_state)):
+        params = jax.tree.map(
+            lambda z, y, b1=found.b1: y if is_masked(z) else (y - (1 - b1) * z) / b1, found.z, params, is_leaf=is_masked
+        )
+    return params
