@@ -24,6 +24,8 @@ Placement = Literal["auto", "device", "host"]
 Seeds = Annotated[int, Range(least=1, most=100_000)]
 T = TypeVar("T")
 
+RENAMED = {"compute_dtype": "dtype"}
+"""Fields of earlier versions -> what they are called now, in any class that has the new name and lacks the old one."""
 MOST_NAMED = 5
 """Presets that a message lists where none has a similar name."""
 
@@ -224,6 +226,7 @@ def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def _build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     hints = typing.get_type_hints(kind)
     fields = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]  # kind is a dataclass
+    values = {name if name in fields else RENAMED.get(name, name): value for name, value in values.items()}
     if unknown := sorted(values.keys() - fields):
         raise ValueError(f"{where} has no field {unknown[0]!r}; it was saved by another version of jaxai")
     return kind(**{name: _convert(hints[name], value, f"{where}.{name}") for name, value in values.items()})

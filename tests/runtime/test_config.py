@@ -128,6 +128,23 @@ def test_field_of_another_version_is_named():
         configs.from_dict(values)
 
 
+@dataclasses.dataclass(frozen=True)
+class Renamed:
+    dtype: str = "auto"
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    compute_dtype: str = "auto"
+    dtype: str = "auto"
+
+
+def test_a_field_of_an_earlier_version_is_read_under_its_new_name():
+    old = {"type": "anything", "compute_dtype": "bfloat16"}
+    assert configs.from_dict_as(Renamed, old) == Renamed("bfloat16")
+    assert configs.from_dict_as(Kept, old) == Kept("bfloat16")
+
+
 def test_class_of_another_version_is_named():
     with pytest.raises(ValueError, match=r"'jaxai\.cnn\.experiment:Nothing'"):
         configs.from_dict({"type": "jaxai.cnn.experiment:Nothing"})
