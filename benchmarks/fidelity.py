@@ -13,8 +13,8 @@ import numpy as np
 
 from benchmarks import records
 from jaxai.data import Data, load
-from jaxai.gan.extractor import extract, load_extractor
-from jaxai.gan.quality import Quality
+from jaxai.experiments.generation.extractor import extract, load_extractor
+from jaxai.experiments.generation.quality import Quality
 from jaxai.runtime import environment
 
 

@@ -23,8 +23,8 @@ from rich.table import Table
 from benchmarks import records
 from benchmarks.measure import Effort, measure
 from jaxai import cnn
-from jaxai.cnn.experiment import Experiment
 from jaxai.data import Data
+from jaxai.experiments.classification.experiment import Experiment
 from jaxai.runtime import chips
 from jaxai.runtime.config import Run, flatten, load_preset, to_dict
 from jaxai.runtime.parallel import Mode

@@ -6,8 +6,8 @@ Result:   not yet run. Miyato et al. 2018 (arXiv:1802.05957) train 50,000 genera
 """
 
 from jaxai.data import Data
+from jaxai.experiments.generation.experiment import Experiment
 from jaxai.gan import Config, Optimizer
-from jaxai.gan.experiment import Experiment
 from jaxai.runtime.config import Run
 
 ADAM = Optimizer("adam", learning_rate=2e-4, b1=0.0, b2=0.9, schedule="linear")

@@ -6,10 +6,10 @@ Result:   word error rate 32.6 % (95 %: 31.8 to 33.4), phoneme error rate 7.86 %
 """
 
 from jaxai.data.text import TextData
+from jaxai.experiments.translation.corpus import Tokens
+from jaxai.experiments.translation.experiment import Experiment
 from jaxai.runtime.config import Run
 from jaxai.seq2seq import Config, Optimizer
-from jaxai.seq2seq.corpus import Tokens
-from jaxai.seq2seq.experiment import Experiment
 
 config = Experiment(
     workload=Config(

@@ -6,8 +6,8 @@ Result:   test accuracy 99.41 % (one seed).
 """
 
 from jaxai.cnn import Augment, Config, Optimizer
-from jaxai.cnn.experiment import Experiment
 from jaxai.data import Data
+from jaxai.experiments.classification.experiment import Experiment
 from jaxai.runtime.config import Run
 
 config = Experiment(

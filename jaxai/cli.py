@@ -19,8 +19,8 @@ from rich.console import Console
 
 from jaxai import __version__, ranges
 from jaxai.errors import explained
+from jaxai.output import Lasting, leave_standard_output, say
 from jaxai.ranges import Count, Natural, Seed
-from jaxai.runtime.output import Lasting, leave_standard_output
 
 USAGE = """usage: jaxai COMMAND ...
 
@@ -86,8 +86,8 @@ def sweep(arguments: Sequence[str]) -> None:
     """`jaxai sweep PRESET --grid.FIELD VALUE... [options]`."""
 
     def with_grid(preset: Any) -> Any:
-        from jaxai.dqn.experiment import Experiment
-        from jaxai.dqn.sweep import Sweep
+        from jaxai.experiments.qlearning.experiment import Experiment
+        from jaxai.experiments.qlearning.sweep import Sweep
 
         if not isinstance(preset, Experiment):
             _fail("sweep takes a preset of deep Q-learning, as configs/cartpole_dqn.py")
@@ -251,7 +251,7 @@ def sample(arguments: Sequence[str]) -> None:
         experiment = _experiment(run)
         if not hasattr(experiment, "sample"):
             _fail(f"{run} has no generator; sample takes a run of adversarial training")
-        from jaxai.runtime import mosaic
+        from jaxai.report import mosaic
 
         if output is not None and output.exists() and not output.is_dir():
             _fail(f"--output is {output}, a file; give a folder")
@@ -311,7 +311,7 @@ def translate(arguments: Sequence[str]) -> None:
             if not least <= value < most:
                 _fail(f"{name} is {value}; it must be between {least} and {most - 1}")
         experiments = _translators(runs)
-        from jaxai.seq2seq import translate_lines
+        from jaxai.experiments.translation import translate_lines
         from jaxai.seq2seq.decoding import BY_METHOD, check_decoding
 
         asked = {
@@ -387,7 +387,7 @@ def report(arguments: Sequence[str]) -> None:
         if output is not None and output.is_dir():
             _fail(f"--output is {output}, a folder; give a file")
         default = runs[0] / "report.html" if len(runs) == 1 else Path("report.html")
-        from jaxai.runtime.report import write_report
+        from jaxai.report.page import write_report
 
         if output is None and default.parent.is_dir() and not os.access(default.parent, os.W_OK):
             _fail(f"{default} may not be written; give --output FILE")
@@ -518,15 +518,15 @@ def _trained_by(run: Path) -> str:
 
 def _report(runs: Sequence[Path], output: Path, console: Console) -> None:
     """The report that closes a training; a missing plotting library does not spoil the run."""
-    from jaxai.runtime import pictures, progress
+    from jaxai.report import pictures
 
     if not pictures.available():
-        progress.say(console, "no report: it needs matplotlib; pip install '.[demo]' in the checkout")
+        say(console, "no report: it needs matplotlib; pip install '.[demo]' in the checkout")
         return
-    from jaxai.runtime.report import write_report
+    from jaxai.report.page import write_report
 
     with pictures.optional(console, "the report could not be written"):
-        progress.say(console, f"report: {write_report(runs, output)}")
+        say(console, f"report: {write_report(runs, output)}")
 
 
 def _configure_jax() -> None:

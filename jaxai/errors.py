@@ -3,7 +3,7 @@
 import os
 
 from jaxai.extras import MissingExtraError
-from jaxai.runtime.unwritten import WRONG_PATH
+from jaxai.files.unwritten import WRONG_PATH
 
 
 def explained(error: Exception) -> tuple[str, int] | None:

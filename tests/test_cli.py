@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 
 from jaxai import cli
-from jaxai.cnn.experiment import Experiment
-from jaxai.dqn import experiment as dqn
-from jaxai.gan import experiment as gan
+from jaxai.experiments.classification.experiment import Experiment
+from jaxai.experiments.generation import experiment as gan
+from jaxai.experiments.qlearning import experiment as dqn
+from jaxai.experiments.translation import experiment as seq2seq
 from jaxai.runtime import seeds
 from jaxai.runtime.config import load_preset
-from jaxai.seq2seq import experiment as seq2seq
 
 CHECKOUT = Path(__file__).parents[1]
 PRESET = '''"""A toy: an MLP on noise."""
 
 from jaxai.cnn import Config, Optimizer
-from jaxai.cnn.experiment import Experiment
+from jaxai.experiments.classification.experiment import Experiment
 from jaxai.data import Data
 from jaxai.runtime.config import Run
 
@@ -332,7 +332,7 @@ def test_training_goes_on_where_its_output_cannot_be_written(preset):
 
 
 def test_run_without_matplotlib_is_complete_and_says_how_to_get_the_report(jaxai, preset, tmp_path, monkeypatch):
-    monkeypatch.setattr("jaxai.runtime.pictures.available", lambda: False)
+    monkeypatch.setattr("jaxai.report.pictures.available", lambda: False)
     code, output, _ = jaxai("train", preset, "--workdir", tmp_path / "run")
     assert code == 0
     assert "pip install '.[demo]'" in output

@@ -15,10 +15,11 @@ import pytest
 from rich.console import Console
 
 from jaxai import cli
-from jaxai.cnn import experiment as cnn_experiment
 from jaxai.errors import explained
+from jaxai.experiments.classification import experiment as cnn_experiment
 from jaxai.extras import MissingExtraError
-from jaxai.paths import given_path
+from jaxai.files.paths import given_path
+from jaxai.output import show_notes
 from jaxai.runtime import parallel, progress
 from jaxai.runtime.config import Run, check_experiment
 from jaxai.runtime.restore import trained_state
@@ -26,7 +27,7 @@ from jaxai.runtime.run_folder import RunFolder
 
 PRESET = """
 from jaxai.cnn import Config
-from jaxai.cnn.experiment import Experiment
+from jaxai.experiments.classification.experiment import Experiment
 from jaxai.data import Data
 from jaxai.runtime.config import Run
 
@@ -175,7 +176,7 @@ def test_class_names_are_no_markup_in_the_tables(number: int) -> None:
 def test_figures_titles_and_notes_are_no_markup() -> None:
     console = Console(file=io.StringIO(), width=200)
     console.print(progress.results({"[b]x": "[red]y :dog:"}, title="Scores on [red] :cat:"))
-    progress.show_notes(["skipped [red]/1.png"], console)
+    show_notes(["skipped [red]/1.png"], console)
     written = console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
     for text in ("[b]x", "[red]y :dog:", "Scores on [red] :cat:", "skipped [red]/1.png"):
         assert text in written

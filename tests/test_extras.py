@@ -14,10 +14,10 @@ from jaxai import extras
 from jaxai.data import Data, load
 from jaxai.data import text as text_data
 from jaxai.dqn import Environment, make_environment
-from jaxai.runtime import mosaic, pictures
+from jaxai.experiments.translation import scores
+from jaxai.report import mosaic, pictures
 from jaxai.runtime.config import Run
 from jaxai.runtime.run_folder import RunFolder
-from jaxai.seq2seq import scores
 from tests.data.test_data_tfds import pets, prepared
 
 ROOT = Path(__file__).parents[1]

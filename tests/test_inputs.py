@@ -7,7 +7,7 @@ import pytest
 
 from jaxai import cnn, gan, inputs
 from jaxai.cnn.whitening import whitening_kernel
-from jaxai.gan.extractor import extract, load_extractor
+from jaxai.experiments.generation.extractor import extract, load_extractor
 from jaxai.runtime import parallel
 
 EXAMPLES = 6

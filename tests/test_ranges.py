@@ -20,7 +20,7 @@ from jaxai.data import text
 from jaxai.data.images import Data
 from jaxai.data.images import load as load_images
 from jaxai.dqn.environment import Environment, make_environment
-from jaxai.dqn.sweep import Sweep
+from jaxai.experiments.qlearning.sweep import Sweep
 from jaxai.optimizer import Optimizer
 from jaxai.ranges import Range
 
@@ -80,7 +80,7 @@ def outside(kind: type, allowed: Range) -> Iterator[Any]:
 
 def test_configurations_of_every_workload_are_walked() -> None:
     assert {kind.__module__ for kind in EXPERIMENTS} == {
-        f"jaxai.{name}.experiment" for name in ("cnn", "dqn", "gan", "seq2seq")
+        f"jaxai.experiments.{name}.experiment" for name in ("classification", "qlearning", "generation", "translation")
     }
     assert {Optimizer, cnn.Augment, Data, text.TextData, Environment} <= set(CONFIGS)
     assert len(FIELDS) > 120

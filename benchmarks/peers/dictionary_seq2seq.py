@@ -37,7 +37,7 @@ def words_of(task: Task) -> Words:
     """Words of the training split that fill whole batches of each bucket, the buckets as frequent as in all of it."""
     from jaxai.data import cmudict
     from jaxai.data.buckets import ROWS_MULTIPLE, Buckets, choose_buckets
-    from jaxai.seq2seq.corpus import arrays
+    from jaxai.experiments.translation.corpus import arrays
     from jaxai.seq2seq.vocabulary import END
 
     split = cmudict.load(None, every_pronunciation=False)[0]["train"]

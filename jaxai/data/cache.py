@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxai.data.source import Decoded, Source, Split
-from jaxai.paths import given_path
+from jaxai.files.paths import given_path
 
 FORMAT = 2
 """Raised whenever the same files would decode to other arrays, so that no older copy is used."""

@@ -13,7 +13,7 @@ from jaxai.data.holdout import stratified
 from jaxai.data.source import Decoded, Source, Split
 from jaxai.data.split_names import HOLD_OUT
 from jaxai.data.validate import check, check_names
-from jaxai.paths import given_path
+from jaxai.files.paths import given_path
 from jaxai.ranges import Count, ImageShape, Rate
 
 SOURCES = ("mnist5k", "synthetic", "folder", "idx", "idx:NAME", "cifar", "cifar10", "cifar100", "mnist", "tfds:NAME")

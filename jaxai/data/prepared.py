@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxai import extras
-from jaxai.paths import given_path
+from jaxai.files.paths import given_path
 
 LONGEST_NAME = 200
 """Letters; longer ones name no folder."""

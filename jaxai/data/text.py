@@ -11,8 +11,8 @@ from jaxai import ranges
 from jaxai.data import cmudict, line_files, sequence_tasks, tfds_text
 from jaxai.data.pairs import Found, Pairs, PairSplit
 from jaxai.data.source import check_memory
+from jaxai.files.paths import given_path
 from jaxai.normalisation import normalise
-from jaxai.paths import given_path
 from jaxai.ranges import Count, OpenShare, Range, Seed
 
 SOURCES = ("files", "tsv", "cmudict", "tfds:NAME", "dates", "reverse", "addition")

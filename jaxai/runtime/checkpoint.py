@@ -23,9 +23,9 @@ import jax
 import orbax.checkpoint as ocp
 
 from jaxai.core import PyTree, State, whole
-from jaxai.paths import is_utf8
+from jaxai.files.paths import is_utf8
+from jaxai.files.unwritten import UnwrittenError, reason, writing
 from jaxai.runtime.orbax_noise import end_quietly, keep_quiet
-from jaxai.runtime.unwritten import UnwrittenError, reason, writing
 
 Which = Literal["latest", "best"]
 

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import jax
 
+UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
+
 
 class Chip(NamedTuple):
     """A chip that public tables give a peak for.
@@ -97,3 +99,10 @@ def usable_cores() -> int:
 
 def _find(device: jax.Device) -> Chip | None:
     return next((chip for chip in CHIPS if re.fullmatch(chip.kind, device.device_kind)), None)
+
+
+def shown_bytes(number: float) -> str:
+    """Bytes as text: `56 MB`, `1.3 GB`."""
+    unit = next((unit for unit in ("kB", "MB", "GB") if number < 999.5 * UNITS[unit]), "TB")
+    value = number / UNITS[unit]
+    return f"{value:.1f} {unit}" if value < 10 else f"{value:,.0f} {unit}"

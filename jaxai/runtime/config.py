@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from jaxai import ranges
-from jaxai.paths import given_path, is_utf8
+from jaxai.files.paths import given_path, is_utf8
 from jaxai.ranges import Count, Natural, Range, Seed, check, shown
 from jaxai.runtime.parallel import Mode
 
@@ -40,14 +40,22 @@ NOT_PART_OF_THE_RUN = (
 """Fields that may differ between a run and its continuation: they change where and not what."""
 
 
-EXPERIMENTS = (
-    "jaxai.cnn.experiment:Experiment",
-    "jaxai.gan.experiment:Experiment",
-    "jaxai.seq2seq.experiment:Experiment",
-    "jaxai.dqn.experiment:Experiment",
-    "jaxai.dqn.sweep:Sweep",
-)
-"""What the `type` of a run folder's configuration may name."""
+EXPERIMENTS = {
+    "classification": "jaxai.experiments.classification.experiment:Experiment",
+    "generation": "jaxai.experiments.generation.experiment:Experiment",
+    "translation": "jaxai.experiments.translation.experiment:Experiment",
+    "qlearning": "jaxai.experiments.qlearning.experiment:Experiment",
+    "qlearning_sweep": "jaxai.experiments.qlearning.sweep:Sweep",
+}
+"""Registered experiments, which the `type` of a run folder's configuration may name: name -> where the class is."""
+FORMER_TYPES = {
+    "jaxai.cnn.experiment:Experiment": "classification",
+    "jaxai.gan.experiment:Experiment": "generation",
+    "jaxai.seq2seq.experiment:Experiment": "translation",
+    "jaxai.dqn.experiment:Experiment": "qlearning",
+    "jaxai.dqn.sweep:Sweep": "qlearning_sweep",
+}
+"""The names that version 0.1 wrote -> those of now."""
 
 
 @dataclass(frozen=True)
@@ -166,8 +174,18 @@ def _line_of_config(file: Path) -> int:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """A configuration as JSON takes it; `"type"` names its class, so that `from_dict` finds it again."""
-    kind = type(config)
-    return {"type": f"{kind.__module__}:{kind.__qualname__}"} | json.loads(json.dumps(dataclasses.asdict(config)))
+    return {"type": type_name(type(config))} | json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def type_name(kind: type) -> str:
+    """The name of an experiment's class in `config.json`: the registered one, or else its dotted path."""
+    path = f"{kind.__module__}:{kind.__qualname__}"
+    return next((name for name, place in EXPERIMENTS.items() if place == path), path)
+
+
+def current_name(name: Any) -> Any:
+    """A `type` as `config.json` has it, in the words of this version."""
+    return FORMER_TYPES.get(name, name) if isinstance(name, str) else name
 
 
 def from_dict(values: Mapping[str, Any], *kinds: type) -> Any:
@@ -181,11 +199,11 @@ def from_dict(values: Mapping[str, Any], *kinds: type) -> Any:
       ValueError: `type` names another class, there is a field that the class does not have, or a value of another type
         or out of its range.
     """
-    name = values.get("type")
-    known = {f"{kind.__module__}:{kind.__qualname__}": kind for kind in kinds}
-    if name in EXPERIMENTS:
-        module, _, attribute = str(name).partition(":")
-        known[str(name)] = getattr(importlib.import_module(module), attribute)
+    name = current_name(values.get("type"))
+    known = {type_name(kind): kind for kind in kinds}
+    if isinstance(name, str) and name in EXPERIMENTS:
+        module, _, attribute = EXPERIMENTS[name].partition(":")
+        known[name] = getattr(importlib.import_module(module), attribute)
     if not isinstance(name, str) or name not in known:
         expected = ", ".join([*known, *EXPERIMENTS])
         raise ValueError(f"type is {shown(name)}, which jaxai does not know; expected one of {expected}")

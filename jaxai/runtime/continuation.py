@@ -133,7 +133,7 @@ def compare(
     after_dict = configs.to_dict(after)
     if not isinstance(before.get("type"), str):
         raise ValueError(f"cannot read {where}/config.json: it names no type of run; choose another --workdir")
-    if before["type"] != after_dict["type"]:
+    if configs.current_name(before["type"]) != after_dict["type"]:
         raise ValueError(
             f"{where} holds a run of {shown(before['type'])[1:-1]}, not of {after_dict['type']};"
             " choose another --workdir"

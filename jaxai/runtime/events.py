@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxai import extras
-from jaxai.runtime.unwritten import writing
+from jaxai.files.unwritten import writing
 
 FLUSH_SECONDS = 10
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from jaxai.runtime.unwritten import writing
+from jaxai.files.unwritten import writing
 
 fcntl: Any
 try:

@@ -14,7 +14,9 @@ from rich.console import Console
 
 from jaxai.core import Key, PyTree, State, Workload
 from jaxai.data.epochs import Epochs, Order
-from jaxai.runtime import chips, continuation, flops, nonfinite, parallel, progress, wording
+from jaxai.files.json_files import SUPERSEDED
+from jaxai.output import say, show_notes
+from jaxai.runtime import chips, continuation, flops, nonfinite, parallel, progress
 from jaxai.runtime.checkpoint import Checkpoints, Which
 from jaxai.runtime.config import Run
 from jaxai.runtime.evaluation import Evaluations
@@ -24,7 +26,6 @@ from jaxai.runtime.nonfinite import NonFiniteError
 from jaxai.runtime.recorder import Recorder, scalars
 from jaxai.runtime.restore import keep_best, newest_state, restored_state
 from jaxai.runtime.run_folder import RunFolder
-from jaxai.runtime.run_record import SUPERSEDED
 from jaxai.runtime.schedule import STEPS_PER_CALL, Schedule
 from jaxai.runtime.signals import Stop, stop_on_signal
 
@@ -155,7 +156,7 @@ def fit(training: Training, config: Any, console: Console | None = None) -> Outc
         state = newest_state(training.make(None), run, mesh, checkpoints, training.apply, training.steps)
         first_step = 0 if state is None else int(state.step)
         # From here on everything is accepted, and what the folder holds may be replaced.
-        progress.show_notes(differences.lines, console)
+        show_notes(differences.lines, console)
         if differences.measured:
             folder.supersede(training.score)
         measured_on = continuation.measured_on(config, training.identity)
@@ -171,7 +172,7 @@ def fit(training: Training, config: Any, console: Console | None = None) -> Outc
         recorder = _recorder(training, folder, mesh, flops_per_unit, started)
         if first_step:
             anew = f"; {training.renewed} is made anew, so that it ends in other bits" if training.renewed else ""
-            progress.say(console, f"going on at step {first_step} of {training.steps}{anew}")
+            say(console, f"going on at step {first_step} of {training.steps}{anew}")
         feed = make_feed(training.data, training.batches(run.seed), run, mesh, schedule, first_step)
         with feed, progress.Display(console, first_step, training.steps) as display:
             recorder.display = display
@@ -180,7 +181,7 @@ def fit(training: Training, config: Any, console: Console | None = None) -> Outc
     folder.close()
     step = int(state.step)
     if step < training.steps and not recorder.stale(run.early_stopping):
-        progress.say(console, f"{stop.name}: saved at step {step}; the same command goes on from there")
+        say(console, f"{stop.name}: saved at step {step}; the same command goes on from there")
         return Outcome(state, {}, interrupted=stop.name)
     result = finished
     if result is None or step != first_step or result.get("best_step", recorder.best_step) != recorder.best_step:
@@ -309,7 +310,7 @@ def _announce(training: Training, flops_per_unit: float, console: Console) -> No
     parameters = jax.eval_shape(lambda key: training.parameters(init(key)), jax.random.key(0))
     console.print(progress.summary(parameters, flops_per_unit, training.unit))
     if training.opening:
-        progress.say(console, training.opening)
+        say(console, training.opening)
 
 
 def _new_state(training: Training, run: Run, mesh: Mesh, checkpoints: Checkpoints) -> State:
@@ -330,8 +331,8 @@ def check_memory(training: Training, mesh: Mesh) -> None:
     if memory is not None and needed > memory:
         parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes.params))
         raise ValueError(
-            f"the state takes {wording.size(needed)}, with {parameters:,} parameters, and there are"
-            f" {wording.size(memory)} of memory; make the network smaller"
+            f"the state takes {chips.shown_bytes(needed)}, with {parameters:,} parameters, and there are"
+            f" {chips.shown_bytes(memory)} of memory; make the network smaller"
         )
 
 

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxai.core import PyTree, State, Workload
-from jaxai.runtime.array_files import read_arrays
+from jaxai.files.array_files import read_arrays
+from jaxai.files.unwritten import writing
 from jaxai.runtime.checkpoint import restore_once, save_once
 from jaxai.runtime.run_folder import RunFolder
-from jaxai.runtime.unwritten import writing
 
 FAULT = "fault"
 """The kind of what is wrong with what an environment gave."""

@@ -11,25 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxai.core import PyTree
+from jaxai.output import say
 
 SHOWN = ("loss", "accuracy", "token_accuracy", "return", "generator_loss", "discriminator_loss", "d_real", "d_fake")
 """The metrics of a call that a person sees."""
 OVER_SEEDS = ("_iqm", "_low", "_high")
 PLAIN_SECONDS = 5.0
 """Least time between two plain lines of training."""
-
-
-def say(console: Console, text: str) -> None:
-    """A line as it is: a path or a name of the user's is no markup such as [red] and no emoji such as :cat:."""
-    console.print(text, soft_wrap=True, highlight=False, markup=False, emoji=False)
-
-
-def show_notes(notes: Iterable[str], console: Console | None) -> None:
-    """What loading the data skipped or decided, a line each."""
-    if console is None:
-        return
-    for note in notes:
-        say(console, note)
 
 
 class _Bar(Progress):

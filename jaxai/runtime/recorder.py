@@ -10,12 +10,11 @@ import jax
 import numpy as np
 
 from jaxai.core import Metrics
-from jaxai.runtime.json_files import require_numbers
+from jaxai.files.json_files import SUPERSEDED, require_numbers
 from jaxai.runtime.nonfinite import NonFiniteError
 from jaxai.runtime.parallel import NONFINITE
 from jaxai.runtime.progress import Display
 from jaxai.runtime.run_folder import RunFolder
-from jaxai.runtime.run_record import SUPERSEDED
 
 
 class Recorder:

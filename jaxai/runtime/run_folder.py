@@ -11,14 +11,13 @@ from typing import Any
 
 from jaxai import extras
 from jaxai.data import Images, identity
-from jaxai.paths import given_path
+from jaxai.files.json_files import REMEDIES, SUPERSEDED, read_lines, read_object
+from jaxai.files.paths import given_path
+from jaxai.files.unwritten import writing
 from jaxai.runtime import config as configs
 from jaxai.runtime import continuation, environment
 from jaxai.runtime.continuation import Differences
 from jaxai.runtime.events import Events
-from jaxai.runtime.json_files import REMEDIES, read_lines, read_object
-from jaxai.runtime.run_record import SUPERSEDED
-from jaxai.runtime.unwritten import writing
 
 
 class RunFolder:

@@ -9,11 +9,12 @@ from typing import Any
 
 from rich.console import Console
 
+from jaxai.files.unwritten import FULL, UnwrittenError, reason
+from jaxai.output import say
 from jaxai.runtime import progress
 from jaxai.runtime.checkpoint import Checkpoints
 from jaxai.runtime.config import check_experiment
 from jaxai.runtime.run_folder import RunFolder
-from jaxai.runtime.unwritten import FULL, UnwrittenError, reason
 
 
 def train_seeds(experiment: Any, console: Console) -> str:
@@ -47,7 +48,7 @@ def train_seeds(experiment: Any, console: Console) -> str:
         except FloatingPointError as error:
             diverged[seed] = error
             results.append({})
-            progress.say(console, f"seed {seed} diverged: {error}")
+            say(console, f"seed {seed} diverged: {error}")
             continue
         if outcome.interrupted:
             return outcome.interrupted
@@ -59,7 +60,7 @@ def train_seeds(experiment: Any, console: Console) -> str:
     console.print(progress.results(together, title=f"Mean and spread of {run.seeds} seeds"))
     if diverged:
         lost = f"seed{'s' * (len(diverged) > 1)} {', '.join(map(str, diverged))} diverged"
-        progress.say(console, f"{lost}: the figures are over the others")
+        say(console, f"{lost}: the figures are over the others")
     return ""
 
 

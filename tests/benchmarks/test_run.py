@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks import compare, machine, records, run, startup
 from benchmarks.measure import Effort, spread
-from jaxai.cnn.experiment import Experiment
 from jaxai.data import Data
+from jaxai.experiments.classification.experiment import Experiment
 from jaxai.runtime.config import Run
 
 BENCHMARKS = Path(run.__file__).parent

@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from jaxai import cnn
-from jaxai.cnn.experiment import Experiment
 from jaxai.data import Images
+from jaxai.experiments.classification.experiment import Experiment
 from jaxai.runtime import parallel
 from jaxai.runtime.config import Run, from_dict, to_dict
 

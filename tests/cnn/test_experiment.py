@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 
 from jaxai import cnn
-from jaxai.cnn.experiment import Experiment
 from jaxai.data import Data, Images, load
-from jaxai.runtime import pictures
+from jaxai.experiments.classification.experiment import Experiment
+from jaxai.report import pictures
 from jaxai.runtime.config import Run
 from jaxai.runtime.run_folder import RunFolder
 

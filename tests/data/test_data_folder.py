@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from jaxai.cnn.experiment import Experiment as Classifier
-from jaxai.cnn.experiment import _show
 from jaxai.data import Data, load
-from jaxai.gan.experiment import Experiment as Generator
+from jaxai.experiments.classification.experiment import Experiment as Classifier
+from jaxai.experiments.classification.experiment import _show
+from jaxai.experiments.generation.experiment import Experiment as Generator
 from jaxai.runtime.config import Run
 
 RANDOM = np.random.default_rng(0)

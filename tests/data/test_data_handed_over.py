@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 
 from jaxai import cnn, gan
-from jaxai.cnn.experiment import Experiment as Classifier
 from jaxai.data import Images, checked
-from jaxai.gan.experiment import Experiment as Generator
+from jaxai.experiments.classification.experiment import Experiment as Classifier
+from jaxai.experiments.generation.experiment import Experiment as Generator
 from jaxai.runtime.config import Run
 
 UNIT = np.random.default_rng(0).random((12, 8, 8, 1), np.float32)

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from jaxai import dqn
-from jaxai.dqn import advice, figures
+from jaxai.dqn import advice
 from jaxai.dqn.environment import Environment
-from jaxai.dqn.experiment import Experiment
 from jaxai.dqn.replay import TRUNCATED
-from jaxai.dqn.sweep import Grid, Sweep
+from jaxai.experiments.qlearning import figures
+from jaxai.experiments.qlearning.experiment import Experiment
+from jaxai.experiments.qlearning.sweep import Grid, Sweep
 from jaxai.runtime import chips
 from jaxai.runtime.config import Run, load_preset
 from tests.dqn.chain import changed, started

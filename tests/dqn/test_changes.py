@@ -13,8 +13,8 @@ from rich.console import Console
 from jaxai import dqn
 from jaxai.dqn import priorities
 from jaxai.dqn.environment import Environment, make_environment
-from jaxai.dqn.experiment import Experiment
-from jaxai.dqn.sweep import Grid, Sweep
+from jaxai.experiments.qlearning.experiment import Experiment
+from jaxai.experiments.qlearning.sweep import Grid, Sweep
 from jaxai.runtime import parallel
 from jaxai.runtime.checkpoint import Checkpoints
 from jaxai.runtime.config import Run

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from jaxai import cli
-from jaxai.dqn.sweep import Sweep
+from jaxai.experiments.qlearning.sweep import Sweep
 from jaxai.runtime import parallel, seeds
 from jaxai.runtime.config import load_preset
 
@@ -19,7 +19,7 @@ CHECKOUT = Path(__file__).parents[2]
 PRESET = '''"""A toy: Catch with eight units."""
 
 from jaxai.dqn import Config, Environment, Optimizer
-from jaxai.dqn.experiment import Experiment
+from jaxai.experiments.qlearning.experiment import Experiment
 from jaxai.runtime.config import Run
 
 config = Experiment(
@@ -34,7 +34,7 @@ config = Experiment(
 IMAGES = '''"""A toy: an MLP on noise."""
 
 from jaxai.cnn import Config
-from jaxai.cnn.experiment import Experiment
+from jaxai.experiments.classification.experiment import Experiment
 from jaxai.data import Data
 from jaxai.runtime.config import Run
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from jaxai.dqn.experiment import Experiment
+from jaxai.experiments.qlearning.experiment import Experiment
 from jaxai.runtime import parallel
 from jaxai.runtime.run_folder import RunFolder
 from tests.dqn.test_experiment import experiment

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from jaxai import dqn, population
 from jaxai.dqn.environment import Environment, make_environment
-from jaxai.dqn.experiment import Experiment
-from jaxai.dqn.figures import describe, describe_evaluation, last_returns
+from jaxai.experiments.qlearning.experiment import Experiment
+from jaxai.experiments.qlearning.figures import describe, describe_evaluation, last_returns
 from jaxai.runtime import parallel
 from jaxai.runtime.checkpoint import Checkpoints
 from jaxai.runtime.config import Run

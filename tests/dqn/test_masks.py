@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from jaxai import dqn
-from jaxai.dqn import play
 from jaxai.dqn.environment import StickyActions
 from jaxai.dqn.interface import connect
 from jaxai.dqn.policy import random_legal_action
+from jaxai.experiments.qlearning import play
 
 ACTIONS, LIMIT = 5, 6
 TINY = dqn.Config(

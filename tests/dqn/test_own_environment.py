@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from gymnax.environments.bsuite.catch import Catch
 
 from jaxai.dqn import Config, Environment
-from jaxai.dqn.experiment import Experiment
+from jaxai.experiments.qlearning.experiment import Experiment
 from jaxai.runtime.config import Run
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from jaxai.dqn.environment import Environment, make_environment
-from jaxai.dqn.play import BLUE, INK, MOST_FRAMES, ORANGE, Episode, episode, render
+from jaxai.experiments.qlearning.play import BLUE, INK, MOST_FRAMES, ORANGE, Episode, episode, render
 
 
 class Timed:

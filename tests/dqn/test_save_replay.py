@@ -12,7 +12,7 @@ from rich.console import Console
 
 from jaxai import dqn
 from jaxai.dqn.config import make_replay
-from jaxai.dqn.experiment import Experiment
+from jaxai.experiments.qlearning.experiment import Experiment
 from jaxai.runtime.loop import fit
 from jaxai.runtime.run_folder import RunFolder
 from tests.dqn.chain import BONUS, PLACES, REWARDS, Chain, changed, data

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from jaxai import dqn, population
 from jaxai.dqn.environment import Environment
-from jaxai.dqn.experiment import Experiment
-from jaxai.dqn.sweep import Grid, Sweep, _table, ranking
+from jaxai.experiments.qlearning.experiment import Experiment
+from jaxai.experiments.qlearning.sweep import Grid, Sweep, _table, ranking
 from jaxai.runtime.config import Run, from_dict, to_dict
 from jaxai.runtime.run_folder import RunFolder
 

@@ -11,7 +11,7 @@ from jaxai import cli
 CLASSIFIER = '''"""A toy: an MLP on noise."""
 
 from jaxai.cnn import Config
-from jaxai.cnn.experiment import Experiment
+from jaxai.experiments.classification.experiment import Experiment
 from jaxai.data import Data
 from jaxai.runtime.config import Run
 
@@ -27,7 +27,7 @@ ADVERSARIAL = '''"""A toy: two networks of two channels."""
 
 from jaxai.data import Data
 from jaxai.gan import Config, Optimizer
-from jaxai.gan.experiment import Experiment
+from jaxai.experiments.generation.experiment import Experiment
 from jaxai.runtime.config import Run
 
 ADAM = Optimizer("adam", learning_rate=1e-2, b1=0.5)
@@ -208,7 +208,7 @@ def test_real_images_of_a_conditional_run_are_judged_as_the_class_that_their_nam
     """The same images with their classes in another order, and a classifier that has yet another."""
     from rich.console import Console
 
-    from jaxai.gan.experiment import _Evaluator
+    from jaxai.experiments.generation.experiment import _Evaluator
     from jaxai.runtime.run_folder import RunFolder
 
     experiment = RunFolder(runs[2]).load_config()
@@ -232,7 +232,7 @@ def test_real_images_of_a_conditional_run_are_judged_as_the_class_that_their_nam
 
 
 def test_labels_of_a_classifier_are_found_by_name(runs):
-    from jaxai.gan.extractor import load_extractor
+    from jaxai.experiments.generation.extractor import load_extractor
 
     extractor = load_extractor(str(runs[1]), (8, 8, 1))
     names = extractor.names

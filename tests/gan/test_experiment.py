@@ -14,8 +14,8 @@ from rich.console import Console
 
 from jaxai import gan
 from jaxai.data import Data, Images, load
-from jaxai.gan.experiment import Experiment, _nearest
-from jaxai.gan.quality import Quality, found_wrong
+from jaxai.experiments.generation.experiment import Experiment, _nearest
+from jaxai.experiments.generation.quality import Quality, found_wrong
 from jaxai.runtime import parallel
 from jaxai.runtime.checkpoint import Checkpoints
 from jaxai.runtime.config import Run, load_preset

@@ -10,12 +10,12 @@ import pytest
 from rich.console import Console
 
 from jaxai import cnn, dqn, gan
-from jaxai.cnn.experiment import Experiment
 from jaxai.data import Data, load
-from jaxai.dqn.experiment import Experiment as Agent
-from jaxai.gan import extractor as extractors
-from jaxai.gan.experiment import Experiment as Adversarial
-from jaxai.gan.extractor import BATCH, FOR_SHAPE, RECIPES, export, extract, load_extractor
+from jaxai.experiments.classification.experiment import Experiment
+from jaxai.experiments.generation import extractor as extractors
+from jaxai.experiments.generation.experiment import Experiment as Adversarial
+from jaxai.experiments.generation.extractor import BATCH, FOR_SHAPE, RECIPES, export, extract, load_extractor
+from jaxai.experiments.qlearning.experiment import Experiment as Agent
 from jaxai.runtime import parallel
 from jaxai.runtime.checkpoint import Checkpoints
 from jaxai.runtime.config import Run, load_preset

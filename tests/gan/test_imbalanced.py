@@ -10,8 +10,8 @@ from rich.console import Console
 
 from jaxai import gan
 from jaxai.data import Images
-from jaxai.gan.experiment import Experiment
-from jaxai.gan.generator import Generator
+from jaxai.experiments.generation.experiment import Experiment
+from jaxai.experiments.generation.generator import Generator
 from jaxai.gan.latent import draw_labels
 from jaxai.runtime import parallel
 from jaxai.runtime.config import Run

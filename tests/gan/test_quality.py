@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from jaxai.gan.extractor import Extractor, extract
-from jaxai.gan.quality import Quality, classified
+from jaxai.experiments.generation.extractor import Extractor, extract
+from jaxai.experiments.generation.quality import Quality, classified
 
 FEATURES, SAMPLES = 6, 150
 MATRIX = np.random.default_rng(9).normal(size=(16, FEATURES)).astype(np.float32)

@@ -6,14 +6,14 @@ import jax
 import pytest
 
 from jaxai import cnn, dqn, gan, seq2seq
-from jaxai.cnn.experiment import Experiment as Classifier
 from jaxai.dqn.environment import Environment, make_environment
-from jaxai.dqn.experiment import Experiment as Agent
-from jaxai.dqn.sweep import Grid, Sweep
-from jaxai.gan.experiment import Experiment as Adversarial
+from jaxai.experiments.classification.experiment import Experiment as Classifier
+from jaxai.experiments.generation.experiment import Experiment as Adversarial
+from jaxai.experiments.qlearning.experiment import Experiment as Agent
+from jaxai.experiments.qlearning.sweep import Grid, Sweep
+from jaxai.experiments.translation.experiment import Experiment as Translating
 from jaxai.optimizer import Optimizer, same_state
 from jaxai.runtime.continuation import RUN
-from jaxai.seq2seq.experiment import Experiment as Translating
 
 
 def one_line(error):

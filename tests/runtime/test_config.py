@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxai.cnn.experiment import Experiment
+from jaxai.experiments.classification.experiment import Experiment
 from jaxai.runtime import config as configs
 from jaxai.runtime.config import NOT_PART_OF_THE_RUN, Run
 from jaxai.runtime.run_folder import RunFolder
@@ -146,10 +146,16 @@ def test_a_field_of_an_earlier_version_is_read_under_its_new_name():
 
 
 def test_class_of_another_version_is_named():
-    with pytest.raises(ValueError, match=r"'jaxai\.cnn\.experiment:Nothing'"):
-        configs.from_dict({"type": "jaxai.cnn.experiment:Nothing"})
+    with pytest.raises(ValueError, match=r"'jaxai\.experiments\.classification\.experiment:Nothing'"):
+        configs.from_dict({"type": "jaxai.experiments.classification.experiment:Nothing"})
     with pytest.raises(ValueError, match=r"'jaxai\.nowhere:Experiment'"):
         configs.from_dict({"type": "jaxai.nowhere:Experiment"})
+
+
+def test_folder_of_version_0_1_names_its_experiment_by_the_class_of_then():
+    values = configs.to_dict(DEFAULT)
+    assert values["type"] == "classification"
+    assert configs.from_dict(values | {"type": "jaxai.cnn.experiment:Experiment"}) == DEFAULT
 
 
 def test_unknown_preset_gives_the_nearest_names(tmp_path):

@@ -12,16 +12,16 @@ import pytest
 from rich.console import Console
 
 from jaxai import cnn
-from jaxai.cnn.experiment import Experiment as Classifier
 from jaxai.data import Data, identity, load
-from jaxai.gan.experiment import Experiment as Adversarial
+from jaxai.experiments.classification.experiment import Experiment as Classifier
+from jaxai.experiments.generation.experiment import Experiment as Adversarial
+from jaxai.report.run_record import read_run
 from jaxai.runtime import parallel
 from jaxai.runtime.checkpoint import Checkpoints
 from jaxai.runtime.config import Run
 from jaxai.runtime.recorder import Recorder
 from jaxai.runtime.restore import restored_state
 from jaxai.runtime.run_folder import RunFolder
-from jaxai.runtime.run_record import read_run
 
 EXAMPLES, BATCH, TESTED = 64, 8, 40
 EPOCH = EXAMPLES // BATCH
@@ -48,7 +48,7 @@ def train(workdir, images, **settings):
     """Without the pictures, which take longer than the training."""
     console = Console(file=io.StringIO(), width=300)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jaxai.runtime.pictures.available", lambda: False)
+        patch.setattr("jaxai.report.pictures.available", lambda: False)
         outcome = experiment(workdir, **settings).train(images, console)
     return outcome, console.file.getvalue()
 

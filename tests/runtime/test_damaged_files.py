@@ -10,14 +10,14 @@ import pytest
 from rich.console import Console
 
 from jaxai.cnn import Config
-from jaxai.cnn.experiment import Experiment
 from jaxai.data import Data
+from jaxai.experiments.classification.experiment import Experiment
+from jaxai.files.array_files import read_arrays
+from jaxai.files.json_files import read_lines, read_object
+from jaxai.report.run_record import read_run
 from jaxai.runtime import config as configs
-from jaxai.runtime.array_files import read_arrays
 from jaxai.runtime.config import Run
-from jaxai.runtime.json_files import read_lines, read_object
 from jaxai.runtime.run_folder import RunFolder
-from jaxai.runtime.run_record import read_run
 
 DATA = Data("synthetic", image_shape=(8, 8, 1), num_classes=4, examples=40, test_examples=20)
 
@@ -229,12 +229,23 @@ def test_report_says_what_it_could_not_read_and_shows_the_rest(run, caplog, file
 
 @pytest.mark.parametrize(
     "kind",
-    ["os:system", "builtins:dict", "jaxai.cnn:Config", "jaxai.cnn.experiment:nothing", "jaxai", "", 3, None, ["a"]],
+    [
+        "os:system",
+        "builtins:dict",
+        "jaxai.cnn:Config",
+        "jaxai.experiments.classification.experiment:nothing",
+        "jaxai.experiments.classification.experiment:Experiment",
+        "jaxai",
+        "",
+        3,
+        None,
+        ["a"],
+    ],
 )
 def test_type_names_only_what_jaxai_trains(run, kind):
     values = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(values | {"type": kind}))
-    with pytest.raises(ValueError, match="which jaxai does not know; expected one of jaxai") as error:
+    with pytest.raises(ValueError, match="which jaxai does not know; expected one of classification") as error:
         RunFolder(run).load_config()
     one_line(error, run / "config.json", f"type is {kind!r}")
 

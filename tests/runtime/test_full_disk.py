@@ -13,14 +13,14 @@ import pytest
 from rich.console import Console
 
 from jaxai.cnn import Config
-from jaxai.cnn.experiment import Experiment
 from jaxai.data import Data
+from jaxai.experiments.classification.experiment import Experiment
+from jaxai.files.unwritten import UnwrittenError, reason
+from jaxai.report.page import write_report
 from jaxai.runtime import checkpoint, events
 from jaxai.runtime.config import Run
-from jaxai.runtime.report import write_report
 from jaxai.runtime.run_folder import RunFolder
 from jaxai.runtime.seeds import train_seeds
-from jaxai.runtime.unwritten import UnwrittenError, reason
 
 DATA = Data("synthetic", image_shape=(8, 8, 1), num_classes=4, examples=40, test_examples=20)
 
@@ -177,7 +177,7 @@ def test_report_and_evaluation(whole, tmp_path, monkeypatch):
 
 PRESET = """
 from jaxai.cnn import Config
-from jaxai.cnn.experiment import Experiment
+from jaxai.experiments.classification.experiment import Experiment
 from jaxai.data import Data
 
 config = Experiment(

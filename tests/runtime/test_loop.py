@@ -14,9 +14,9 @@ import pytest
 from rich.console import Console
 
 from jaxai import cnn
-from jaxai.cnn.experiment import Experiment
 from jaxai.core import State, Workload
 from jaxai.data import Data, load
+from jaxai.experiments.classification.experiment import Experiment
 from jaxai.runtime.config import Run
 from jaxai.runtime.loop import Training, fit
 from jaxai.runtime.parallel import NONFINITE

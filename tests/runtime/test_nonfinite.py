@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from jaxai import cli, cnn
-from jaxai.cnn.experiment import Experiment
 from jaxai.core import State, Workload
 from jaxai.data import Images
+from jaxai.experiments.classification.experiment import Experiment
 from jaxai.runtime import nonfinite, parallel
 from jaxai.runtime.checkpoint import Checkpoints
 from jaxai.runtime.config import Run

@@ -11,7 +11,7 @@ import pytest
 from jaxai import cli
 from jaxai.runtime.config import load_preset
 
-EXPERIMENT = "from jaxai.cnn.experiment import Experiment\n"
+EXPERIMENT = "from jaxai.experiments.classification.experiment import Experiment\n"
 WRONG = {
     "a syntax error": ("x = 1\nconfig = (\n", r"line 2: SyntaxError: '\(' was never closed"),
     "a tab among spaces": ("if 1:\n        x = 1\n\ty = 2\n", "line 3: TabError: inconsistent use of tabs and spaces"),

@@ -31,7 +31,7 @@ EXAMPLES, BATCH, STEPS = 160, 8, 400
 
 PRESET = f"""
 from jaxai.cnn import Augment, Config, Optimizer
-from jaxai.cnn.experiment import Experiment
+from jaxai.experiments.classification.experiment import Experiment
 from jaxai.data import Data
 from jaxai.runtime.config import Run
 

@@ -8,12 +8,12 @@ import pytest
 from rich.console import Console
 
 from jaxai.cnn import Config, Optimizer
-from jaxai.cnn.experiment import Experiment
 from jaxai.data import Data
+from jaxai.experiments.classification.experiment import Experiment
+from jaxai.report.page import write_report
+from jaxai.report.run_record import read_run
 from jaxai.runtime.config import Run
-from jaxai.runtime.report import write_report
 from jaxai.runtime.run_folder import RunFolder
-from jaxai.runtime.run_record import read_run
 from jaxai.runtime.seeds import summarize, train_seeds
 
 

@@ -9,8 +9,8 @@ PRESET = """
 from jaxai.data.text import TextData
 from jaxai.runtime.config import Run
 from jaxai.seq2seq import Config, Decoding, Optimizer
-from jaxai.seq2seq.corpus import Tokens
-from jaxai.seq2seq.experiment import Experiment
+from jaxai.experiments.translation.corpus import Tokens
+from jaxai.experiments.translation.experiment import Experiment
 
 config = Experiment(
     workload=Config(hidden=16, embed=8, bidirectional=False, dropout=0.1, optimizer=Optimizer("adam", 3e-2)),

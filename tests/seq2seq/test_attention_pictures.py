@@ -5,9 +5,9 @@ import sys
 import numpy as np
 import pytest
 
-from jaxai.runtime import report
-from jaxai.seq2seq import attention_pictures, scores
-from jaxai.seq2seq.attention_pictures import Alignment
+from jaxai.experiments.translation import attention_pictures, scores
+from jaxai.experiments.translation.attention_pictures import Alignment
+from jaxai.report.page import write_report
 
 
 def weights(target, source):
@@ -118,7 +118,7 @@ def test_what_does_not_fit_is_refused_in_one_line(draw, message, tmp_path):
 
 
 def test_matplotlib_is_imported_with_the_first_picture():
-    code = "import sys, jaxai.seq2seq.attention_pictures, jaxai.seq2seq.scores as s; "
+    code = "import sys, jaxai.experiments.translation.attention_pictures, jaxai.experiments.translation.scores as s; "
     code += "assert not {'matplotlib', 'sacrebleu', 'rapidfuzz', 'jiwer'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
@@ -129,7 +129,7 @@ def write_tables(run, **tables):
     (run / "result.json").write_text(json.dumps({"bleu": 33.4, "bleu_low": 32.0, "bleu_high": 34.5}))
     for name, table in tables.items():
         (run / "tables" / f"{name}.json").write_text(table if isinstance(table, str) else json.dumps(table))
-    return report.write_report([run], run / "report.html").read_text()
+    return write_report([run], run / "report.html").read_text()
 
 
 def test_report_shows_the_tables_of_a_run_with_their_text_escaped(tmp_path):

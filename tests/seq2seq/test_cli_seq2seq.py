@@ -11,8 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxai.cnn.experiment import Experiment
 from jaxai.data import Data
+from jaxai.experiments.classification.experiment import Experiment
 from jaxai.runtime.config import to_dict
 from jaxai.runtime.run_folder import RunFolder
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxai.data.pairs import Pairs, PairSplit, check
-from jaxai.seq2seq.corpus import Tokens, make_corpus
+from jaxai.experiments.translation.corpus import Tokens, make_corpus
 from jaxai.seq2seq.vocabulary import END, PAD
 
 

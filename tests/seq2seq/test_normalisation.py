@@ -8,11 +8,12 @@ import pytest
 from jaxai.core import State
 from jaxai.data.pairs import Pairs, PairSplit
 from jaxai.data.text import TextData, load
+from jaxai.experiments.translation import scores
+from jaxai.experiments.translation.corpus import Tokens
+from jaxai.experiments.translation.experiment import Experiment
+from jaxai.experiments.translation.held_out import HeldOut
 from jaxai.normalisation import described, normalise
-from jaxai.seq2seq import scores, vocabulary
-from jaxai.seq2seq.corpus import Tokens
-from jaxai.seq2seq.experiment import Experiment
-from jaxai.seq2seq.held_out import HeldOut
+from jaxai.seq2seq import vocabulary
 from jaxai.seq2seq.translator import Translation
 
 TEXT = "Café Zürich: 10 000 Männer."

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from jaxai.seq2seq import scores
+from jaxai.experiments.translation import scores
 
 SAID = ["the cat sat on a mat .", "There is a dog in the garden", "he plays", "two men , at the lake"]
 RIGHT = [

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxai.core import Key
+from jaxai.experiments.generation.extractor import Extractor, extract
 from jaxai.gan import fidelity
-from jaxai.gan.extractor import Extractor, extract
 
 CONFIDENT = 0.9
 """A sample whose label has a higher probability is one that the classifier is sure of."""

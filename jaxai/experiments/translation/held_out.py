@@ -11,14 +11,14 @@ from jaxai import seq2seq
 from jaxai.core import State
 from jaxai.data.buckets import choose_buckets
 from jaxai.data.pairs import Pairs
+from jaxai.experiments.translation import scores
+from jaxai.experiments.translation.corpus import Corpus
 from jaxai.runtime import parallel
 from jaxai.runtime.evaluation import Evaluation
-from jaxai.seq2seq import scores
-from jaxai.seq2seq.corpus import Corpus
 from jaxai.seq2seq.translator import Translator
 
 if TYPE_CHECKING:
-    from jaxai.seq2seq.experiment import Experiment
+    from jaxai.experiments.translation.experiment import Experiment
 
 EVALUATION_BUCKETS = 3
 """Shapes that held-out pairs are measured in; the result does not depend on it."""

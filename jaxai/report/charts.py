@@ -5,10 +5,10 @@ from html import escape
 
 import numpy as np
 
-from jaxai.runtime.curves import THIN_LINES, Curve, curves_svg, seed_curves
-from jaxai.runtime.pictures import PALETTE
-from jaxai.runtime.run_record import PER_SEED, SPLITS, Record, Run, histories, is_number, is_per_seed
-from jaxai.runtime.wording import is_measured, is_share, split_of, words
+from jaxai.report.curves import THIN_LINES, Curve, curves_svg, seed_curves
+from jaxai.report.pictures import PALETTE
+from jaxai.report.run_record import PER_SEED, SPLITS, Record, Run, histories, is_number, is_per_seed
+from jaxai.report.wording import is_measured, is_share, split_of, words
 
 GROUPS = {
     "Fréchet distance": {"frechet_distance": "samples", "frechet_floor": "floor: real images"},

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from jaxai.runtime.statistics import bootstrap_interval, interquartile_mean
+from jaxai.report.statistics import bootstrap_interval, interquartile_mean
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_mean_by_weights_is_the_mean_of_the_draws(returns):
 
 def test_long_curve_is_cut_into_chunks_that_change_nothing(returns, monkeypatch):
     whole = [bootstrap_interval(returns, statistic) for statistic in (np.mean, interquartile_mean)]
-    monkeypatch.setattr("jaxai.runtime.statistics.CHUNK", 1)
+    monkeypatch.setattr("jaxai.report.statistics.CHUNK", 1)
     cut = [bootstrap_interval(returns, statistic) for statistic in (np.mean, interquartile_mean)]
     np.testing.assert_allclose(whole, cut)
 

@@ -17,13 +17,15 @@ from jaxai.cnn.whitening import whiten
 from jaxai.core import State
 from jaxai.data import Data, Images, checked, identity, load
 from jaxai.data.epochs import steps_in
+from jaxai.output import say, show_notes
 from jaxai.ranges import Finite, Natural, Positive
-from jaxai.runtime import mosaic, parallel, pictures, progress
+from jaxai.report import mosaic, pictures
+from jaxai.report.lettering import readable
+from jaxai.runtime import parallel, progress
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run, check_experiment
 from jaxai.runtime.continuation import Changes, measured_on
 from jaxai.runtime.evaluation import Evaluation
-from jaxai.runtime.lettering import readable
 from jaxai.runtime.loop import Outcome, Training, fit
 from jaxai.runtime.recorder import scalars
 from jaxai.runtime.restore import trained_state
@@ -130,7 +132,7 @@ class Experiment:
         """
         check_experiment(self)
         images = self.load() if images is None else checked(images)
-        progress.show_notes(images.notes, console)
+        show_notes(images.notes, console)
         images = RunFolder(self.run.workdir).as_in_run(images)
         experiment = self.resolve(images)
         outcome = fit(experiment.training(images), experiment, console)
@@ -139,7 +141,7 @@ class Experiment:
                 experiment.draw(images, outcome.state, RunFolder(self.run.workdir))
             if console and self.expected:
                 got = outcome.result["test_accuracy"]
-                progress.say(console, f"expected test accuracy {self.expected:.4f} or more, got {got:.4f}")
+                say(console, f"expected test accuracy {self.expected:.4f} or more, got {got:.4f}")
         return outcome
 
     def make(self) -> Any:
@@ -161,12 +163,12 @@ class Experiment:
           ValueError: the run has no such checkpoint, or was trained on images of other classes or another shape.
         """
         images = self.load() if images is None else checked(images)
-        progress.show_notes(images.notes, console)
+        show_notes(images.notes, console)
         folder = RunFolder(self.run.workdir)
         images = folder.as_in_run(images, subset=True)
         self._require_fitting(images)
         data = identity.of_images(images)
-        progress.show_notes(folder.data_notes(data, "test"), console)
+        show_notes(folder.data_notes(data, "test"), console)
         mesh = parallel.make_mesh(self.run.devices)
         state = trained_state(self.make(), self.run, mesh, which)
         if recompute:

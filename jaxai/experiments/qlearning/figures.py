@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxai.runtime.statistics import bootstrap_interval, interquartile_mean
+from jaxai.report.statistics import bootstrap_interval, interquartile_mean
 
 LAST_EPISODES = 100
 """The episodes that the training return of the result is the mean of, as OpenAI Gym's threshold for solving."""

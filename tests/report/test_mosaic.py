@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from jaxai.runtime import mosaic
+from jaxai.report import mosaic
 
 
 def digits(count, channels=1, size=28, seed=0):

@@ -18,9 +18,9 @@ from flax import traverse_util
 
 from jaxai import cnn, inputs
 from jaxai.core import State
-from jaxai.paths import given_path
+from jaxai.files.array_files import read_arrays
+from jaxai.files.paths import given_path
 from jaxai.runtime import config as configs
-from jaxai.runtime.array_files import read_arrays
 from jaxai.runtime.run_folder import RunFolder
 
 BUNDLED = Path(__file__).parent / "extractors"
@@ -124,7 +124,7 @@ def export(run: Path, path: Path) -> Extractor:
 
 
 def _read(path: Path, name: str) -> Extractor:
-    stored = read_arrays(path, "give a file that jaxai.gan.extractor.export has written", "config")
+    stored = read_arrays(path, "give a file that jaxai.experiments.generation.extractor.export has written", "config")
     config = configs.from_dict(json.loads(str(stored.pop("config"))), cnn.Config)
     tree: Any = traverse_util.unflatten_dict({key: leaf.astype(np.float32) for key, leaf in stored.items()}, sep="/")
     return _from(

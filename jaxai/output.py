@@ -2,7 +2,10 @@
 
 import os
 import sys
+from collections.abc import Iterable
 from typing import IO, Any
+
+from rich.console import Console
 
 
 def leave_standard_output() -> None:
@@ -44,3 +47,16 @@ class Lasting:
             reason = f"standard output cannot be written any more ({error.strerror})"
             print(f"jaxai: {reason}; the run goes on without it", file=sys.stderr)
         return length
+
+
+def say(console: Console, text: str) -> None:
+    """A line as it is: a path or a name of the user's is no markup such as [red] and no emoji such as :cat:."""
+    console.print(text, soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
+def show_notes(notes: Iterable[str], console: Console | None) -> None:
+    """What loading the data skipped or decided, a line each."""
+    if console is None:
+        return
+    for note in notes:
+        say(console, note)

@@ -16,14 +16,17 @@ from jaxai import gan, ranges
 from jaxai.core import State
 from jaxai.data import Data, Images, checked, identity, load
 from jaxai.data.epochs import steps_in
+from jaxai.experiments.generation.extractor import extract, load_extractor
+from jaxai.experiments.generation.generator import CHUNK, Generator, Samples
+from jaxai.experiments.generation.quality import Quality, found_wrong, table
+from jaxai.files.array_files import read_arrays
+from jaxai.files.unwritten import writing
 from jaxai.gan import fidelity
-from jaxai.gan.extractor import extract, load_extractor
-from jaxai.gan.generator import CHUNK, Generator, Samples
 from jaxai.gan.latent import spherical_interpolation
-from jaxai.gan.quality import Quality, found_wrong, table
+from jaxai.output import say, show_notes
 from jaxai.ranges import Count, Finite, Natural, Positive
-from jaxai.runtime import flops, mosaic, parallel, pictures, progress
-from jaxai.runtime.array_files import read_arrays
+from jaxai.report import mosaic, pictures
+from jaxai.runtime import flops, parallel, progress
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run, check_experiment
 from jaxai.runtime.continuation import Changes, measured_on
@@ -32,7 +35,6 @@ from jaxai.runtime.loop import Outcome, Training, fit
 from jaxai.runtime.recorder import scalars
 from jaxai.runtime.restore import trained_state
 from jaxai.runtime.run_folder import RunFolder
-from jaxai.runtime.unwritten import writing
 
 EVALUATIONS = 10
 """As many evaluations in a run when nobody says: each draws thousands of samples."""
@@ -155,7 +157,7 @@ class Experiment:
         """
         check_experiment(self)
         images = self.load() if images is None else checked(images)
-        progress.show_notes(images.notes, console)
+        show_notes(images.notes, console)
         images = self._as_in_run(images)
         experiment = self.resolve(images)
         outcome = fit(experiment.training(images), experiment, console)
@@ -174,7 +176,7 @@ class Experiment:
         console.print(table(result))
         if self.expected:
             got = result["frechet_distance"]
-            progress.say(console, f"expected Fréchet distance {self.expected:g} or less, got {got:.4g}")
+            say(console, f"expected Fréchet distance {self.expected:g} or less, got {got:.4g}")
         return dataclasses.replace(outcome, result=result)
 
     def make(self) -> Any:
@@ -199,7 +201,7 @@ class Experiment:
             another extractor.
         """
         images = self.load() if images is None else checked(images)
-        progress.show_notes(images.notes, console)
+        show_notes(images.notes, console)
         images = self._as_in_run(images)
         if images.shape != tuple(self.workload.image_shape):
             raise ValueError(
@@ -208,7 +210,7 @@ class Experiment:
             )
         data = identity.of_images(images, self.workload.conditional)
         folder, measured = RunFolder(self.run.workdir), self
-        progress.show_notes(folder.data_notes(data, "train", "test"), console)
+        show_notes(folder.data_notes(data, "train", "test"), console)
         if self.workload.conditional and folder.data_notes(data, "train"):
             frequencies = _frequencies(images.train["label"], len(images.classes))
             workload = dataclasses.replace(self.workload, label_frequencies=frequencies)

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from jaxai.runtime import mosaic, pictures
-from jaxai.runtime.lettering import BOX, Letters, readable
+from jaxai.report import mosaic, pictures
+from jaxai.report.lettering import BOX, Letters, readable
 
 NAMES = [
     "$x_{1}$",

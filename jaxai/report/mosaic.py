@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxai import extras
-from jaxai.runtime.unwritten import writing
+from jaxai.files.unwritten import writing
 
 LONG_SIDE = 900  # pixels; a smaller picture is enlarged as often as fits
 GIF_SIDE = 500  # pixels; each frame costs bytes

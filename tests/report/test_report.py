@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from jaxai.runtime import curves, pictures, report, run_record
+from jaxai.report import curves, pictures, run_record
+from jaxai.report.page import write_report
+from jaxai.report.run_record import read_run
 
 EVIL = "<script>alert('&')</script>"
 VOID = {"meta", "img", "br", "link", "input"}
@@ -100,7 +102,7 @@ def write_pictures(folder, captions, size=8):
 
 
 def page_of(runs, tmp_path):
-    return Page(report.write_report(runs, tmp_path / "out" / "report.html").read_text())
+    return Page(write_report(runs, tmp_path / "out" / "report.html").read_text())
 
 
 def test_one_run_shows_figures_curves_pictures_and_configuration(tmp_path):
@@ -120,7 +122,7 @@ def test_one_run_shows_figures_curves_pictures_and_configuration(tmp_path):
 def test_page_loads_nothing(tmp_path):
     run = write_run(tmp_path / "run")
     write_pictures(run, {"a.png": "A"})
-    output = report.write_report([run], tmp_path / "report.html")
+    output = write_report([run], tmp_path / "report.html")
     page = Page(output.read_text())
     assert not {"script", "link", "iframe", "object"} & set(page.tags)
     for _, name, value in page.attributes:
@@ -161,7 +163,7 @@ def test_seeds_that_are_still_running_show_those_that_are_done(tmp_path):
     for seed in range(2):
         write_run(run / f"seed-{seed}", seed=seed)
     write_run(run / "seed-2", finished=False)
-    result = report.read_run(run).result
+    result = read_run(run).result
     assert result["test_accuracy"] == pytest.approx(np.mean(accuracies))
     assert result["test_accuracy_std"] == pytest.approx(np.std(accuracies, ddof=1))
     assert "seed-2: The run has not finished" in page_of([run], tmp_path).text
@@ -261,7 +263,7 @@ def test_figure_of_an_evaluation_alone_keeps_its_whole_name(tmp_path):
 
 def test_several_runs_of_many_seeds_show_each_its_band(tmp_path):
     runs = [write_seeds(tmp_path / name, seeds=seeds) for name, seeds in (("few", 3), ("many", 20))]
-    output = report.write_report(runs, tmp_path / "report.html")
+    output = write_report(runs, tmp_path / "report.html")
     charts = output.read_text().split("<svg ")[1:]
     evaluation = next(chart for chart in charts if 'aria-label="Evaluation return"' in chart)
     bands = re.findall(r"fill: (var\(--series-\d\)); fill-opacity: 0.16", evaluation)
@@ -338,7 +340,7 @@ def chart_of(page, title):
 
 
 def test_two_networks_and_a_figure_with_its_floor_share_a_chart(tmp_path):
-    html_page = report.write_report([write_gan(tmp_path / "run")], tmp_path / "report.html").read_text()
+    html_page = write_report([write_gan(tmp_path / "run")], tmp_path / "report.html").read_text()
     charts = Page(html_page).charts()
     assert charts[:2] == ["Fréchet distance", "Losses"]
     assert {"Discriminator&#x27;s view", "Precision and recall", "Density and coverage"} <= {*map(html.escape, charts)}
@@ -357,7 +359,7 @@ def test_scores_of_a_critic_are_no_probabilities(tmp_path):
     run = write_gan(tmp_path / "run")
     with (run / "metrics.jsonl").open("a") as lines:
         lines.write('{"step": 310, "d_real": 30.0, "d_fake": -20.0}\n')
-    view = chart_of(report.write_report([run], tmp_path / "report.html").read_text(), "Discriminator&#x27;s view")
+    view = chart_of(write_report([run], tmp_path / "report.html").read_text(), "Discriminator&#x27;s view")
     assert {"20", "\u221220"} <= set(re.findall(r">([\u2212\d]+)</text>", view))
 
 
@@ -472,7 +474,7 @@ def test_folder_that_is_no_run_is_refused_in_one_line(tmp_path, make, missing):
     if make:
         folder.mkdir()
     with pytest.raises(ValueError, match=missing) as error:
-        report.write_report([folder], tmp_path / "report.html")
+        write_report([folder], tmp_path / "report.html")
     assert str(folder) in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "report.html").exists()
@@ -480,7 +482,7 @@ def test_folder_that_is_no_run_is_refused_in_one_line(tmp_path, make, missing):
 
 def test_no_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match="at least one run"):
-        report.write_report([], tmp_path / "report.html")
+        write_report([], tmp_path / "report.html")
 
 
 def test_long_run_with_many_large_pictures_stays_below_two_megabytes(tmp_path):
@@ -488,7 +490,7 @@ def test_long_run_with_many_large_pictures_stays_below_two_megabytes(tmp_path):
     (run / "pictures").mkdir()
     for number in range(8):
         (run / "pictures" / f"{number}.png").write_bytes(b"\x89PNG" + bytes(300_000))
-    output = report.write_report([run], tmp_path / "report.html")
+    output = write_report([run], tmp_path / "report.html")
     assert output.stat().st_size < 2_000_000
     assert "is too large to embed" in output.read_text()
 
@@ -583,7 +585,7 @@ def test_missing_matplotlib_is_one_line_with_the_way_out(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     run = write_run(tmp_path / "run")
     for draw in (
-        lambda: report.write_report([run], tmp_path / "report.html"),
+        lambda: write_report([run], tmp_path / "report.html"),
         lambda: pictures.confusion_matrix(np.eye(2, dtype=int), "ab", tmp_path / "a.png"),
         lambda: pictures.image_grid(np.zeros((1, 2, 2, 1), np.uint8), ["a"], tmp_path / "a.png"),
     ):
@@ -595,7 +597,7 @@ def test_missing_matplotlib_is_one_line_with_the_way_out(tmp_path, monkeypatch):
 def test_matplotlib_is_imported_late_and_never_through_pyplot(tmp_path):
     code = """
 import sys
-from jaxai.runtime import pictures, report
+from jaxai.report import pictures, page
 assert "matplotlib" not in sys.modules
 import numpy as np, pathlib
 pictures.confusion_matrix(np.eye(2, dtype=int), "ab", pathlib.Path(sys.argv[1]))

@@ -16,10 +16,10 @@ import numpy as np
 from rich.console import Console
 
 from jaxai import extras
-from jaxai.runtime import progress
-from jaxai.runtime.lettering import Letters, readable
-from jaxai.runtime.statistics import bootstrap_interval
-from jaxai.runtime.unwritten import UnwrittenError, writing
+from jaxai.files.unwritten import UnwrittenError, writing
+from jaxai.output import say
+from jaxai.report.lettering import Letters, readable
+from jaxai.report.statistics import bootstrap_interval
 
 # Distinct on white. In a page the SVG takes its colours from the style sheet instead: --series-0, --series-1, ...
 PALETTE = ("#2563eb", "#e4572e", "#12875f", "#8e44ad", "#c98a00", "#0e8fb0", "#c2306e", "#5b6470")
@@ -49,7 +49,7 @@ def optional(console: Console | None, what: str = "a picture could not be drawn"
     except Exception as error:  # the figures are written before, and nothing of a picture is worth their run
         reason = " ".join(str(error).split())[:200]
         line = f"warning: {what} ({type(error).__name__}: {reason}); all else is complete"
-        progress.say(console or Console(), readable(line))
+        say(console or Console(), readable(line))
 
 
 def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], path: Path) -> Path:

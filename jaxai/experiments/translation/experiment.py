@@ -18,20 +18,23 @@ from jaxai.data import identity, line_files, text
 from jaxai.data.buckets import BucketedEpochs
 from jaxai.data.epochs import steps_in
 from jaxai.data.pairs import Pairs, PairSplit, check
+from jaxai.experiments.translation import scores
+from jaxai.experiments.translation.corpus import Corpus, Tokens, make_corpus
+from jaxai.experiments.translation.held_out import DECODED_AT_ONCE, HeldOut
+from jaxai.files.unwritten import writing
+from jaxai.output import say, show_notes
 from jaxai.ranges import Count, Finite, Positive
-from jaxai.runtime import flops, parallel, pictures, progress
+from jaxai.report import pictures
+from jaxai.runtime import flops, parallel, progress
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run, check_experiment
 from jaxai.runtime.continuation import Changes, measured_on
 from jaxai.runtime.loop import Outcome, Training, fit
 from jaxai.runtime.restore import trained_state
 from jaxai.runtime.run_folder import RunFolder
-from jaxai.runtime.unwritten import writing
-from jaxai.seq2seq import scores, vocabulary
+from jaxai.seq2seq import vocabulary
 from jaxai.seq2seq.bucketed import Shape, bucketed, example
-from jaxai.seq2seq.corpus import Corpus, Tokens, make_corpus
 from jaxai.seq2seq.decoding import Decoding, check_decoding
-from jaxai.seq2seq.held_out import DECODED_AT_ONCE, HeldOut
 from jaxai.seq2seq.translator import Translation, Translator
 from jaxai.seq2seq.vocabulary import UNKNOWN, Vocabulary
 
@@ -159,7 +162,7 @@ class Experiment:
         corpus = self.corpus(pairs)
         experiment = self.resolve(pairs)
         for note in (*corpus.notes, *self._too_short(corpus)):
-            progress.say(console, note)
+            say(console, note)
         training, folder = experiment.training(pairs), RunFolder(self.run.workdir)
         outcome = fit(training, experiment, console)
         if outcome.interrupted:
@@ -179,7 +182,7 @@ class Experiment:
         console.print(progress.results(_main(result), title="Test set"))
         if self.expected:
             bound = f"{self.expected:g} or {'less' if lower_is_better else 'more'}"
-            progress.say(console, f"expected {score} {bound}, got {result[score]:.4g}")
+            say(console, f"expected {score} {bound}, got {result[score]:.4g}")
         return dataclasses.replace(outcome, result=result)
 
     def make(self) -> Any:
@@ -210,7 +213,7 @@ class Experiment:
             pairs = check(pairs or self.load())
             split, task, name = pairs.test, pairs.task, "test"
             data = identity.of_pairs(pairs)
-            progress.show_notes(RunFolder(self.run.workdir).data_notes(data, "test"), console)
+            show_notes(RunFolder(self.run.workdir).data_notes(data, "test"), console)
         else:
             split, task, name = _aligned(*files), self._task, files[0].name
             data = {"splits": {name: {"digest": identity.of_texts(split)}}}
@@ -223,7 +226,7 @@ class Experiment:
         if translator.cut:
             notes.append(f"sources cut because they had more than {translator.longest} tokens: {translator.cut:,}")
         for note in notes:
-            progress.say(console, note)
+            say(console, note)
         return result
 
     def translator(
@@ -278,7 +281,7 @@ class Experiment:
         folder.write_json("tables/examples.json", scores.as_table("Translations of the test set", shown))
         if not pictures.available():
             return
-        from jaxai.seq2seq import attention_pictures
+        from jaxai.experiments.translation import attention_pictures
 
         folder.pictures.mkdir(exist_ok=True)
         captions = {"scores_by_length.png": "The main score by the length of the source"}

@@ -1,6 +1,6 @@
 """Pictures of a translation: where attention looked, and the score by length.
 
-Drawn as those of `jaxai.runtime.pictures`. Tokens may be of any script (`jaxai.runtime.lettering`); where a character
+Drawn as those of `jaxai.report.pictures`. Tokens may be of any script (`jaxai.report.lettering`); where a character
 is drawn as a box, the picture says so.
 """
 
@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxai.runtime.lettering import BOX, Letters, readable
-from jaxai.runtime.pictures import INK, MUTED, PALETTE, RULE, bare, blank_figure, save
+from jaxai.report.lettering import BOX, Letters, readable
+from jaxai.report.pictures import INK, MUTED, PALETTE, RULE, bare, blank_figure, save
 
 LONGEST = 18
 """Characters of a token that are shown."""

@@ -16,19 +16,22 @@ from rich.console import Console
 
 from jaxai import dqn, population, ranges
 from jaxai.core import State, Workload
-from jaxai.dqn import advice, figures
-from jaxai.dqn.changes import CHANGES, apply
+from jaxai.dqn import advice
 from jaxai.dqn.config import make_replay
 from jaxai.dqn.environment import Environment, make_environment
+from jaxai.experiments.qlearning import figures
+from jaxai.experiments.qlearning.changes import CHANGES, apply
+from jaxai.files.unwritten import writing
+from jaxai.output import say
 from jaxai.ranges import Finite
-from jaxai.runtime import chips, parallel, pictures, progress, wording
+from jaxai.report import pictures
+from jaxai.runtime import chips, parallel, progress
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run, check_experiment
 from jaxai.runtime.continuation import Changes, measured_on
 from jaxai.runtime.loop import Outcome, Training, fit
 from jaxai.runtime.restore import trained_state
 from jaxai.runtime.run_folder import RunFolder
-from jaxai.runtime.unwritten import writing
 
 EVALUATIONS = 20
 """As many evaluations in a run when nobody says: they cost a few per cent of it then."""
@@ -118,8 +121,8 @@ class Experiment:
         memory = chips.memory(parallel.make_mesh(self.run.devices))
         if memory is not None and self.replay_bytes > memory:
             raise ValueError(
-                f"capacity is {self.workload.capacity}: {self.replay_size}, and there are {wording.size(memory)} of"
-                " memory; lower it" + (", or train fewer together" if len(self.seeds) > 1 else "")
+                f"capacity is {self.workload.capacity}: {self.replay_size}, and there are {chips.shown_bytes(memory)}"
+                " of memory; lower it" + (", or train fewer together" if len(self.seeds) > 1 else "")
             )
         self.check_episodes("evaluation_episodes", self.workload.evaluation_episodes)
 
@@ -133,8 +136,8 @@ class Experiment:
         memory = chips.memory(parallel.make_mesh(self.run.devices))
         if memory is not None and size > memory:
             raise ValueError(
-                f"{name} is {episodes}: this number of environments takes {wording.size(size)}, and there are"
-                f" {wording.size(memory)} of memory; lower it"
+                f"{name} is {episodes}: this number of environments takes {chips.shown_bytes(size)}, and there are"
+                f" {chips.shown_bytes(memory)} of memory; lower it"
             )
 
     @property
@@ -147,7 +150,7 @@ class Experiment:
     def replay_size(self) -> str:
         """`replay of 100,000 transitions, 5.6 MB`, with the number of trainings where there are several."""
         each = f"{len(self.seeds)} x " if len(self.seeds) > 1 else ""
-        return f"replay of {each}{self.workload.capacity:,} transitions, {wording.size(self.replay_bytes)}"
+        return f"replay of {each}{self.workload.capacity:,} transitions, {chips.shown_bytes(self.replay_bytes)}"
 
     def training(self) -> Training:
         """What the loop needs.
@@ -198,7 +201,7 @@ class Experiment:
             self.draw(outcome, RunFolder(self.run.workdir), console)
             if console and self.expected:
                 got = outcome.result["return_mean"]
-                progress.say(console, f"expected mean return {self.expected:g} or more, got {got:.2f}")
+                say(console, f"expected mean return {self.expected:g} or more, got {got:.2f}")
         return outcome
 
     def evaluate(self, console: Console, which: Which = "latest", episodes: int = 100) -> dict[str, Any]:
@@ -258,7 +261,7 @@ class Experiment:
           ValueError: no such checkpoint or training, or one that diverged.
           FloatingPointError: every training of the run diverged.
         """
-        from jaxai.dqn import play
+        from jaxai.experiments.qlearning import play
 
         state, members = self.restore(which), len(self.seeds)
         if member is not None and not 0 <= member < members:

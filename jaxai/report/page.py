@@ -11,18 +11,18 @@ from html import escape
 from pathlib import Path
 
 import jaxai
-from jaxai.runtime.charts import charts, grid, section, swatch
-from jaxai.runtime.json_files import read_object
-from jaxai.runtime.run_record import PICTURES, SPLITS, Record, Run, is_number, read_run
-from jaxai.runtime.unwritten import writing
-from jaxai.runtime.wording import mean_of, shown_keys, split_of, spread_of, value_of, words
+from jaxai.files.json_files import read_object
+from jaxai.files.unwritten import writing
+from jaxai.report.charts import charts, grid, section, swatch
+from jaxai.report.run_record import PICTURES, SPLITS, Record, Run, is_number, read_run
+from jaxai.report.wording import mean_of, shown_keys, split_of, spread_of, value_of, words
 
 SCORES = (
     *("return_mean", "return_iqm", "frechet_distance", "frechet_floor", "label_accuracy", "confident"),
     *("bleu", "word_error_rate", "exact_match", "chrf", "phoneme_error_rate", "character_error_rate"),
 )
 COSTS = ("env_steps_per_second_per_chip", "examples_per_second_per_chip", "mfu", "seconds", "compile_seconds")
-TEMPLATE = Path(__file__).with_name("report.html")
+TEMPLATE = Path(__file__).with_name("page.html")
 PICTURE_BYTES = 1_200_000  # in all, so that the page stays below 2 MB
 logger = logging.getLogger(__name__)
 TABLE_ROWS, TABLE_BYTES = 200, 300_000  # of one table; of all that the page shows

@@ -9,15 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxai.runtime.json_files import read_lines, read_object
+from jaxai.files.json_files import SUPERSEDED, read_lines, read_object
 
 SPLITS = ("test_", "validation_", "evaluation_")
 """What the name of an evaluation's figure begins with."""
 FIDELITY = ("frechet", "kernel", "inception", "precision", "recall", "density", "coverage", "confident", "label_acc")
 """What the figures of generated images begin with, which an evaluation measures with no split in their names."""
 
-SUPERSEDED = "superseded"
-"""Key of an evaluation's line whose figures were measured on other data, or in another way, than those after it."""
 PER_SEED = "_per_seed"
 """What the name of a list ends with that has a value for each seed of one run."""
 PICTURES = {".png": "image/png", ".gif": "image/gif"}

@@ -7,6 +7,8 @@ from typing import Any
 
 from jaxai.ranges import shown
 
+SUPERSEDED = "superseded"
+"""Key of an evaluation's line whose figures were measured on other data, or in another way, than those after it."""
 REMEDIES = {
     "config.json": "put a copy of it back, or train anew in another --workdir",
     "result.json": "delete it, and the command that trained the run writes it anew",

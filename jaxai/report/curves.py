@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxai.runtime.pictures import INK, MUTED, PALETTE, RULE, bare, blank_figure, save
-from jaxai.runtime.statistics import bootstrap_interval
+from jaxai.report.pictures import INK, MUTED, PALETTE, RULE, bare, blank_figure, save
+from jaxai.report.statistics import bootstrap_interval
 
 POINTS = 2_000  # of a chart, over all of its lines
 LONG = 100  # points; a longer line is shown with its running mean

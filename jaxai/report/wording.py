@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxai.runtime.run_record import FIDELITY, PER_SEED, SPLITS, Record, is_number
+from jaxai.report.run_record import FIDELITY, PER_SEED, SPLITS, Record, is_number
 
 NAMES = {
     "mfu": "MFU",
@@ -48,7 +48,6 @@ NAMES |= {
 }
 SPREAD = ("_std", PER_SEED, "_low", "_high")
 SHARES = ("data_wait", "mfu", "confident", "least_mode", "label_shares", "discarded")
-UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 LISTED = 12  # seeds; of more only the lowest and the highest are told
 
 
@@ -127,13 +126,6 @@ def spread_of(record: Record, key: str) -> tuple[str, str, str]:
 
 def _numbers(values: Any) -> list[float]:
     return [value for value in values if is_number(value)] if isinstance(values, list) else []
-
-
-def size(number: float) -> str:
-    """Bytes as people say them: `56 MB`, `1.3 GB`."""
-    unit = next((unit for unit in ("kB", "MB", "GB") if number < 999.5 * UNITS[unit]), "TB")
-    value = number / UNITS[unit]
-    return f"{value:.1f} {unit}" if value < 10 else f"{value:,.0f} {unit}"
 
 
 def is_share(key: str) -> bool:

@@ -10,9 +10,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from jaxai.dqn.experiment import Experiment
+from jaxai.experiments.qlearning.experiment import Experiment
 from jaxai.ranges import Count, NonNegative, Share
-from jaxai.runtime import pictures
+from jaxai.report import pictures
 from jaxai.runtime.loop import Outcome
 from jaxai.runtime.run_folder import RunFolder
 

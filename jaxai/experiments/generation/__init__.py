@@ -1,0 +1,1 @@
+"""Adversarial image generation: data, fidelity, pictures."""

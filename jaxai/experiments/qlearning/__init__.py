@@ -1,0 +1,1 @@
+"""Deep Q-learning: environments by name, sweeps, evaluation, pictures."""

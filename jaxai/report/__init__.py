@@ -1,0 +1,1 @@
+"""Reads run folders and draws them: one page, curves, pictures. Knows no workload and needs no runtime."""
