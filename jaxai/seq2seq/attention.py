@@ -1,8 +1,19 @@
-"""Attention: where in the source to look, as a weighted mean of the encoder's outputs.
+"""Attention: a weighted mean of the encoder's outputs for each query.
 
-Every attention is a linen module of two functions: `project` makes keys of the memory, once a sentence, and the call
-weighs the memory for each query. The queries are the steps of the target in training and the hypotheses of the beam in
-decoding, so that neither copies the memory.
+An attention is a linen module with two functions: `project` computes keys from the memory, once for each sentence, and
+the call computes the context of each query. In training the queries are the steps of the target, in decoding the
+hypotheses of the beam; neither copies the memory.
+
+An attention of your own is a subclass of `Attention` with `scores` and, where it has keys of its own, `project`:
+
+>>> class Cosine(Attention):
+...     def scores(self, query, keys):
+...         unit = lambda x: x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+...         return 10 * dot(unit(query), unit(keys))
+>>> from jaxai import seq2seq
+>>> config = seq2seq.Config(source_vocabulary=30, target_vocabulary=40, hidden=32, bidirectional=False)
+>>> network = seq2seq.Seq2Seq(config, attention=Cosine(config.hidden))
+>>> workload = seq2seq.make(config, network=network)
 """
 
 import difflib
@@ -12,9 +23,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+__all__ = ["ATTENTIONS", "Additive", "Attention", "Dot", "General", "ScaledDot", "attend", "dot", "find"]
+
 
 def dot(queries: jax.Array, keys: jax.Array) -> jax.Array:
-    """Products of every query with every key, summed in float32.
+    """The products of every query with every key, summed in float32.
 
     Args:
       queries: [batch, queries, size].
@@ -27,7 +40,7 @@ def dot(queries: jax.Array, keys: jax.Array) -> jax.Array:
 
 
 def attend(scores: jax.Array, memory: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The mean of the memory under the softmax of the scores.
+    """The mean of the memory, weighted by the softmax of the scores.
 
     Args:
       scores: [batch, queries, source] float32.
@@ -35,11 +48,11 @@ def attend(scores: jax.Array, memory: jax.Array, mask: jax.Array) -> tuple[jax.A
       mask: [batch, source] bool, false where the source is padding.
 
     Returns:
-      Context [batch, queries, size] in the dtype of the memory and weights [batch, queries, source] float32, exactly 0
-      where the mask is false; both are 0 for a source that is padding alone.
+      Context [batch, queries, size] in the dtype of the memory, and weights [batch, queries, source] float32, exactly 0
+      where the mask is false. Both are 0 for a source that has only padding.
 
     Raises:
-      ValueError: a mask of another shape or dtype, such as lengths.
+      ValueError: the mask or the scores have another shape or dtype.
     """
     if mask.shape != (scores.shape[0], scores.shape[2]) or mask.dtype != jnp.bool:
         raise ValueError(
@@ -53,10 +66,10 @@ def attend(scores: jax.Array, memory: jax.Array, mask: jax.Array) -> tuple[jax.A
 
 
 class Attention(nn.Module):
-    """What every attention shares.
+    """The base class of every attention; a subclass has `scores`, and `project` where keys are not the memory itself.
 
     Attributes:
-      hidden: size of a query, and of what the scores are computed in.
+      hidden: size of a query, and of a key after `project`.
       dtype: of the matmuls.
     """
 
@@ -69,7 +82,7 @@ class Attention(nn.Module):
         return nn.Dense(features, use_bias=use_bias, dtype=self.dtype, kernel_init=kernel_init)
 
     def project(self, memory: jax.Array) -> jax.Array:
-        """Memory [batch, source, size] -> keys [batch, source, hidden]."""
+        """Memory [batch, source, size] -> keys [batch, source, any size], once for each sentence; here: the memory."""
         return memory
 
     def scores(self, query: jax.Array, keys: jax.Array) -> jax.Array:
@@ -79,18 +92,27 @@ class Attention(nn.Module):
     def __call__(
         self, query: jax.Array, memory: jax.Array, keys: jax.Array, mask: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """What the queries find in the memory.
+        """The context of each query.
 
         Args:
           query: [batch, queries, hidden], states of the decoder.
           memory: [batch, source, size], outputs of the encoder.
-          keys: [batch, source, hidden], what `project` made of the memory.
+          keys: [batch, source, hidden], from `project`.
           mask: [batch, source] bool, false where the source is padding.
 
         Returns:
           Context [batch, queries, size] and weights [batch, queries, source] float32 that sum to 1 over the source.
+
+        Raises:
+          ValueError: `scores` returned another shape.
         """
-        return attend(self.scores(query, keys), memory, mask)
+        scores, expected = self.scores(query, keys), (*query.shape[:2], memory.shape[1])
+        if scores.shape != expected:
+            raise ValueError(
+                f"{type(self).__name__}.scores returned shape {list(scores.shape)}; expected {list(expected)}, [batch, "
+                "queries, source]"
+            )
+        return attend(scores, memory, mask)
 
 
 class Additive(Attention):
@@ -107,7 +129,7 @@ class Additive(Attention):
         return self.key(memory)
 
     def scores(self, query: jax.Array, keys: jax.Array) -> jax.Array:
-        """The sum over hidden units; all pairs of query and key are in memory, [batch, queries, source, hidden]."""
+        """Sums over hidden units; takes the memory of all pairs, [batch, queries, source, hidden]."""
         units = jnp.tanh(self.query(query)[:, :, None] + keys[:, None])
         return jnp.einsum("bqsh,h->bqs", units, self.energy.astype(units.dtype), preferred_element_type=jnp.float32)
 
@@ -119,8 +141,8 @@ class Dot(Attention):
         """Products of the queries with the memory itself."""
         if query.shape[-1] != keys.shape[-1]:
             raise ValueError(
-                f"dot attention holds queries of {query.shape[-1]} against a memory of {keys.shape[-1]}: they must be "
-                "of one size; general attention has a matrix between them"
+                f"dot attention multiplies queries of size {query.shape[-1]} with a memory of size {keys.shape[-1]}: "
+                "they must have the same size; general attention has a matrix between them"
             )
         return dot(query.astype(keys.dtype), keys)
 
@@ -154,7 +176,7 @@ class ScaledDot(Attention):
         return self.key(memory)
 
     def scores(self, query: jax.Array, keys: jax.Array) -> jax.Array:
-        """Products that have variance 1 where the projections' units have."""
+        """Products with variance 1 if the units of both projections have variance 1."""
         return dot(self.query(query), keys) * self.hidden**-0.5
 
 
@@ -164,14 +186,14 @@ ATTENTIONS: dict[str, type[Attention]] = {
     "general": General,
     "scaled_dot": ScaledDot,
 }
-SYNONYMS = {"bahdanau": "additive", "luong": "general", "concat": "additive"}  # what papers and listings call them
+SYNONYMS = {"bahdanau": "additive", "luong": "general", "concat": "additive"}  # other names in papers and tutorials
 
 
 def find(name: str) -> type[Attention] | None:
-    """The module of an attention's name; None for "none", the model without.
+    """The class of the attention with this name; None for "none".
 
     Raises:
-      ValueError: there is no such attention; the message lists the names, the nearest first.
+      ValueError: there is no such attention; the message lists the names, the nearest one first.
     """
     if name == "none":
         return None

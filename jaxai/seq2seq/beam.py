@@ -8,15 +8,15 @@ parent and its token, and the kept hypotheses are read out at the end.
 """
 
 import math
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxai.core import PyTree
 from jaxai.seq2seq.checks import check_first_state, check_step
 
-State = Any
 _LEAST_COVERAGE = 1e-9  # a source position that was never attended is penalised by a finite amount
 
 
@@ -28,7 +28,7 @@ class Step(Protocol):
     logit is -inf is never chosen; not all of a row may be.
     """
 
-    def __call__(self, tokens: Array, state: State, /) -> tuple[Array, State, Array | None]:
+    def __call__(self, tokens: Array, state: PyTree, /) -> tuple[Array, PyTree, Array | None]:
         """The logits of what follows `tokens`."""
 
 
@@ -143,7 +143,7 @@ class _Search(NamedTuple):
 
     time: Array
     tokens: Array  # [batch, beam]
-    state: State
+    state: PyTree
     log_probability: Array  # [batch, beam], -inf where there is no live hypothesis
     history: Array  # [max_length, batch, beam] int32: parent * vocabulary + token
     finished: _Finished
@@ -153,7 +153,7 @@ class _Search(NamedTuple):
 
 def beam_search(
     step: Step,
-    state: State,
+    state: PyTree,
     *,
     batch: int,
     beam: int,

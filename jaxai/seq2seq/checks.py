@@ -1,6 +1,6 @@
-"""What batches and steps must be: shapes and dtypes, checked while tracing at no cost, and values, checked on the host.
+"""Checks of batches and of step functions: shapes and dtypes while tracing, at no cost; values on the host.
 
-All raise ValueError, of one line that names the array, what it is and what was expected.
+All raise a ValueError of one line that names the array, what it is and what was expected.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxai.seq2seq.vocabulary import END
+from jaxai.seq2seq.vocabulary import BEGIN, END, PAD
+
+__all__ = ["check_batch", "check_first_state", "check_sequences", "check_step", "check_values", "make_batch"]
 
 SOURCE, TARGET = ("source", "source_length"), ("target", "target_length")
 PAIRS = SOURCE + TARGET
@@ -26,9 +28,14 @@ _AXES = {
 
 
 def check_batch(batch: Any, needed: Sequence[str] = PAIRS) -> None:
-    """Refuses a batch whose arrays have another shape or dtype than a step reads; of values it says nothing.
+    """Refuses a batch whose arrays have another shape or dtype than a step reads; it does not check values.
 
-    Tokens and lengths are of any integer dtype. A `mask` may be there, [batch] of any dtype.
+    Args:
+      batch: arrays by name. Tokens and lengths have any integer dtype; an optional "mask" is [batch] of any dtype.
+      needed: the names that must be there.
+
+    Raises:
+      ValueError: an array is missing, or has another shape or dtype.
     """
     if not isinstance(batch, Mapping):
         raise ValueError(f"the batch is a {type(batch).__name__}; expected a dict of {_listed(needed)}")
@@ -53,7 +60,7 @@ def _check_array(name: str, array: Any) -> None:
         if len(shape) > rank and shape[-1] == 1:
             fix = f"take {name}[..., 0]"
         elif len(shape) == rank + 1:
-            fix = f"from one-hot, take {name}.argmax(-1)" if rank == 2 else "give one number a sentence"
+            fix = f"from one-hot, take {name}.argmax(-1)" if rank == 2 else "give one number for each sentence"
         else:
             fix = f"a batch of one sentence is {name}[None]"
         raise ValueError(f"{name} has shape {list(shape)}; expected {_axes(name)}: {fix}")
@@ -64,47 +71,107 @@ def _check_array(name: str, array: Any) -> None:
 
 
 def check_values(batch: Mapping[str, Any], source_vocabulary: int, target_vocabulary: int, where: str) -> None:
-    """Refuses, on the host, pairs that would train silently wrong: what `check_batch` cannot see.
+    """Refuses, on the host, pairs with values that a model would silently learn wrong.
 
     Args:
       batch: source [pairs, S], source_length [pairs], target [pairs, T], target_length [pairs], NumPy arrays.
-      source_vocabulary: tokens of it; every source token is below.
-      target_vocabulary: the same of the target.
-      where: what the arrays are; it begins the message.
+      source_vocabulary: size of the source's vocabulary.
+      target_vocabulary: size of the target's vocabulary.
+      where: what the arrays are, as "my pairs"; the message begins with it.
 
     Raises:
-      ValueError: a shape or dtype that a step refuses, a token that is in no vocabulary, a length that is not from 1 to
-        the width, or a sequence whose last token is not END, or whose END is not its last token.
+      ValueError: a shape or dtype that a step refuses, a token outside the vocabulary, a length outside 1 to the width,
+        or a sequence in which END is not the last token and only there.
     """
     try:
         check_batch(batch)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
     for side, size in (("source", source_vocabulary), ("target", target_vocabulary)):
-        tokens, lengths = np.asarray(batch[side]), np.asarray(batch[f"{side}_length"])
-        width = tokens.shape[1]
-        if len(wrong := np.flatnonzero((lengths < 1) | (lengths > width))):
-            row = wrong[0]
-            raise ValueError(f"{where}: {side}_length of row {row} is {lengths[row]}; expected 1 to {width}")
-        if len(found := np.argwhere((tokens < 0) | (tokens >= size))):
-            row, place = map(int, found[0])
-            raise ValueError(
-                f"{where}: the {side} token at [{row}, {place}] is {tokens[row, place]}; expected 0 to {size - 1}, "
-                f"for a vocabulary of {size}"
-            )
-        ends = tokens == END
-        real = np.arange(width) < lengths[:, None]
-        last = ends[np.arange(len(tokens)), lengths - 1]
-        if len(wrong := np.flatnonzero(~last | ((ends & real).sum(1) != 1))):
-            row = wrong[0]
-            raise ValueError(
-                f"{where}: the {side} of row {row} ends with {tokens[row, lengths[row] - 1]} after {lengths[row]} "
-                f"tokens; expected END, which is {END}, there and only there"
-            )
+        try:
+            check_sequences(side, batch[side], batch[f"{side}_length"], size)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+
+
+def check_sequences(side: str, tokens: Any, lengths: Any, vocabulary: int | None = None) -> None:
+    """Refuses, on the host, sequences that do not end with END or have tokens outside the vocabulary.
+
+    Args:
+      side: "source" or "target", for the message.
+      tokens: [batch, time] integers.
+      lengths: [batch] integers, END included.
+      vocabulary: its size; None: not known.
+
+    Raises:
+      ValueError: one line that names the row.
+    """
+    tokens, lengths = np.asarray(tokens), np.asarray(lengths)
+    width = tokens.shape[1]
+    if len(wrong := np.flatnonzero((lengths < 1) | (lengths > width))):
+        row = wrong[0]
+        raise ValueError(f"{side}_length of row {row} is {lengths[row]}; expected 1 to {width}")
+    outside = (tokens < 0) if vocabulary is None else (tokens < 0) | (tokens >= vocabulary)
+    if len(found := np.argwhere(outside)):
+        row, place = map(int, found[0])
+        expected = "at least 0" if vocabulary is None else f"0 to {vocabulary - 1}, for a vocabulary of {vocabulary}"
+        raise ValueError(f"the {side} token at [{row}, {place}] is {tokens[row, place]}; expected {expected}")
+    ends = tokens == END
+    real = np.arange(width) < lengths[:, None]
+    last = ends[np.arange(len(tokens)), lengths - 1]
+    if len(wrong := np.flatnonzero(~last | ((ends & real).sum(1) != 1))):
+        row = wrong[0]
+        raise ValueError(
+            f"the {side} of row {row} ends with {tokens[row, lengths[row] - 1]} after {lengths[row]} "
+            f"tokens; expected END, which is {END}, there and only there"
+        )
+
+
+def make_batch(
+    sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]] | None = None
+) -> dict[str, np.ndarray]:
+    """A batch from token sequences of any lengths: END is appended, and PAD fills the rows.
+
+    >>> make_batch([[5, 6], [7]])
+    {'source': array([[5, 6, 2],
+           [7, 2, 0]], dtype=int32), 'source_length': array([3, 2], dtype=int32)}
+
+    Args:
+      sources: the tokens of each source, without PAD, BEGIN and END.
+      targets: the tokens of each target; None: a batch to decode.
+
+    Returns:
+      "source" [batch, S], "source_length" [batch], and the same of the target, int32.
+
+    Raises:
+      ValueError: there are no sequences, different numbers of sources and targets, or a token is no integer or is PAD,
+        BEGIN or END.
+    """
+    sides = {"source": sources} if targets is None else {"source": sources, "target": targets}
+    if len({len(side) for side in sides.values()}) > 1 or not len(sources):
+        counts = " and ".join(f"{len(side)} {name}s" for name, side in sides.items())
+        raise ValueError(f"the batch has {counts}; expected the same number of both, at least 1")
+    batch = {}
+    for name, side in sides.items():
+        rows = [np.asarray(row) for row in side]
+        for number, row in enumerate(rows):
+            if row.ndim != 1 or (row.size and not np.issubdtype(row.dtype, np.integer)):
+                raise ValueError(f"{name} {number} is {row.dtype}{list(row.shape)}; expected a sequence of integers")
+            if (reserved := np.isin(row, (PAD, BEGIN, END)) | (row < 0)).any():
+                raise ValueError(
+                    f"{name} {number} has the token {row[reserved.argmax()]}; expected tokens from {END + 1} on: "
+                    f"{PAD}, {BEGIN} and {END} are PAD, BEGIN and END"
+                )
+        lengths = np.array([len(row) + 1 for row in rows], np.int32)
+        tokens = np.full((len(rows), lengths.max()), PAD, np.int32)
+        for row, (values, length) in enumerate(zip(rows, lengths, strict=True)):
+            tokens[row, :length] = [*values, END]
+        batch |= {name: tokens, f"{name}_length": lengths}
+    return batch
 
 
 def check_step(step: Any, tokens: jax.Array, state: Any, begin: int, end: int) -> tuple[int, int | None]:
-    """Refuses a step function, or a first state, that does not fit a search; traces the step once.
+    """Refuses a step function that does not fit a search; traces the step once.
 
     Args:
       step: one step of a decoder, see `jaxai.seq2seq.decode.Step`.
@@ -115,6 +182,9 @@ def check_step(step: Any, tokens: jax.Array, state: Any, begin: int, end: int) -
 
     Returns:
       The size of the vocabulary, and the width of the attention or None.
+
+    Raises:
+      ValueError: logits, attention or state have other shapes or dtypes, or `begin` or `end` is no token.
     """
     batch, beam = tokens.shape
     logits, after, attention = jax.eval_shape(step, tokens, state)
@@ -127,7 +197,7 @@ def check_step(step: Any, tokens: jax.Array, state: Any, begin: int, end: int) -
     before = jax.eval_shape(lambda state: state, state)
     structures: list[Any] = [jax.tree.structure(tree) for tree in (before, after)]
     if structures[0] != structures[1]:
-        raise ValueError("the step gave back a state of another structure; expected that of the state it was given")
+        raise ValueError("the step gave back a state of another structure; expected the structure of the state it got")
     for (path, one), other in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True):
         if (one.shape, one.dtype) != (other.shape, other.dtype):
             name = jax.tree_util.keystr(path)
@@ -143,7 +213,7 @@ def check_step(step: Any, tokens: jax.Array, state: Any, begin: int, end: int) -
 
 
 def check_first_state(state: Any, batch: int) -> None:
-    """Refuses a state whose leaves are not [batch, 1, ...]: a search repeats the second axis for its hypotheses."""
+    """Refuses a first state whose leaves are not [batch, 1, ...]: a search repeats the second axis for hypotheses."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         if jnp.shape(leaf)[:2] != (batch, 1):
             raise ValueError(

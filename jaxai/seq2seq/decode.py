@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxai.core import PyTree
 from jaxai.seq2seq.beam import (
     Decoded,
-    State,
     Step,
     beam_search,
     best_continuations,
@@ -38,7 +38,7 @@ class _Walk(NamedTuple):
 
     time: Array
     tokens: Array  # [batch], the last ones
-    state: State
+    state: PyTree
     log_probability: Array  # [batch]
     history: Array  # [max_length, batch]
     lengths: Array  # [batch], without the end token
@@ -50,7 +50,7 @@ class _Walk(NamedTuple):
 def _walk(
     choose: Choose,
     step: Step,
-    state: State,
+    state: PyTree,
     batch: int,
     max_length: int,
     begin: int,
@@ -114,7 +114,7 @@ def _walk(
 
 def greedy(
     step: Step,
-    state: State,
+    state: PyTree,
     *,
     batch: int,
     max_length: int,
@@ -135,7 +135,7 @@ def greedy(
 
 def sample(
     step: Step,
-    state: State,
+    state: PyTree,
     keys: Array,
     *,
     batch: int,
@@ -227,7 +227,7 @@ def ensemble(steps: Sequence[Step]) -> Step:
     if not steps:
         raise ValueError("an ensemble of 0 steps was asked for, expected at least 1: give one step function a model")
 
-    def step(tokens: Array, state: State) -> tuple[Array, State, Array | None]:
+    def step(tokens: Array, state: PyTree) -> tuple[Array, PyTree, Array | None]:
         if len(state) != len(steps):
             raise ValueError(f"an ensemble of {len(steps)} steps got {len(state)} states, expected one a step")
         logits, states, attention = zip(*(one(tokens, own) for one, own in zip(steps, state, strict=True)), strict=True)

@@ -1,60 +1,62 @@
 """The encoder-decoder in linen: a recurrent encoder, a recurrent decoder, and attention between them.
 
-Tokens are int32, padded on the right; lengths count the real ones. Parameters and logits are float32 whatever the
-compute dtype. The same parameters serve the pass over whole targets that training makes (`__call__`) and decoding one
-token at a time (`encode`, then `step`), which agree to rounding.
+Tokens are int32, padded on the right; lengths count the real ones. Parameters and logits are float32 in every dtype of
+the activations. Training computes all steps of a target at once (`__call__`); decoding computes one token at a time
+(`encode`, then `step`). Both use the same parameters and agree to rounding.
 """
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxai import ranges
+from jaxai.core import PyTree
 from jaxai.ranges import Count, Natural, Range, Rate
 from jaxai.seq2seq import attention as attentions
 from jaxai.seq2seq.checks import SOURCE, check_batch
-from jaxai.seq2seq.recurrent import Masks, Stack, State
+from jaxai.seq2seq.recurrent import LayerState, Masks, Stack
+
+__all__ = ["DecoderState", "Memory", "Model", "Network", "Seq2Seq", "build", "check", "compute_dtype"]
 
 Cell = Literal["lstm", "gru"]
 AttentionName = Literal["additive", "dot", "general", "scaled_dot", "none"]
 ComputeDtype = Literal["auto", "float32", "bfloat16"]
-
-
 Layers = Annotated[int, Range(least=1, most=100)]
 
 
 @dataclass(frozen=True)
 class Model:
-    """The network: which parts, how large, how regularised."""
+    """The fields of a configuration that describe the network: its parts, sizes and regularization."""
 
-    source_vocabulary: Natural = 0  # entries of the source's vocabulary, special ones included; 0: taken from the data
-    target_vocabulary: Natural = 0  # entries of the target's vocabulary, special ones included; 0: taken from the data
+    source_vocabulary: Natural = 0  # size of the source's vocabulary, special tokens included; 0: taken from the data
+    target_vocabulary: Natural = 0  # size of the target's vocabulary, special tokens included; 0: taken from the data
     cell: Cell = "lstm"  # recurrent cell of encoder and decoder
     layers: Layers = 1  # recurrent layers of the encoder, and of the decoder
-    hidden: Count = 256  # units of a recurrent layer; of each direction in a bidirectional encoder
-    embed: Count = 128  # numbers in the embedding of a token
+    hidden: Count = 256  # units of a recurrent layer, for each direction of a bidirectional encoder
+    embed: Count = 128  # size of a token's embedding
     bidirectional: bool = True  # the encoder reads the source in both directions
-    attention: AttentionName = "general"  # Bahdanau's additive, Luong's dot and general, scaled dot; none: final state
-    input_feeding: bool = False  # the decoder's input holds what attention last found (additive: of the state before)
-    tie_embeddings: bool = False  # the target's embedding is the matrix of the softmax too
-    share_embeddings: bool = False  # source and target have one embedding; their vocabularies must be one
+    attention: AttentionName = "general"  # Bahdanau's additive, Luong's dot and general, scaled dot; none: no attention
+    input_feeding: bool = False  # the last attentional vector (additive: the context) is part of the decoder's input
+    tie_embeddings: bool = False  # the target's embedding is also the matrix of the softmax
+    share_embeddings: bool = False  # one embedding for source and target, which must have one vocabulary
     dropout: Rate = 0.0  # share of units dropped before each recurrent layer and before the softmax
-    recurrent_dropout: Rate = 0.0  # share of the recurrent state dropped, the same units at all steps of a sequence
-    variational: bool = False  # dropout, too, drops the same units at all steps of a sequence
-    layer_norm: bool = False  # normalise the sums inside the recurrent cells
-    residual: bool = False  # add a recurrent layer's input to its output, where they are of one size
+    recurrent_dropout: Rate = 0.0  # share of the recurrent state dropped; the same units at all steps
+    variational: bool = False  # dropout also drops the same units at all steps of a sequence
+    layer_norm: bool = False  # layer normalization inside the recurrent cells
+    residual: bool = False  # add a recurrent layer's input to its output where both have the same size
     compute_dtype: ComputeDtype = "auto"  # of activations; auto: float32 on CPU, bfloat16 on accelerators
 
 
 class Memory(NamedTuple):
-    """What the encoder hands to every step of the decoder; a beam shares it.
+    """The encoded source, which every step of the decoder reads; all hypotheses of a beam share it.
 
     Attributes:
       values: [batch, source, size], outputs of the encoder.
-      keys: [batch, source, hidden], what attention is computed from; None without attention, which reads no memory.
+      keys: [batch, source, hidden], from which attention scores are computed; None without attention.
       mask: [batch, source] bool, false where the source is padding.
     """
 
@@ -64,42 +66,91 @@ class Memory(NamedTuple):
 
 
 class DecoderState(NamedTuple):
-    """What one step of the decoder hands to the next.
+    """The decoder's state between two steps.
 
     Attributes:
-      layers: of each recurrent layer its state, leaves [batch, beam, hidden].
-      fed: [batch, beam, hidden], the attentional vector of the step before; None where it is not fed back.
+      layers: the state of each recurrent layer, leaves [batch, beam, hidden].
+      fed: [batch, beam, hidden], the attentional vector of the previous step; None without input feeding.
     """
 
-    layers: tuple[State, ...]
+    layers: tuple[LayerState, ...]
     fed: jax.Array | None
 
 
+class Network(Protocol):
+    """What `make` and decoding need of a network: a linen module with these methods.
+
+    `make` needs `__call__` alone. Greedy search, sampling, beam search and `Translator` need `encode` and `step`, which
+    must compute the same logits from the same variables. The module may have collections besides the parameters, such
+    as the "batch_stats" of batch normalization; they must all be created by `__call__`. With more than one device,
+    updated statistics are averaged over the devices.
+    """
+
+    def __call__(self, source: jax.Array, source_lengths: jax.Array, inputs: jax.Array, *, train: bool) -> jax.Array:
+        """Predicts every next token, given the true previous ones.
+
+        Args:
+          source: [batch, S] int32 tokens, padded on the right with 0.
+          source_lengths: [batch] int32, number of real tokens, END included.
+          inputs: [batch, T] int32, BEGIN and the target without its last token.
+          train: whether dropout is on and statistics are updated; the random stream is "dropout".
+
+        Returns:
+          Logits [batch, T, target vocabulary], floating point.
+        """
+
+    def encode(self, source: jax.Array, source_lengths: jax.Array) -> tuple[PyTree, PyTree]:
+        """Reads the source, without dropout.
+
+        Returns:
+          The memory, any pytree, which is not copied for the hypotheses of a beam; and the decoder's first state, a
+          pytree with leaves [batch, 1, ...].
+        """
+
+    def step(self, tokens: jax.Array, state: PyTree, memory: PyTree) -> tuple[jax.Array, PyTree, jax.Array | None]:
+        """Predicts the next token of each hypothesis.
+
+        Args:
+          tokens: [batch, beam] int32, the last token of each hypothesis.
+          state: of the previous step, leaves [batch, beam, ...].
+          memory: from `encode`.
+
+        Returns:
+          Logits [batch, beam, target vocabulary]; the state, with the same structure, shapes and dtypes; and attention
+          weights [batch, beam, S] float32, or None.
+        """
+
+
 class Seq2Seq(nn.Module):
-    """The encoder-decoder of a config.
+    """The encoder-decoder of a config, optionally with an attention of your own.
 
     Without input feeding, attention follows Luong, Pham and Manning 2015 (arXiv:1508.04025, section 3): the decoder's
     state h is the query, and `tanh(W [context; h])` makes the logits. All steps of a target are computed at once.
 
-    With input feeding that vector is part of the next step's input (section 3.3). Additive attention is then the
-    model of Bahdanau, Cho and Bengio 2015 (arXiv:1409.0473): the state *before* the step is the query, and the context
-    is part of the step's own input. Either way the steps follow one another.
+    With input feeding that vector is part of the next step's input (section 3.3). The additive attention of the config
+    is then the model of Bahdanau, Cho and Bengio 2015 (arXiv:1409.0473): the query is the state *before* the step, and
+    the context is part of the step's own input. In both cases the steps are computed one after another.
 
-    Without attention, the logits come from h, and all that the decoder sees of the source is the encoder's final state
-    (Sutskever, Vinyals and Le 2014, arXiv:1409.3215).
+    Without attention, the logits are computed from h, and the decoder sees only the encoder's final state (Sutskever,
+    Vinyals and Le 2014, arXiv:1409.3215).
 
-    The decoder starts from the encoder's final state, layer by layer. That of a bidirectional one is bridged by a
-    matrix, and for h by a tanh, as Bahdanau et al. bridge h of their backward layer.
+    Each layer of the decoder starts from the final state of the encoder's layer. The state of a bidirectional layer is
+    first mapped by a matrix, and h also by a tanh, as Bahdanau et al. do for h of their backward layer.
 
     Attributes:
-      config: the network; raises ValueError where a field is out of its range.
+      config: the network; a field out of its range raises ValueError.
+      attention: a module of your own, a subclass of `seq2seq.attention.Attention`, used instead of `config.attention`:
+        `Seq2Seq(config, attention=MyAttention(config.hidden))`. None: the one of the config.
     """
 
     config: Model
+    attention: attentions.Attention | None = None
 
     def setup(self) -> None:
         """Declares the parts."""
-        config = self.config
+        # The rules for the named attentions do not apply to one's own; "general" has no rule.
+        own = self.attention is not None
+        config = dataclasses.replace(self.config, attention="general") if own else self.config
         check(config)
         self.dtype = compute_dtype(config)
         shared: dict[str, Any] = {
@@ -129,8 +180,11 @@ class Seq2Seq(nn.Module):
             self.bridge = [[nn.Dense(config.hidden, **dense) for _ in range(leaves)] for _ in range(config.layers)]
 
         kind = attentions.find(config.attention)
-        self.attention = None if kind is None else kind(config.hidden, self.dtype)
-        if self.attention is not None:
+        # The attention of the config and one's own have the same name among the parameters.
+        named = None if own or kind is None else kind(config.hidden, self.dtype, name="attention")
+        self.attending = self.attention if own else named
+        self.queries_previous_state = config.input_feeding and config.attention == "additive"
+        if self.attending is not None:
             self.combine = nn.Dense(config.hidden, use_bias=False, **dense)
         if config.tie_embeddings and config.embed != config.hidden:
             self.to_embedding = nn.Dense(config.embed, use_bias=False, **dense)
@@ -143,13 +197,13 @@ class Seq2Seq(nn.Module):
     def __call__(
         self, source: jax.Array, source_lengths: jax.Array, inputs: jax.Array, *, train: bool = False
     ) -> jax.Array:
-        """The logits of every next token, given the true ones before it.
+        """The logits of every next token, given the true previous ones.
 
         Args:
           source: [batch, source] int32, padded on the right.
-          source_lengths: [batch] int32, the tokens that are no padding.
-          inputs: [batch, time] int32, the target shifted by one: the mark of the beginning comes first.
-          train: whether dropout is on; it reads the random stream "dropout".
+          source_lengths: [batch] int32, number of real tokens.
+          inputs: [batch, time] int32, the target shifted by one: BEGIN comes first.
+          train: whether dropout is on; its random stream is "dropout".
 
         Returns:
           [batch, time, target_vocabulary] float32.
@@ -170,43 +224,43 @@ class Seq2Seq(nn.Module):
 
         Args:
           source: [batch, source] int32, padded on the right.
-          source_lengths: [batch] int32, the tokens that are no padding.
+          source_lengths: [batch] int32, number of real tokens.
           train: whether dropout is on.
 
         Returns:
-          The memory, and the decoder's state before its first step, for a beam of 1: leaves [batch, 1, hidden].
+          The memory, and the decoder's first state, leaves [batch, 1, hidden].
         """
         check_batch({"source": source, "source_length": source_lengths}, SOURCE)
         config = self.config
         values, states = self.encoder(self.source_embedding(source), None, source_lengths, train=train)
         mask = jnp.arange(source.shape[1]) < source_lengths[:, None]
-        keys = None if self.attention is None else self.attention.project(values)
+        keys = None if self.attending is None else self.attending.project(values)
         layers = tuple(
             tuple(leaf[:, None] for leaf in (self.bridged(state, index) if config.bidirectional else state))
             for index, state in enumerate(states)
         )
         fed = None
-        if config.input_feeding and config.attention != "additive":
+        if config.input_feeding and not self.queries_previous_state:
             fed = jnp.zeros((source.shape[0], 1, config.hidden), self.dtype)
         return Memory(values, keys, mask), DecoderState(layers, fed)
 
-    def bridged(self, state: State, layer: int) -> State:
-        """The state of both directions [batch, 2 * hidden] as one that the decoder starts from [batch, hidden]."""
+    def bridged(self, state: LayerState, layer: int) -> LayerState:
+        """Maps the state of both directions [batch, 2 * hidden] to the decoder's first state [batch, hidden]."""
         h, *c = (dense(leaf) for dense, leaf in zip(self.bridge[layer], state, strict=True))
         return (jnp.tanh(h), *(leaf.astype(jnp.float32) for leaf in c))
 
     def step(
         self, tokens: jax.Array, state: DecoderState, memory: Memory
     ) -> tuple[jax.Array, DecoderState, jax.Array | None]:
-        """Reads one token more of each hypothesis.
+        """Reads one more token of each hypothesis.
 
         Args:
           tokens: [batch, beam] int32, the last ones.
-          state: of the step before, leaves [batch, beam, ...].
-          memory: of the source; not tiled by the beam.
+          state: of the previous step, leaves [batch, beam, ...].
+          memory: from `encode`; not tiled by the beam.
 
         Returns:
-          Logits [batch, beam, target_vocabulary] float32, the state, and the weights of attention [batch, beam, source]
+          Logits [batch, beam, target_vocabulary] float32, the state, and the attention weights [batch, beam, source]
           float32, None without attention.
         """
         vector, state, weights = self.advance(self.target_embedding(tokens), state, memory)
@@ -225,16 +279,16 @@ class Seq2Seq(nn.Module):
 
         Args:
           embedded: [batch, beam, embed], of the last tokens.
-          state: of the step before.
-          memory: of the source.
-          masks: dropout masks that hold for all steps, or None.
+          state: of the previous step.
+          memory: from `encode`.
+          masks: dropout masks for all steps, or None.
           train: whether dropout is on.
 
         Returns:
-          The attentional vector [batch, beam, hidden], or h without attention; the state; the weights of attention.
+          The attentional vector [batch, beam, hidden], or h without attention; the state; the attention weights.
         """
         weights: jax.Array | None
-        if self.config.input_feeding and self.config.attention == "additive":
+        if self.queries_previous_state:
             context, weights = self.attend(state.layers[-1][0], memory)
             h, layers = self.decoder.step(jnp.concatenate([embedded, context], -1), state.layers, masks, train=train)
             return self.combined(context, h), DecoderState(layers, None), weights
@@ -244,7 +298,7 @@ class Seq2Seq(nn.Module):
         return vector, DecoderState(layers, None if state.fed is None else vector), weights
 
     def one_by_one(self, embedded: jax.Array, state: DecoderState, memory: Memory, *, train: bool) -> jax.Array:
-        """`advance` over the steps of `embedded` [batch, time, embed]; their vectors [batch, time, hidden]."""
+        """Scans `advance` over the steps of `embedded` [batch, time, embed]; returns vectors [batch, time, hidden]."""
 
         def step(
             module: Seq2Seq, state: DecoderState, embedded: jax.Array, memory: Memory, masks: tuple[Masks, ...]
@@ -264,17 +318,17 @@ class Seq2Seq(nn.Module):
         return vectors
 
     def attentional(self, h: jax.Array, memory: Memory) -> tuple[jax.Array, jax.Array | None]:
-        """The attentional vectors of states [batch, queries, hidden], and the weights; h itself without attention."""
-        if self.attention is None:
+        """The attentional vectors of states [batch, queries, hidden] and the weights; h itself without attention."""
+        if self.attending is None:
             return h, None
         context, weights = self.attend(h, memory)
         return self.combined(context, h), weights
 
     def attend(self, query: jax.Array, memory: Memory) -> tuple[jax.Array, jax.Array]:
-        """What attention finds: context [batch, queries, size] and weights [batch, queries, source]."""
-        if self.attention is None or memory.keys is None:
-            raise ValueError("the memory has no keys: it was made by a model without attention")
-        found: tuple[jax.Array, jax.Array] = self.attention(query, memory.values, memory.keys, memory.mask)
+        """Context [batch, queries, size] and weights [batch, queries, source]."""
+        if self.attending is None or memory.keys is None:
+            raise ValueError("the memory has no keys: it comes from a model without attention")
+        found: tuple[jax.Array, jax.Array] = self.attending(query, memory.values, memory.keys, memory.mask)
         return found
 
     def combined(self, context: jax.Array, h: jax.Array) -> jax.Array:
@@ -284,8 +338,8 @@ class Seq2Seq(nn.Module):
     def logits(self, vector: jax.Array, *, train: bool = False) -> jax.Array:
         """Attentional vectors [batch, queries, hidden] -> float32 [batch, queries, target_vocabulary].
 
-        Tied to the target's embedding by choice (Press and Wolf 2017, arXiv:1608.05859), through a matrix where its
-        size is another.
+        With `tie_embeddings` the matrix is the target's embedding (Press and Wolf 2017, arXiv:1608.05859), after a
+        linear map where its size differs.
         """
         vector = self.dropped(vector, deterministic=not train)
         if not self.config.tie_embeddings:
@@ -297,8 +351,18 @@ class Seq2Seq(nn.Module):
         return jnp.einsum("bqe,ve->bqv", vector, table, preferred_element_type=jnp.float32) + self.softmax_bias
 
 
+def build(config: Model) -> Seq2Seq:
+    """The network of a config.
+
+    Raises:
+      ValueError: a field out of its range, or fields that exclude one another; one line that names them.
+    """
+    check(config)
+    return Seq2Seq(config)
+
+
 def compute_dtype(model: Model) -> jnp.dtype:
-    """Of activations and matmuls; "auto" is float32 on CPU and bfloat16 on accelerators."""
+    """The dtype of activations and matmuls; "auto" is float32 on CPU and bfloat16 on accelerators."""
     name = model.compute_dtype
     if name == "auto":
         name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
@@ -312,7 +376,7 @@ def check(model: Model) -> None:
         if getattr(model, field) < 1:
             raise ValueError(f"{field} is {getattr(model, field)}; it must be at least 1")
     if model.input_feeding and model.attention == "none":
-        raise ValueError("input_feeding feeds back what attention found: choose an attention other than none")
+        raise ValueError("input_feeding needs attention: choose an attention other than none")
     if model.bidirectional and model.attention == "dot":
         raise ValueError(
             "attention is dot, whose memory must be as large as the decoder's state, but a bidirectional encoder "

@@ -18,8 +18,8 @@ from jax import lax
 from jaxai.ops import gru as gru_ops
 from jaxai.ops import lstm as lstm_ops
 
-State = tuple[jax.Array, ...]
-"""Of one layer, h first: (h, c) of an LSTM, (h,) of a GRU; each [batch, hidden]."""
+LayerState = tuple[jax.Array, ...]
+"""Of one recurrent layer, h first: (h, c) of an LSTM, (h,) of a GRU; each [batch, hidden]."""
 
 GATES = {"lstm": 4, "gru": 3}
 EPSILON = 1e-5
@@ -107,10 +107,10 @@ class Layer(nn.Module):
     def __call__(
         self,
         x: jax.Array,
-        state: State | None = None,
+        state: LayerState | None = None,
         lengths: jax.Array | None = None,
         mask: jax.Array | None = None,
-    ) -> tuple[jax.Array, State]:
+    ) -> tuple[jax.Array, LayerState]:
         """Reads whole sequences.
 
         Args:
@@ -132,7 +132,7 @@ class Layer(nn.Module):
         outputs, h = gru_ops.gru(x, self.gru_weights(), state[0], lengths, reverse=self.reverse)
         return outputs, (h,)
 
-    def step(self, x: jax.Array, state: State, mask: jax.Array | None = None) -> State:
+    def step(self, x: jax.Array, state: LayerState, mask: jax.Array | None = None) -> LayerState:
         """The state after one step more on x [batch, features]; its first leaf is the output."""
         x = x.astype(self.dtype)
         if self.layer_norm or mask is not None:
@@ -141,7 +141,7 @@ class Layer(nn.Module):
             return lstm_ops.cell(x, lstm_ops.Carry(*state), self.lstm_weights())
         return (gru_ops.cell(x, state[0], self.gru_weights()),)
 
-    def zeros(self, batch: int) -> State:
+    def zeros(self, batch: int) -> LayerState:
         """The state before the first step."""
         h = jnp.zeros((batch, self.hidden), self.dtype)
         return (h, jnp.zeros((batch, self.hidden), jnp.float32)) if self.cell == "lstm" else (h,)
@@ -164,7 +164,7 @@ class Layer(nn.Module):
         sums = jnp.dot(x, self.input.astype(self.dtype), preferred_element_type=jnp.float32)
         return (normalise(sums, self.input_scale, self.blocks()) if self.layer_norm else sums) + self.bias
 
-    def general_step(self, projected: jax.Array, state: State, mask: jax.Array | None) -> State:
+    def general_step(self, projected: jax.Array, state: LayerState, mask: jax.Array | None) -> LayerState:
         """One step with normalisation or dropout, in float32 but for the matmul.
 
         Args:
@@ -187,12 +187,12 @@ class Layer(nn.Module):
         return (jax.nn.sigmoid(o) * jnp.tanh(shown)).astype(state[0].dtype), c.astype(state[1].dtype)
 
     def scan(
-        self, projected: jax.Array, state: State, lengths: jax.Array | None, mask: jax.Array | None
-    ) -> tuple[jax.Array, State]:
+        self, projected: jax.Array, state: LayerState, lengths: jax.Array | None, mask: jax.Array | None
+    ) -> tuple[jax.Array, LayerState]:
         """`general_step` over [batch, time, gates * hidden]."""
         steps = jnp.arange(projected.shape[1])
 
-        def step(state: State, inputs: tuple[jax.Array, jax.Array]) -> tuple[State, jax.Array]:
+        def step(state: LayerState, inputs: tuple[jax.Array, jax.Array]) -> tuple[LayerState, jax.Array]:
             following = self.general_step(inputs[0], state, mask)
             if lengths is None:
                 return following, following[0]
@@ -282,11 +282,11 @@ class Stack(nn.Module):
     def __call__(
         self,
         x: jax.Array,
-        states: tuple[State, ...] | None = None,
+        states: tuple[LayerState, ...] | None = None,
         lengths: jax.Array | None = None,
         *,
         train: bool = False,
-    ) -> tuple[jax.Array, tuple[State, ...]]:
+    ) -> tuple[jax.Array, tuple[LayerState, ...]]:
         """Reads whole sequences.
 
         Args:
@@ -310,8 +310,13 @@ class Stack(nn.Module):
         return x, tuple(final)
 
     def step(
-        self, x: jax.Array, states: tuple[State, ...], masks: tuple[Masks, ...] | None = None, *, train: bool = False
-    ) -> tuple[jax.Array, tuple[State, ...]]:
+        self,
+        x: jax.Array,
+        states: tuple[LayerState, ...],
+        masks: tuple[Masks, ...] | None = None,
+        *,
+        train: bool = False,
+    ) -> tuple[jax.Array, tuple[LayerState, ...]]:
         """Reads one step more; for a stack of one direction.
 
         Args:

@@ -1,145 +1,227 @@
-"""The train step: teacher forcing over padded batches, the mean over real tokens, scheduled sampling by choice."""
+"""The train step: teacher forcing over padded batches, the mean over real tokens, optional scheduled sampling."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax import linen as nn
 
+from jaxai import averages, ranges
 from jaxai import optimizer as optimizers
-from jaxai import ranges
+from jaxai.averages import parameters, variables
 from jaxai.core import Batch, Key, Metrics, PyTree, State, Workload, pmean, psum, step_key
 from jaxai.optimizer import Optimizer
 from jaxai.ranges import Natural, Rate, Share
 from jaxai.seq2seq.checks import SOURCE, check_batch
-from jaxai.seq2seq.model import Model, Seq2Seq
+from jaxai.seq2seq.losses import Loss, check_logits, check_loss, cross_entropy
+from jaxai.seq2seq.model import Model, build
 from jaxai.seq2seq.vocabulary import BEGIN
+
+__all__ = ["Config", "example_batch", "make", "make_predict", "parameters", "variables"]
 
 
 @dataclass(frozen=True)
 class Config(Model):
-    """What `make` builds: the network, its loss and its optimizer."""
+    """The network (the fields of `Model`), its loss and its optimizer."""
 
     optimizer: Optimizer = field(default_factory=lambda: Optimizer("adam", 1e-3, clip_norm=5.0))
     label_smoothing: Rate = 0.0  # share of the probability that is spread over the whole vocabulary
-    scheduled_sampling: Share = 0.0  # in the end, share of decoder inputs that the network draws itself
-    scheduled_sampling_steps: Natural = 0  # steps over which that share rises from 0; 0: all along
-    ema_decay: Rate = 0.0  # of the average of parameters that translates; 0: none, the last ones do
+    scheduled_sampling: Share = 0.0  # final share of decoder inputs that are drawn from the network's predictions
+    scheduled_sampling_steps: Natural = 0  # steps over which that share rises from 0; 0: constant
+    ema_decay: Rate = 0.0  # decay of the moving average of the parameters that evaluation uses; 0: no average
 
 
-def make(config: Config, axis_name: str | None = None) -> Workload:
-    """The workload: teacher-forced cross-entropy of the targets.
+def make(
+    config: Config,
+    axis_name: str | None = None,
+    *,
+    network: nn.Module | None = None,
+    transformation: optax.GradientTransformation | None = None,
+    loss: Loss | None = None,
+) -> Workload:
+    """The workload: teacher-forced training on pairs of token sequences.
 
     A batch is {"source": [batch, S], "source_length": [batch], "target": [batch, T], "target_length": [batch]},
-    int32, padded on the right with 0. Both sequences end with END; the decoder's input is BEGIN and the target without
-    its last token, so that no token is ever its own input. Shapes and dtypes are checked while a step is traced;
-    `check_values` checks, on the host, what stands in the arrays.
+    integers, padded on the right with PAD. Both sequences end with END, which their lengths include; `make_batch` makes
+    such a batch from lists of tokens. The decoder's input is BEGIN and the target without its last token. An optional
+    "mask" [batch] is 1 for examples that count. Shapes and dtypes are checked while a step is traced; `check_values`
+    checks the values on the host.
 
-    The loss is the mean over the real target tokens of all devices, in nats, with label smoothing (Szegedy et al.
-    2016, arXiv:1512.00567, section 7). Scheduled sampling (Bengio et al. 2015, arXiv:1506.03099) takes a second,
-    teacher-forced pass over inputs of which a share was drawn from the predictions of the first (Mihaylova and Martins
-    2019, arXiv:1906.07651): no loop over time is needed.
+    The loss is the mean over the real target tokens of all devices, with label smoothing (Szegedy et al. 2016,
+    arXiv:1512.00567, section 7). Scheduled sampling (Bengio et al. 2015, arXiv:1506.03099) takes a second,
+    teacher-forced pass, with a share of the inputs drawn from the predictions of the first (Mihaylova and Martins 2019,
+    arXiv:1906.07651): it needs no loop over time.
 
-    `eval_step` gives sums over real tokens: `loss` (cross-entropy without smoothing), `token_accuracy`, and `count`,
-    the tokens.
+    Args:
+      config: the network and how it is trained.
+      axis_name: the mapped axis over devices (`pmap`, `shard_map`); None for one device and for `jit` over a mesh.
+      network: a linen module of your own with the methods of `Network`; collections besides the parameters are kept in
+        `state.extra`. None: `build(config)`.
+      transformation: of optax, one of your own; None: `optimizer.make(config.optimizer)`.
+      loss: (logits [batch, T, vocabulary] float32, targets [batch, T]) -> the loss of each token [batch, T]. None:
+        `cross_entropy` with the label smoothing of the config.
+
+    Returns:
+      A workload. Training metrics: `loss`, `token_accuracy`, `grad_norm` (before clipping), and `learning_rate` where
+      the transformation is the config's. Evaluation sums over real tokens: `loss` (of your own `loss`, else the
+      cross-entropy without smoothing, in nats), `token_accuracy`, and `count`, the number of tokens.
 
     Raises:
-      ValueError: a field out of its range; one line that names it. The steps raise it for a batch of other shapes.
+      ValueError: a field out of its range, or label smoothing with a loss of your own; one line that names it. The
+        steps raise it for a batch, logits or losses of other shapes.
     """
     ranges.check(config)
-    network = Seq2Seq(config)
-    transform, rate = optimizers.make(config.optimizer), optimizers.schedule(config.optimizer)
+    if loss is not None and config.label_smoothing:
+        raise ValueError(
+            f"label_smoothing is {config.label_smoothing}, which a loss of your own would not see; set it to 0, and "
+            "smooth in the loss (seq2seq.cross_entropy takes label_smoothing)"
+        )
+    network = build(config) if network is None else network
+    transform = optimizers.make(config.optimizer) if transformation is None else transformation
+    rate = optimizers.schedule(config.optimizer) if transformation is None else None
+    train_loss = partial(cross_entropy, label_smoothing=config.label_smoothing) if loss is None else loss
+    predict = make_predict(config, network=network)
 
     def init(key: Key) -> State:
         key, init_key = jax.random.split(key)
         one = jnp.ones((1, 2), jnp.int32)
-        params = network.init(init_key, one, jnp.full(1, 2), one)["params"]
-        extra = {"ema": jax.tree.map(jnp.copy, params)} if config.ema_decay else {}
-        return State(jnp.int32(0), params, transform.init(params), key, extra=extra)
+        collections = dict(network.init(init_key, one, jnp.full(1, 2), one, train=False))
+        params = collections.pop("params")
+        averaged = averages.start(_averaged(params, collections)) if config.ema_decay else {}
+        return State(jnp.int32(0), params, transform.init(params), key, extra=collections | averaged)
 
-    def logits_of(params: PyTree, batch: Mapping[str, jax.Array], inputs: jax.Array, key: Key | None) -> jax.Array:
-        logits: Any = network.apply(
-            {"params": params},
+    def logits_of(
+        params: PyTree, state: State, batch: Mapping[str, jax.Array], inputs: jax.Array, key: Key
+    ) -> tuple[jax.Array, PyTree]:
+        """Logits in training, and the collections after them."""
+        collections = _collections(state)
+        logits, updated = network.apply(
+            {"params": params, **collections},
             batch["source"],
             batch["source_length"],
             inputs,
-            train=key is not None,
-            rngs=None if key is None else {"dropout": key},
+            train=True,
+            rngs={"dropout": key},
+            mutable=list(collections),
         )
-        return logits
+        return check_logits(logits, inputs.shape, config.target_vocabulary), collections | dict(updated)
 
-    def loss_and_sums(params: PyTree, state: State, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, Metrics]:
+    def loss_and_metrics(
+        params: PyTree, state: State, batch: Mapping[str, jax.Array]
+    ) -> tuple[jax.Array, tuple[Metrics, PyTree]]:
         dropout_key, sample_key = jax.random.split(step_key(state, axis_name))
         target, mask = batch["target"], _mask(batch)
         inputs = _shifted(target)
         if config.scheduled_sampling:
-            drawn = logits_of(jax.lax.stop_gradient(params), batch, inputs, dropout_key)
+            drawn, _ = logits_of(jax.lax.stop_gradient(params), state, batch, inputs, dropout_key)
             inputs = _mixed(config, sample_key, state.step, inputs, drawn)
-        logits = logits_of(params, batch, inputs, dropout_key)
-        normalizer = jax.nn.logsumexp(logits, -1)
-        losses = normalizer - _picked(logits, target)
-        if config.label_smoothing:
-            uniform = normalizer - logits.mean(-1)
-            losses = losses + config.label_smoothing * (uniform - losses)
+        logits, collections = logits_of(params, state, batch, inputs, dropout_key)
+        losses = check_loss(train_loss(logits, target), target.shape)
         correct = (logits.argmax(-1) == target) * mask
         # The mean over all devices' tokens; `pmean` of the gradients divides by the number of devices once more.
         tokens = pmean(mask.sum(), axis_name)
-        return (losses * mask).sum() / tokens, {"token_accuracy": correct.sum() / tokens}
+        return (losses * mask).sum() / tokens, ({"token_accuracy": correct.sum() / tokens}, collections)
 
-    def gradients(state: State, batch: Batch) -> tuple[PyTree, Metrics]:
+    def gradient(state: State, batch: Batch) -> tuple[PyTree, PyTree, Metrics]:
+        """Gradients, collections and metrics, averaged over devices."""
         check_batch(batch)
         assert batch is not None
-        differentiate = jax.value_and_grad(loss_and_sums, has_aux=True)
-        (loss, metrics), grads = differentiate(state.params, state, batch)
-        grads, metrics = pmean((grads, metrics | {"loss": loss}), axis_name)
-        return grads, metrics
+        differentiate = jax.value_and_grad(loss_and_metrics, has_aux=True)
+        (mean, (metrics, collections)), grads = differentiate(state.params, state, batch)
+        grads, metrics = pmean((grads, metrics | {"loss": mean}), axis_name)
+        return grads, _agreed(collections, axis_name), metrics
 
     def train_step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        grads, metrics = gradients(state, batch)
-        updates, opt_state = transform.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        extra = state.extra
-        if config.ema_decay:
-            # Early on the average follows faster, so that it forgets the random start (as TensorFlow's num_updates).
-            decay = jnp.minimum(config.ema_decay, (1 + state.step) / (10 + state.step))
-            extra = {"ema": optax.incremental_update(params, state.extra["ema"], 1 - decay)}
-        metrics |= {"grad_norm": optax.tree.norm(grads), "learning_rate": rate(state.step)}
-        return state.replace(step=state.step + 1, params=params, opt_state=opt_state, extra=extra), metrics
+        grads, collections, metrics = gradient(state, batch)
+
+        def loss_of(params: PyTree) -> jax.Array:
+            assert batch is not None
+            return pmean(loss_and_metrics(params, state, batch)[0], axis_name)
+
+        after = averages.advance(
+            state,
+            transform,
+            grads,
+            collections,
+            ema_decay=config.ema_decay,
+            value=metrics["loss"],
+            value_fn=loss_of,
+        )
+        metrics |= {"grad_norm": optax.tree.norm(grads)}
+        if rate is not None:
+            metrics["learning_rate"] = rate(state.step)
+        return after, metrics
 
     def eval_step(state: State, batch: Batch) -> Metrics:
         check_batch(batch)
         assert batch is not None
         target, mask = batch["target"], _mask(batch)
-        logits = logits_of(parameters(state), batch, _shifted(target), None)
-        losses = jax.nn.logsumexp(logits, -1) - _picked(logits, target)
+        logits = predict(state, batch)
+        losses = check_loss((loss or cross_entropy)(logits, target), target.shape)
         correct = logits.argmax(-1) == target
         sums = {"loss": (losses * mask).sum(), "token_accuracy": (correct * mask).sum(), "count": mask.sum()}
         return psum(sums, axis_name)
 
-    return Workload(init, train_step, eval_step, lambda state, batch: gradients(state, batch)[0])
+    return Workload(init, train_step, eval_step, lambda state, batch: gradient(state, batch)[0], predict)
 
 
-def parameters(state: State) -> PyTree:
-    """The parameters that translate: the average where there is one."""
-    return state.extra["ema"] if state.extra and "ema" in state.extra else state.params
+def make_predict(config: Config, *, network: nn.Module | None = None) -> Callable[[State, Batch], jax.Array]:
+    """A function (state, batch) -> teacher-forced logits [batch, T, vocabulary] float32, without dropout.
 
+    It uses the variables that evaluation uses: averages where `ema_decay` is set. The batch needs "source",
+    "source_length" and "target".
 
-def make_predict(config: Config) -> Callable[[State, Batch], jax.Array]:
-    """(state, batch) -> teacher-forced logits [batch, T, vocabulary] float32, without dropout."""
-    network = Seq2Seq(config)
+    Args:
+      config: the network; the same as for `make`.
+      network: one of your own; the same as for `make`.
+    """
+    network = build(config) if network is None else network
 
     def predict(state: State, batch: Batch) -> jax.Array:
         check_batch(batch, (*SOURCE, "target"))
         assert batch is not None
         inputs = _shifted(batch["target"])
-        logits: Any = network.apply(
-            {"params": parameters(state)}, batch["source"], batch["source_length"], inputs, train=False
-        )
-        return logits
+        logits: Any = network.apply(variables(state), batch["source"], batch["source_length"], inputs, train=False)
+        return check_logits(logits, inputs.shape, config.target_vocabulary)
 
     return predict
+
+
+def example_batch(
+    config: Config, batch_size: int, source_length: int = 16, target_length: int = 16
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and dtypes of a training batch, for lowering and for counting operations.
+
+    Args:
+      config: of the workload; the shapes do not depend on it.
+      batch_size: number of pairs.
+      source_length: S, padding included.
+      target_length: T, padding included.
+    """
+    widths = {"source": source_length, "target": target_length}
+    tokens = {side: jax.ShapeDtypeStruct((batch_size, width), jnp.int32) for side, width in widths.items()}
+    return tokens | {f"{side}_length": jax.ShapeDtypeStruct((batch_size,), jnp.int32) for side in widths}
+
+
+def _collections(state: State) -> dict[str, PyTree]:
+    """The collections of the network besides its parameters, as of the last step."""
+    return {name: value for name, value in (state.extra or {}).items() if name != averages.EMA}
+
+
+def _averaged(params: PyTree, collections: PyTree) -> dict[str, PyTree]:
+    """What the moving average follows: the last batch statistics belong to other parameters."""
+    return {"params": params} | {name: collections[name] for name in collections if name == "batch_stats"}
+
+
+def _agreed(collections: PyTree, axis_name: str | None) -> PyTree:
+    """The same collections on all devices: the mean of each floating leaf."""
+    return jax.tree.map(
+        lambda leaf: pmean(leaf, axis_name) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, collections
+    )
 
 
 def _shifted(target: jax.Array) -> jax.Array:
@@ -155,17 +237,13 @@ def _mask(batch: Mapping[str, jax.Array]) -> jax.Array:
     return mask * batch["mask"][:, None] if "mask" in batch else mask
 
 
-def _picked(logits: jax.Array, target: jax.Array) -> jax.Array:
-    return jnp.take_along_axis(logits, target[..., None], -1)[..., 0]
-
-
 def _mixed(config: Config, key: Key, step: jax.Array, inputs: jax.Array, logits: jax.Array) -> jax.Array:
-    """Decoder inputs, some of which are drawn from the predictions for their place."""
+    """Decoder inputs, a share of which is drawn from the predictions for their position."""
     share = jnp.float32(config.scheduled_sampling)
     if config.scheduled_sampling_steps:
         share = share * jnp.minimum(1, step / config.scheduled_sampling_steps)
     draw_key, choose_key = jax.random.split(key)
-    # What the logits at place t predict is the input at t + 1.
+    # The logits at position t predict the input at t + 1.
     drawn = jax.random.categorical(draw_key, logits[:, :-1]).astype(inputs.dtype)
     chosen = jax.random.bernoulli(choose_key, share, drawn.shape)
     return inputs.at[:, 1:].set(jnp.where(chosen, drawn, inputs[:, 1:]))

@@ -2,31 +2,34 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 from jaxai.core import Key, PyTree
 from jaxai.normalisation import control_characters
 from jaxai.seq2seq import decode
-from jaxai.seq2seq.checks import SOURCE, check_batch
+from jaxai.seq2seq.checks import SOURCE, check_batch, check_sequences
 from jaxai.seq2seq.decoding import Decoding, check_decoding
-from jaxai.seq2seq.model import Model, Seq2Seq
+from jaxai.seq2seq.model import Model, build
 from jaxai.seq2seq.vocabulary import BEGIN, END, UNKNOWN, Vocabulary
 
+__all__ = ["Translation", "Translator", "cut", "make_step", "padded_length"]
+
 SHORTEST = 8
-"""Sources are padded to this length, then to 1.5 and 2 times it and so on: few programs, little padding."""
+"""Sources are padded to this length, to 1.5 and 2 times it, and so on: few programs and little padding."""
 TOKEN_CHARACTERS = 64
-"""A token has fewer characters, by far: what stands behind this many times the most tokens is not even read."""
+"""Upper bound on the characters of a token: text beyond `longest` times this number is not read."""
 AT_ONCE = 65_536
-"""Source tokens times hypotheses of a batch at most, padding included: longer sentences are translated fewer at a time,
-so that memory is bounded by a single sentence's need."""
+"""Upper bound on source tokens times hypotheses in a batch, padding included. Longer sentences are translated in
+smaller batches, so that memory is bounded by the need of a single sentence."""
 ATTENTION_STEPS = 256
-"""Where attention is returned, which takes memory at every step of the target, so many steps count once."""
+"""Returned attention takes memory at every step of the target: each such number of steps counts as one batch more."""
 
 
 class Translation(NamedTuple):
@@ -34,12 +37,12 @@ class Translation(NamedTuple):
 
     Attributes:
       text: detokenized.
-      score: what the search ranks by: the log probability under the length and coverage penalties.
+      score: by which hypotheses are ranked: the log probability with the length and coverage penalties.
       log_probability: sum over the tokens, in nats.
       pieces: its tokens as text, without END.
-      source_pieces: those of the source, END last.
-      attention: [pieces, source pieces] float32, the weights of the attention; None where there is none.
-      note: what became of the source that a person should know, as that it was cut; "" where nothing did.
+      source_pieces: the tokens of the source as text, END last.
+      attention: [pieces, source pieces] float32, the attention weights; None where there are none.
+      note: a remark on the source, for example that it was cut; "" for none.
     """
 
     text: str
@@ -53,8 +56,11 @@ class Translation(NamedTuple):
     def require_finite(self, where: str) -> None:
         """Refuses a translation by a model whose probabilities are not finite.
 
+        Args:
+          where: what was translated, as "line 7"; the message begins with it.
+
         Raises:
-          FloatingPointError: one line, which begins with `where`.
+          FloatingPointError: the score is not finite.
         """
         if not math.isfinite(self.score):
             raise FloatingPointError(
@@ -64,24 +70,26 @@ class Translation(NamedTuple):
 
 
 class Translator:
-    """Translates with one model, or with the mean of the probabilities of several (an ensemble).
+    """Translates with one model, or with the mean of the probabilities of several models (an ensemble).
 
     Args:
       config: of the network; the same for all models.
-      params: of each model.
-      source: vocabulary of what goes in.
-      target: of what comes out.
-      decoding: how to search; None: by the defaults.
-      longest: source tokens beyond so many are cut off, END stays; 0: never.
-      seed: of sampling. A sentence's draw depends on it, on the sentence and on its number among the texts, and not on
-        the batch size or on the other texts.
+      params: of each model, its parameters, or its variables (`seq2seq.variables(state)`) where the network has other
+        collections.
+      source: the source's vocabulary.
+      target: the target's vocabulary.
+      decoding: how to search; None: the defaults.
+      longest: largest number of source tokens, END included; longer sources are cut. 0: no limit.
+      seed: of sampling. A sentence's sample depends on the seed, on the sentence and on its number among the texts, and
+        not on the batch size or on the other texts.
+      network: one of your own, as `seq2seq.make` takes it; None: `build(config)`.
 
     Attributes:
-      cut: how many sources have been cut.
+      cut: number of sources that were cut.
       longest: as given.
 
     Raises:
-      ValueError: a field of `decoding` is out of its range.
+      ValueError: a field of `decoding` is out of its range, or the network cannot decode.
     """
 
     def __init__(
@@ -93,26 +101,38 @@ class Translator:
         decoding: Decoding | None = None,
         longest: int = 0,
         seed: int = 0,
+        *,
+        network: nn.Module | None = None,
     ):
         decoding = decoding or Decoding()
+        # The config does not describe a network of one's own: the vocabulary does, and the search checks its attention.
+        config = config if network is None else Model(target_vocabulary=len(target))
+        network = build(config) if network is None else network
+        _check_network(network)
         check_decoding(decoding, config)
         self.source, self.target, self.decoding = source, target, decoding
         self.cut, self.longest = 0, longest
         self._params, self._key = tuple(params), jax.random.key(seed)
         self._config = config
         self._search = jax.jit(
-            partial(_search, config, decoding), static_argnames=("max_length", "n_best", "attention")
+            partial(_search, network, decoding), static_argnames=("max_length", "n_best", "attention")
         )
 
     def with_params(self, params: Sequence[PyTree]) -> "Translator":
-        """The same with other parameters; nothing is compiled anew."""
+        """This translator with other parameters; nothing is compiled again."""
         self._params = tuple(params)
         return self
 
     def translate(
         self, texts: Iterable[str], batch_size: int = 64, n_best: int = 1, attention: bool = False
     ) -> Iterator[list[Translation]]:
-        """The `n_best` translations of each text, the best first, in the order of the texts, a batch at a time.
+        """The `n_best` translations of each text, the best first, in the order of the texts.
+
+        Args:
+          texts: sentences; one batch is read at a time.
+          batch_size: sentences that are translated together.
+          n_best: translations of each sentence.
+          attention: return the attention weights too.
 
         Raises:
           ValueError: `n_best` is more than the search keeps.
@@ -122,7 +142,7 @@ class Translator:
     def translate_all(
         self, texts: Sequence[str], batch_size: int = 128, n_best: int = 1, attention: bool = False
     ) -> list[list[Translation]]:
-        """As `translate`, of sentences of about the same length at a time, which is faster."""
+        """As `translate`, but with sentences of similar length in a batch, which is faster."""
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         found: list[Any] = [None] * len(texts)
         results = self._translate(((i, texts[i]) for i in order), batch_size, n_best, attention)
@@ -133,7 +153,7 @@ class Translator:
     def _translate(
         self, numbered: Iterable[tuple[int, str]], batch_size: int, n_best: int, attention: bool
     ) -> Iterator[list[Translation]]:
-        """The translations of texts, each with the number that its random key follows from."""
+        """Translates numbered texts; the random key of a text is derived from its number."""
         check_decoding(self.decoding, self._config, n_best)
         numbered = iter(numbered)
         while batch := list(itertools.islice(numbered, batch_size)):
@@ -144,7 +164,7 @@ class Translator:
     ) -> list[list[Translation]]:
         numbers, texts = zip(*numbered, strict=True)
         sources, notes = zip(*map(self._read, texts), strict=True)
-        # Nothing has no translation.
+        # A source without text has no translation.
         found = [
             [Translation("", 0.0, 0.0, [], self.source.pieces(source), None, note)] * n_best
             for source, note in zip(sources, notes, strict=True)
@@ -163,13 +183,13 @@ class Translator:
         return found
 
     def _rows(self, length: int, batch_size: int, attention: bool) -> int:
-        """Sentences of a padded length that are translated at a time."""
+        """Number of sentences of a padded length that are translated together."""
         hypotheses = self.decoding.beam if self.decoding.method == "beam" else 1
         steps = max(1, self._steps(length) // ATTENTION_STEPS) if attention else 1
         return max(1, min(batch_size, AT_ONCE // (length * hypotheses * steps)))
 
     def _steps(self, length: int) -> int:
-        """Tokens that the translation of so many tokens has at most."""
+        """Largest number of tokens in the translation of a source with this number of tokens."""
         return math.ceil(self.decoding.longest_ratio * length) + self.decoding.longest_extra
 
     def _decode(
@@ -203,7 +223,7 @@ class Translator:
         return decoded
 
     def _read(self, text: str) -> tuple[list[int], str]:
-        """The tokens of a sentence, END last, and what the network does not see of it."""
+        """The tokens of a sentence, END last, and a note on what is left out."""
         notes, more = [], ""
         if self.longest and len(text) > self.longest * TOKEN_CHARACTERS:
             text, more = text[: self.longest * TOKEN_CHARACTERS], "more than "
@@ -235,12 +255,12 @@ class Translator:
 
 
 def cut(tokens: Sequence[int], longest: int) -> Sequence[int]:
-    """A sequence that ends with END, cut to `longest` tokens of which the last is END still."""
+    """A sequence that ends with END, cut to `longest` tokens; the last one is still END."""
     return tokens if len(tokens) <= longest else [*tokens[: longest - 1], END]
 
 
 def padded_length(length: int) -> int:
-    """The least of 8, 12, 16, 24, 32, 48, ... that is not below `length`."""
+    """The smallest of 8, 12, 16, 24, 32, 48, ... that is at least `length`."""
     size = SHORTEST
     while size < length:
         if size * 3 // 2 >= length:
@@ -250,7 +270,7 @@ def padded_length(length: int) -> int:
 
 
 def _search(
-    config: Model,
+    network: nn.Module,
     decoding: Decoding,
     params: Sequence[PyTree],
     tokens: jax.Array,
@@ -264,7 +284,7 @@ def _search(
     attention: bool,
 ) -> decode.Decoded:
     """Searches for the targets of a batch: tokens [batch, S], lengths, limits and sentence numbers [batch]."""
-    step, state = make_step(config, params, tokens, lengths)
+    step, state = _make_step(network, params, tokens, lengths)
     common: dict[str, Any] = {
         "batch": len(tokens),
         "max_length": max_length,
@@ -272,7 +292,7 @@ def _search(
         "end": END,
         "limits": limits,
         "length_penalty": decoding.length_penalty,
-        "attention": attention and config.attention != "none",
+        "attention": attention,
     }
     if decoding.method == "beam":
         return decode.beam_search(
@@ -297,29 +317,59 @@ def _search(
     )
 
 
-def make_step(config: Model, params: Sequence[PyTree], source: jax.Array, lengths: jax.Array) -> tuple[Any, PyTree]:
-    """The step function of `jaxai.seq2seq.decode` for these sources, of one model or of several, and its first state.
+def make_step(
+    config: Model,
+    params: Sequence[PyTree],
+    source: jax.Array | np.ndarray,
+    lengths: jax.Array | np.ndarray,
+    *,
+    network: nn.Module | None = None,
+) -> tuple[decode.Step, PyTree]:
+    """The step function that `jaxai.seq2seq.decode` searches with, of one model or of an ensemble, and its first state.
 
     Args:
       config: of the network.
-      params: of each model.
-      source: [batch, S] int32, each ended by END and padded with 0.
-      lengths: [batch] int32, END included.
+      params: of each model, its parameters, or its variables (`seq2seq.variables(state)`) where the network has other
+        collections.
+      source: [batch, S] integers, each row ended by END and padded with PAD.
+      lengths: [batch] integers, END included.
+      network: one of your own, as `seq2seq.make` takes it; None: `build(config)`.
 
     Raises:
-      ValueError: the arrays have other shapes or dtypes.
+      ValueError: the arrays have other shapes or dtypes, NumPy arrays have a row that does not end with END, there is
+        no model, or the network has no method `encode` or `step`.
     """
+    network = build(config) if network is None else network
+    _check_network(network)
+    return _make_step(network, params, source, lengths)
+
+
+def _make_step(
+    network: nn.Module, params: Sequence[PyTree], source: jax.Array | np.ndarray, lengths: jax.Array | np.ndarray
+) -> tuple[decode.Step, PyTree]:
     check_batch({"source": source, "source_length": lengths}, SOURCE)
-    network = Seq2Seq(config)
+    if isinstance(source, np.ndarray) and isinstance(lengths, np.ndarray):
+        check_sequences("source", source, lengths)
     steps, states = [], []
     for each in params:
-        memory, state = network.apply({"params": each}, source, lengths, method="encode")
+        # A module cannot be called "params", so that this key is a collection's name.
+        variables = each if isinstance(each, Mapping) and "params" in each else {"params": each}
+        memory, state = network.apply(variables, source, lengths, method="encode")
 
-        def step(tokens: jax.Array, state: PyTree, params: PyTree = each, memory: PyTree = memory) -> Any:
-            return network.apply({"params": params}, tokens, state, memory, method="step")
+        def step(tokens: jax.Array, state: PyTree, variables: PyTree = variables, memory: PyTree = memory) -> Any:
+            return network.apply(variables, tokens, state, memory, method="step")
 
         steps.append(step)
         states.append(state)
     if len(steps) == 1:
         return steps[0], states[0]
     return decode.ensemble(steps), tuple(states)
+
+
+def _check_network(network: nn.Module) -> None:
+    """Refuses a network that cannot decode."""
+    for method in ("encode", "step"):
+        if not callable(getattr(type(network), method, None)):
+            raise ValueError(
+                f"{type(network).__name__} has no method {method}, which decoding needs; see jaxai.seq2seq.Network"
+            )
