@@ -151,7 +151,7 @@ def make_batch(
     if len({len(side) for side in sides.values()}) > 1 or not len(sources):
         counts = " and ".join(f"{len(side)} {name}s" for name, side in sides.items())
         raise ValueError(f"the batch has {counts}; expected the same number of both, at least 1")
-    batch = {}
+    batch: dict[str, np.ndarray] = {}
     for name, side in sides.items():
         rows = [np.asarray(row) for row in side]
         for number, row in enumerate(rows):
@@ -164,8 +164,8 @@ def make_batch(
                 )
         lengths = np.array([len(row) + 1 for row in rows], np.int32)
         tokens = np.full((len(rows), lengths.max()), PAD, np.int32)
-        for row, (values, length) in enumerate(zip(rows, lengths, strict=True)):
-            tokens[row, :length] = [*values, END]
+        for filled, row in zip(tokens, rows, strict=True):
+            filled[: len(row) + 1] = [*row, END]
         batch |= {name: tokens, f"{name}_length": lengths}
     return batch
 

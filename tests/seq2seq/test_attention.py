@@ -108,5 +108,5 @@ def test_mask_of_another_shape_or_dtype_is_refused(wrong):
 
 def test_dot_attention_refuses_a_memory_of_another_size():
     query, memory, mask = inputs(6)
-    with pytest.raises(ValueError, match="queries of 5 against a memory of 6"):
+    with pytest.raises(ValueError, match="queries of size 5 with a memory of size 6"):
         attention.find("dot")(HIDDEN).apply({}, query, memory, mask, method=attended)
