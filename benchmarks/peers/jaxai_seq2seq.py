@@ -43,7 +43,7 @@ def config(task: Task) -> Any:
         embed=task.embed,
         bidirectional=False,
         attention="general",
-        compute_dtype="float32",
+        dtype="float32",
         optimizer=seq2seq.Optimizer(name="adam", learning_rate=seq2seq_tasks.LEARNING_RATE),
     )
 
@@ -108,11 +108,10 @@ def flops_per_token(task: Task) -> float:
 
     from jaxai import seq2seq
     from jaxai.runtime import flops
-    from jaxai.seq2seq.bucketed import example
 
     workload, network = seq2seq.make(config(task)), seq2seq.Seq2Seq(config(task))
     state = jax.eval_shape(workload.init, jax.random.key(0))
-    batch = example(seq2seq.Shape(task.length, task.length, task.batch_size))
+    batch = seq2seq.example_batch(config(task), task.batch_size, task.length, task.length)
     tokens = seq2seq_tasks.tokens_of_batch(task)
     if task.what == "train":
         return flops.count(workload.train_step, state, batch) / tokens

@@ -14,13 +14,14 @@ from jaxai.seq2seq.checks import check_values, make_batch
 from jaxai.seq2seq.decoding import Decoding
 from jaxai.seq2seq.losses import Loss, cross_entropy
 from jaxai.seq2seq.model import Model, Network, Seq2Seq, build
-from jaxai.seq2seq.step import Config, example_batch, make, make_predict, parameters, variables
+from jaxai.seq2seq.step import METRICS, Config, example_batch, make, make_predict, parameters, variables
 from jaxai.seq2seq.translator import Translation, Translator, make_step
 from jaxai.seq2seq.vocabulary import BEGIN, END, PAD, UNKNOWN
 
 __all__ = [
     "BEGIN",
     "END",
+    "METRICS",
     "PAD",
     "UNKNOWN",
     "Config",

@@ -1,36 +1,40 @@
-"""Steps over batches of several shapes, in one program that picks the shape of the batch it is given."""
+"""Steps over batches of several shapes in one compiled program, which selects the branch of each batch's shape."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from jaxai.core import Batch, State, Workload
 from jaxai.seq2seq.checks import PAIRS, check_batch
 
+__all__ = ["Shape", "bucketed"]
+
 Output = TypeVar("Output")
 
 
 class Shape(NamedTuple):
-    """A batch of `rows` pairs, over all devices, with so many tokens of padded source and target."""
+    """The shape of a batch over all devices."""
 
-    source: int
-    target: int
-    rows: int
+    source: int  # tokens of a padded source
+    target: int  # tokens of a padded target
+    rows: int  # pairs
 
 
 def bucketed(workload: Workload, shapes: Sequence[Shape]) -> Workload:
-    """The workload for batches that come padded to the largest of `shapes` and say which of them they have.
+    """The workload for batches that are padded to the largest of `shapes` and name their own shape.
 
-    `batch["bucket"]` ([rows] int32, the same number in all rows) is the index of the batch's shape; of its rows those
-    at `floor(i * most / rows)` are read, and of `source` and `target` as many tokens as the shape has. Each shape is a
-    branch of one `lax.switch`, compiled once: any mix of shapes runs in one call.
+    `batch["bucket"]` ([rows] int32, the same number in all rows) is the index of the batch's shape in `shapes`. The
+    step reads the rows at `floor(i * largest / rows)`, and the first `shape.source` and `shape.target` tokens of them.
+    Each shape is a branch of one `lax.switch`, compiled once: one call may run any mix of shapes.
+
+    Args:
+      workload: from `seq2seq.make`.
+      shapes: of the batches.
 
     Raises:
-      ValueError: a batch that was cut for more devices than the rows of a bucket divide over.
+      ValueError: by the steps, where the rows of a bucket do not divide over the devices.
     """
     most = max(shape.rows for shape in shapes)
 
@@ -62,18 +66,10 @@ def bucketed(workload: Workload, shapes: Sequence[Shape]) -> Workload:
 
 
 def _share(rows: int, here: int, most: int) -> int:
-    """Of a bucket's rows those on this device, which has `here` of the `most` that a batch has."""
+    """Number of a bucket's rows on this device, which has `here` of the `most` rows of a batch."""
     if rows * here % most:
         raise ValueError(
             f"a bucket of {rows} rows does not divide over {most // here} devices; give more tokens a batch, fewer"
             " buckets, or fewer devices with --devices"
         )
     return rows * here // most
-
-
-def example(shape: Shape) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes and dtypes of a batch of one bucket, as `seq2seq.make(...).train_step` takes it."""
-    tokens = {
-        name: jax.ShapeDtypeStruct((shape.rows, getattr(shape, name)), jnp.int32) for name in ("source", "target")
-    }
-    return tokens | {f"{name}_length": jax.ShapeDtypeStruct((shape.rows,), jnp.int32) for name in tokens}

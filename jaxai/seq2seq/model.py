@@ -20,11 +20,11 @@ from jaxai.seq2seq import attention as attentions
 from jaxai.seq2seq.checks import SOURCE, check_batch
 from jaxai.seq2seq.recurrent import LayerState, Masks, Stack
 
-__all__ = ["DecoderState", "Memory", "Model", "Network", "Seq2Seq", "build", "check", "compute_dtype"]
+__all__ = ["DecoderState", "Memory", "Model", "Network", "Seq2Seq", "activation_dtype", "build", "check"]
 
 Cell = Literal["lstm", "gru"]
 AttentionName = Literal["additive", "dot", "general", "scaled_dot", "none"]
-ComputeDtype = Literal["auto", "float32", "bfloat16"]
+Dtype = Literal["auto", "float32", "bfloat16"]
 Layers = Annotated[int, Range(least=1, most=100)]
 
 
@@ -48,7 +48,7 @@ class Model:
     variational: bool = False  # dropout also drops the same units at all steps of a sequence
     layer_norm: bool = False  # layer normalization inside the recurrent cells
     residual: bool = False  # add a recurrent layer's input to its output where both have the same size
-    compute_dtype: ComputeDtype = "auto"  # of activations; auto: float32 on CPU, bfloat16 on accelerators
+    dtype: Dtype = "auto"  # of activations; auto: float32 on CPU, bfloat16 on accelerators
 
 
 class Memory(NamedTuple):
@@ -152,7 +152,7 @@ class Seq2Seq(nn.Module):
         own = self.attention is not None
         config = dataclasses.replace(self.config, attention="general") if own else self.config
         check(config)
-        self.dtype = compute_dtype(config)
+        self.dtype = activation_dtype(config)
         shared: dict[str, Any] = {
             "cell": config.cell,
             "hidden": config.hidden,
@@ -361,9 +361,9 @@ def build(config: Model) -> Seq2Seq:
     return Seq2Seq(config)
 
 
-def compute_dtype(model: Model) -> jnp.dtype:
+def activation_dtype(model: Model) -> jnp.dtype:
     """The dtype of activations and matmuls; "auto" is float32 on CPU and bfloat16 on accelerators."""
-    name = model.compute_dtype
+    name = model.dtype
     if name == "auto":
         name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     return jnp.dtype(name)

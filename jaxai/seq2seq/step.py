@@ -13,7 +13,7 @@ from flax import linen as nn
 from jaxai import averages, ranges
 from jaxai import optimizer as optimizers
 from jaxai.averages import parameters, variables
-from jaxai.core import Batch, Key, Metrics, PyTree, State, Workload, pmean, psum, step_key
+from jaxai.core import Batch, Key, Metric, Metrics, PyTree, State, Workload, pmean, psum, step_key
 from jaxai.optimizer import Optimizer
 from jaxai.ranges import Natural, Rate, Share
 from jaxai.seq2seq.checks import SOURCE, check_batch
@@ -21,7 +21,15 @@ from jaxai.seq2seq.losses import Loss, check_logits, check_loss, cross_entropy
 from jaxai.seq2seq.model import Model, build
 from jaxai.seq2seq.vocabulary import BEGIN
 
-__all__ = ["Config", "example_batch", "make", "make_predict", "parameters", "variables"]
+__all__ = ["METRICS", "Config", "example_batch", "make", "make_predict", "parameters", "variables"]
+
+METRICS = {
+    "loss": Metric("loss", "nats", better="lower", shown=True),
+    "token_accuracy": Metric("token accuracy", "%", better="higher", shown=True),
+    "grad_norm": Metric("gradient norm"),
+    "learning_rate": Metric("learning rate"),
+}
+"""What the metrics of the steps mean."""
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ from jaxai.runtime import parallel
 
 topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
 mesh = Mesh(np.array(topology.devices), (parallel.AXIS,))
-config = seq2seq.Config(source_vocabulary=500, target_vocabulary=500, compute_dtype="bfloat16", dropout=0.1)
+config = seq2seq.Config(source_vocabulary=500, target_vocabulary=500, dtype="bfloat16", dropout=0.1)
 shapes = [seq2seq.Shape(16, 16, 128), seq2seq.Shape(32, 24, 64)]
 workload = seq2seq.bucketed(seq2seq.make(config, parallel.AXIS), shapes)
 everywhere = NamedSharding(mesh, PartitionSpec())

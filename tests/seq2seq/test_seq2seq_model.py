@@ -14,7 +14,7 @@ SOURCE = np.array([[4, 5, 6, 3, 2], [6, 2, 0, 0, 0], [5, 4, 2, 0, 0]], np.int32)
 LENGTHS = np.array([5, 2, 3], np.int32)
 INPUTS = np.array([[1, 4, 6, 5], [1, 5, 0, 0], [1, 6, 6, 4]], np.int32)
 
-BASE = Model(VOCABULARY, VOCABULARY, hidden=4, embed=3, compute_dtype="float32")
+BASE = Model(VOCABULARY, VOCABULARY, hidden=4, embed=3, dtype="float32")
 # Each option stands in one of these at least; the names are what the test's output says.
 CONFIGURATIONS = {
     "plain": {"bidirectional": False},
@@ -223,7 +223,7 @@ def test_initial_weights_are_those_of_keras():
 
 
 def test_bfloat16_computes_near_float32_and_gives_float32_logits_and_parameters():
-    config = dataclasses.replace(BASE, compute_dtype="bfloat16", **CONFIGURATIONS["bahdanau_layer_norm"])
+    config = dataclasses.replace(BASE, dtype="bfloat16", **CONFIGURATIONS["bahdanau_layer_norm"])
     variables = network("bahdanau_layer_norm")[1]
     run = jax.jit(functools.partial(Seq2Seq(config).apply, mutable=["params"]))
     logits, params = run(variables, SOURCE, LENGTHS, INPUTS)
@@ -242,7 +242,7 @@ def test_bfloat16_computes_near_float32_and_gives_float32_logits_and_parameters(
         ({"recurrent_dropout": -0.1}, "recurrent_dropout is -0.1"),
         ({"cell": "lsmt"}, r"cell is 'lsmt'; it must be one of lstm, gru \(did you mean lstm\?\)"),
         ({"attention": "genral"}, "did you mean general"),
-        ({"compute_dtype": "int8"}, "it must be one of auto, float32, bfloat16"),
+        ({"dtype": "int8"}, "it must be one of auto, float32, bfloat16"),
         ({"attention": "none", "input_feeding": True}, "choose an attention other than none"),
         ({"attention": "dot"}, "choose general, or set bidirectional to False"),
         ({"share_embeddings": True, "target_vocabulary": 9}, "the source has 7 entries and the target 9"),

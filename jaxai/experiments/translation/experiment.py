@@ -33,7 +33,7 @@ from jaxai.runtime.loop import Outcome, Training, fit
 from jaxai.runtime.restore import trained_state
 from jaxai.runtime.run_folder import RunFolder
 from jaxai.seq2seq import vocabulary
-from jaxai.seq2seq.bucketed import Shape, bucketed, example
+from jaxai.seq2seq.bucketed import Shape, bucketed
 from jaxai.seq2seq.decoding import Decoding, check_decoding
 from jaxai.seq2seq.translator import Translation, Translator
 from jaxai.seq2seq.vocabulary import UNKNOWN, Vocabulary
@@ -65,7 +65,7 @@ class Experiment:
             *("workload.variational", "workload.label_smoothing", "workload.scheduled_sampling"),
             *("workload.scheduled_sampling_steps", "decoding.*"),
         ),
-        measured=("scored", "decoding.longest_ratio", "decoding.longest_extra", "workload.compute_dtype"),
+        measured=("scored", "decoding.longest_ratio", "decoding.longest_extra", "workload.dtype"),
         optimizers=("workload.optimizer",),
         never_switched=("workload.ema_decay", "data.validation", "data.test"),
         derived=("workload.optimizer.decay_steps",),
@@ -360,8 +360,8 @@ def _shapes(corpus: Corpus) -> list[Shape]:
 
 def _flops(config: seq2seq.Config, shape: Shape) -> int:
     """Of a train step on a batch of one shape."""
-    workload = seq2seq.make(config)
-    return flops.count(workload.train_step, jax.eval_shape(workload.init, jax.random.key(0)), example(shape))
+    workload, batch = seq2seq.make(config), seq2seq.example_batch(config, shape.rows, shape.source, shape.target)
+    return flops.count(workload.train_step, jax.eval_shape(workload.init, jax.random.key(0)), batch)
 
 
 def _aligned(source: Path, reference: Path) -> PairSplit:

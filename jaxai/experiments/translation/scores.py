@@ -21,8 +21,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxai import extras
+from jaxai.core import Metric
 from jaxai.normalisation import described, normalise
 
+METRICS = {
+    "bleu": Metric("BLEU", better="higher"),
+    "chrf": Metric("chrF", better="higher"),
+    "word_error_rate": Metric("word error rate", "%", better="lower"),
+    "phoneme_error_rate": Metric("phoneme error rate", "%", better="lower"),
+    "character_error_rate": Metric("character error rate", "%", better="lower"),
+    "exact_match": Metric("exact match", "%", better="higher"),
+    "perplexity": Metric("perplexity", better="lower"),
+}
+"""What the scores mean."""
 MAIN = {
     "translation": ("bleu", False),
     "pronunciation": ("word_error_rate", True),
