@@ -279,3 +279,17 @@ def test_finished_run_with_another_test_set_is_measured_again(trained, tmp_path,
     assert result["character_error_rate"] == found["character_error_rate"] != old["character_error_rate"]
     assert (result["best_step"], result["validation_loss"]) == (old["best_step"], old["validation_loss"])
     assert result["measured_on"] == found["measured_on"] != old["measured_on"]
+
+
+def test_run_of_an_earlier_version_translates_and_resumes(trained, preset, copied, typed, jaxai):
+    """Its config.json has `compute_dtype`, which is called `dtype` now."""
+    path = copied / "config.json"
+    path.write_text(path.read_text().replace('"dtype"', '"compute_dtype"'))
+    assert '"compute_dtype"' in path.read_text()
+    typed(b"abc\n")
+    code, now, _ = jaxai("translate", trained)
+    typed(b"abc\n")
+    assert jaxai("translate", copied)[:2] == (code, now)
+    code, out, err = jaxai("train", preset, "--workdir", copied)
+    assert (code, err) == (0, "")
+    assert "compute_dtype" not in out
