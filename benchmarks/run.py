@@ -26,8 +26,9 @@ from jaxai import cnn
 from jaxai.data import Data
 from jaxai.experiments.classification.experiment import Experiment
 from jaxai.runtime import chips
-from jaxai.runtime.config import Run, flatten, load_preset, to_dict
+from jaxai.runtime.config import Run, flatten, to_dict
 from jaxai.runtime.parallel import Mode
+from jaxai.runtime.presets import load_preset
 from jaxai.runtime.schedule import STEPS_PER_CALL
 
 SHAPES = {"mnist": (28, 28, 1), "idx": (28, 28, 1), "cifar": (32, 32, 3)}

@@ -23,7 +23,7 @@ from rich.table import Table
 from benchmarks import records
 from benchmarks.machine import MOST_FOREIGN, ForeignCpu, load_average
 from benchmarks.measure import spread
-from jaxai.runtime.config import load_preset
+from jaxai.runtime.presets import load_preset
 
 TARGETS = {"cold": 25.0, "warm": 15.0}
 """Seconds, on two CPU cores."""

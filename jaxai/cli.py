@@ -98,7 +98,8 @@ def sweep(arguments: Sequence[str]) -> None:
 
 def _train(command: str, arguments: Sequence[str], prepare: Callable[[Any], Any]) -> None:
     from jaxai.runtime import parallel
-    from jaxai.runtime.config import check_experiment, load_preset
+    from jaxai.runtime.config import check_experiment
+    from jaxai.runtime.presets import load_preset
     from jaxai.runtime.run_folder import RunFolder
     from jaxai.runtime.seeds import train_seeds
 
@@ -479,7 +480,7 @@ def _experiment(run: Path, devices: int | None = None, preset: Path | None = Non
       ValueError: the folder holds no run, or one in an environment that nothing has registered.
     """
     from jaxai.runtime import parallel
-    from jaxai.runtime.config import load_preset
+    from jaxai.runtime.presets import load_preset
     from jaxai.runtime.run_folder import RunFolder
 
     experiment = RunFolder(run).load_config()

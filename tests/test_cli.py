@@ -15,7 +15,7 @@ from jaxai.experiments.generation import experiment as gan
 from jaxai.experiments.qlearning import experiment as dqn
 from jaxai.experiments.translation import experiment as seq2seq
 from jaxai.runtime import seeds
-from jaxai.runtime.config import load_preset
+from jaxai.runtime.presets import load_preset
 
 CHECKOUT = Path(__file__).parents[1]
 PRESET = '''"""A toy: an MLP on noise."""

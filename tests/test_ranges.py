@@ -120,7 +120,7 @@ def test_every_choice_refuses_another_word(kind: Any) -> None:
 
 @pytest.mark.parametrize("preset", sorted(Path("configs").glob("*.py")), ids=str)
 def test_every_preset_is_in_range(preset: Path) -> None:
-    from jaxai.runtime.config import load_preset
+    from jaxai.runtime.presets import load_preset
 
     ranges.check(load_preset(str(preset))[0])
 

@@ -1,18 +1,13 @@
 """Configurations: how to run, presets from files, and their JSON in the run folder."""
 
-import ast
 import dataclasses
-import difflib
 import importlib
-import importlib.util
 import json
 import os
-import traceback
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from jaxai import ranges
@@ -24,10 +19,10 @@ Placement = Literal["auto", "device", "host"]
 Seeds = Annotated[int, Range(least=1, most=100_000)]
 T = TypeVar("T")
 
+PRESET_MODULE = "jaxai_preset_"
+"""What the name of a preset's module begins with: `jaxai_preset_<number>.<name of the file>`."""
 RENAMED = {"compute_dtype": "dtype"}
 """Fields of earlier versions -> what they are called now, in any class that has the new name and lacks the old one."""
-MOST_NAMED = 5
-"""Presets that a message lists where none has a similar name."""
 
 NOT_PART_OF_THE_RUN = (
     "run.workdir",
@@ -99,88 +94,24 @@ def check_experiment(experiment: Any) -> None:
         raise ValueError(f"--workdir {folder} cannot be written: no permission in {nearest}; choose another folder")
 
 
-def load_preset(path: str) -> tuple[Any, str]:
-    """The `config` that a preset file defines, and the file's docstring.
-
-    Raises:
-      ValueError: there is no such file (names the nearest), it cannot be run, or its `config` is no experiment or has
-        a field out of its range; one line with the file and, where it is known, the line.
-    """
-    file = given_path(path, "the preset")
-    if file.is_dir() or (file.exists() and file.suffix != ".py"):
-        raise ValueError(f"preset {path} is {'a folder' if file.is_dir() else 'no Python file'}; give a *.py")
-    if not file.is_file():
-        known = sorted(each for each in {*file.parent.glob("*.py"), *Path("configs").glob("*.py")} if each.is_file())
-        stems = difflib.get_close_matches(file.stem, {preset.stem for preset in known}, 3)
-        near = [str(preset) for stem in stems for preset in known if preset.stem == stem]
-        choices = ", ".join(map(str, known[:MOST_NAMED])) + (", ..." if len(known) > MOST_NAMED else "")
-        advice = f"did you mean {', '.join(near)}?" if near else f"give one of {choices or 'configs/*.py'}"
-        raise ValueError(f"no preset {path}; {advice}")
-    module = _executed(file)
-    if not hasattr(module, "config"):
-        raise ValueError(f"preset {path} defines no `config`; see configs/mnist_cnn.py")
-    try:
-        _check_preset(module.config)
-    except ValueError as error:
-        line = _line_of_config(file)
-        raise ValueError(f"preset {path}{f', line {line}' if line else ''}: {error}") from None
-    return module.config, module.__doc__ or ""
-
-
-def _executed(file: Path) -> types.ModuleType:
-    """The module of a preset file. What goes wrong in it, whatever it is, is one line with the file and the line."""
-    spec = importlib.util.spec_from_file_location("jaxai_preset", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        places = traceback.walk_tb(error.__traceback__)
-        lines = [line for frame, line in places if frame.f_code.co_filename == spec.origin]
-        reason = str(error)
-        if isinstance(error, SyntaxError) and error.filename == spec.origin:
-            lines, reason = [error.lineno or 1], error.msg
-        where = f"{file}, line {lines[-1]}" if lines else f"{file}"
-        reason = " ".join(f"{type(error).__name__}: {reason}".split())
-        raise ValueError(f"preset {where}: {reason:.300}") from error
-    return module
-
-
-def _check_preset(config: Any) -> None:
-    """Raises ValueError unless `config` can be trained: an experiment of some workload, its fields in their ranges."""
-    if isinstance(config, type | types.FunctionType):
-        kind = "class" if isinstance(config, type) else "function"
-        raise ValueError(f"config is the {kind} {config.__name__}; call it: config = {config.__name__}(...)")
-    if not (dataclasses.is_dataclass(config) and isinstance(getattr(config, "run", None), Run)):
-        raise ValueError(
-            f"config is {ranges.shown(config)}; it must be an Experiment of a workload, as in configs/mnist_cnn.py"
-        )
-    ranges.check(config)
-
-
-def _line_of_config(file: Path) -> int:
-    """The line that gives `config` its value, as far as the text of the file tells; else 0."""
-    lines = [0]
-    for node in ast.walk(ast.parse(file.read_bytes())):
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        defined = isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == "config"
-        if defined or any(isinstance(target, ast.Name) and target.id == "config" for target in targets):
-            lines.append(node.lineno)  # type: ignore[attr-defined]  # a node with a target has a line
-    return max(lines)
-
-
 def to_dict(config: Any) -> dict[str, Any]:
     """A configuration as JSON takes it; `"type"` names its class, so that `from_dict` finds it again."""
     return {"type": type_name(type(config))} | json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def type_name(kind: type) -> str:
-    """The name of an experiment's class in `config.json`: the registered one, or else its dotted path."""
-    path = f"{kind.__module__}:{kind.__qualname__}"
+    """The name of an experiment's class in `config.json`: the registered one, or else its dotted path.
+
+    The module of a preset's class is named as its file, whether it was executed as a preset or imported.
+    """
+    module = kind.__module__.partition(".")[2] if is_preset(kind) else kind.__module__
+    path = f"{module}:{kind.__qualname__}"
     return next((name for name, place in EXPERIMENTS.items() if place == path), path)
+
+
+def is_preset(kind: type) -> bool:
+    """Whether a class was defined by a preset while it was executed."""
+    return kind.__module__.startswith(PRESET_MODULE)
 
 
 def current_name(name: Any) -> Any:

@@ -17,7 +17,8 @@ from jaxai.experiments.qlearning import figures
 from jaxai.experiments.qlearning.experiment import Experiment
 from jaxai.experiments.qlearning.sweep import Grid, Sweep
 from jaxai.runtime import chips
-from jaxai.runtime.config import Run, load_preset
+from jaxai.runtime.config import Run
+from jaxai.runtime.presets import load_preset
 from tests.dqn.chain import changed, started
 
 PRESETS = sorted(path for path in Path("configs").glob("*.py") if "jaxai.dqn" in path.read_text())

@@ -13,7 +13,7 @@ from PIL import Image
 from jaxai import cli
 from jaxai.experiments.qlearning.sweep import Sweep
 from jaxai.runtime import parallel, seeds
-from jaxai.runtime.config import load_preset
+from jaxai.runtime.presets import load_preset
 
 CHECKOUT = Path(__file__).parents[2]
 PRESET = '''"""A toy: Catch with eight units."""

@@ -18,8 +18,9 @@ from jaxai.experiments.generation.experiment import Experiment, _nearest
 from jaxai.experiments.generation.quality import Quality, found_wrong
 from jaxai.runtime import parallel
 from jaxai.runtime.checkpoint import Checkpoints
-from jaxai.runtime.config import Run, load_preset
+from jaxai.runtime.config import Run
 from jaxai.runtime.loop import flops_per_step
+from jaxai.runtime.presets import load_preset
 from jaxai.runtime.recorder import Recorder
 from jaxai.runtime.restore import restored_state
 from jaxai.runtime.run_folder import RunFolder

@@ -18,8 +18,9 @@ from jaxai.experiments.generation.extractor import BATCH, FOR_SHAPE, RECIPES, ex
 from jaxai.experiments.qlearning.experiment import Experiment as Agent
 from jaxai.runtime import parallel
 from jaxai.runtime.checkpoint import Checkpoints
-from jaxai.runtime.config import Run, load_preset
+from jaxai.runtime.config import Run
 from jaxai.runtime.loop import fit
+from jaxai.runtime.presets import load_preset
 from jaxai.runtime.restore import restored_state
 from jaxai.runtime.run_folder import RunFolder
 

@@ -8,6 +8,7 @@ import pytest
 
 from jaxai.experiments.classification.experiment import Experiment
 from jaxai.runtime import config as configs
+from jaxai.runtime import presets
 from jaxai.runtime.config import NOT_PART_OF_THE_RUN, Run
 from jaxai.runtime.run_folder import RunFolder
 
@@ -76,7 +77,7 @@ def test_every_field_survives_its_file(tmp_path):
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
 def test_every_preset_survives_its_file(preset):
-    config, description = configs.load_preset(str(preset))
+    config, description = presets.load_preset(str(preset))
     assert description.strip()
     values = json.loads(json.dumps(configs.to_dict(config)))
     assert configs.from_dict(values) == config
@@ -163,7 +164,7 @@ def test_unknown_preset_gives_the_nearest_names(tmp_path):
         (tmp_path / name).write_text("config = 1")
     missing = tmp_path / "mnist_cn.py"
     with pytest.raises(ValueError, match="no preset") as error:
-        configs.load_preset(str(missing))
+        presets.load_preset(str(missing))
     assert str(error.value).startswith(f"no preset {missing}; did you mean {tmp_path / 'mnist_cnn.py'}")
     assert "\n" not in str(error.value)
 
@@ -171,4 +172,4 @@ def test_unknown_preset_gives_the_nearest_names(tmp_path):
 def test_preset_without_a_config_is_told_what_it_lacks(tmp_path):
     (tmp_path / "empty.py").write_text("x = 1\n")
     with pytest.raises(ValueError, match=r"empty\.py defines no `config`"):
-        configs.load_preset(str(tmp_path / "empty.py"))
+        presets.load_preset(str(tmp_path / "empty.py"))

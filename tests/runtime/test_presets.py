@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from jaxai import cli
-from jaxai.runtime.config import load_preset
+from jaxai.runtime.config import from_dict, to_dict
+from jaxai.runtime.presets import load_preset
 
 EXPERIMENT = "from jaxai.experiments.classification.experiment import Experiment\n"
 WRONG = {
@@ -100,3 +101,43 @@ def test_the_traceback_is_shown_when_it_is_asked_for(tmp_path: Path) -> None:
     )
     assert "ZeroDivisionError" in ended.stderr
     assert "Traceback" in ended.stderr
+
+
+OWN_CLASS = """from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from jaxai import cnn
+from jaxai.experiments.classification.experiment import Experiment
+from jaxai.ranges import Count
+from neighbour import WIDTH
+from neighbouring_package.depth import DEPTH
+
+
+@dataclass(frozen=True)
+class Mine(Experiment):
+    extra: Count | None = None  # a field of one's own
+    note: str = "none"  # another
+
+
+config = Mine(cnn.Config("mlp", width=WIDTH), note=f"depth {DEPTH}", extra=3)
+"""
+
+
+def test_a_preset_defines_classes_and_imports_its_neighbours(tmp_path: Path) -> None:
+    for width in (8, 16):  # two folders with files of the same names, in one process
+        folder = tmp_path / str(width)
+        (folder / "neighbouring_package").mkdir(parents=True)
+        (folder / "neighbour.py").write_text(f"WIDTH = {width}\n")
+        (folder / "neighbouring_package" / "__init__.py").touch()
+        (folder / "neighbouring_package" / "depth.py").write_text(f"DEPTH = {width}\n")
+        (folder / "mine.py").write_text(OWN_CLASS)
+        config = load_preset(str(folder / "mine.py"))[0]
+        assert (config.workload.width, config.extra, config.note) == (width, 3, f"depth {width}")
+        values = to_dict(config)
+        assert values["type"] == "mine:Mine"
+        assert from_dict(values, type(config)) == config
+    (folder / "wrong.py").write_text(OWN_CLASS.replace("extra=3", "extra=0"))
+    with pytest.raises(ValueError, match=r"wrong\.py, line 19: extra is 0; it must be at least 1$"):
+        load_preset(str(folder / "wrong.py"))
