@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxai.data.source import Decoded, Source, Split
+from jaxai.data.image_source import ImageSource, Split, Splits
 from jaxai.files.paths import given_path
 
 FORMAT = 2
@@ -48,18 +48,18 @@ def _caches_of_user() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
-def decoded(source: Source, setting: str) -> Decoded:
+def read(source: ImageSource, setting: str) -> Splits:
     """The arrays of `source`: read from the cache if it has them, else decoded and kept there.
 
     A copy whose checksums do not hold is decoded anew. A cache that cannot be written costs a note, not the run.
     """
     place = folder(setting)
     if place is None or not source.files:
-        return source.decode()
+        return source.read()
     path = place / f"{_file_stem(source)}.npz"
-    arrays = _read(path)
+    arrays = _read_copy(path)
     if arrays is None:
-        arrays = source.decode()
+        arrays = source.read()
         try:
             _write(path, arrays)
             _remove_outdated(path)
@@ -69,7 +69,7 @@ def decoded(source: Source, setting: str) -> Decoded:
     return arrays
 
 
-def _file_stem(source: Source) -> str:
+def _file_stem(source: ImageSource) -> str:
     """NAME-WHERE-STATE-OPTIONS: copies with the same beginning and another state are of files that have changed since.
 
     The inode and the time of change tell files apart that `mv`, `cp -p` or `rsync -a` has exchanged: they have kept
@@ -89,7 +89,7 @@ def _digest(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _read(path: Path) -> Decoded | None:
+def _read_copy(path: Path) -> Splits | None:
     if not path.is_file():
         return None
     try:
@@ -101,7 +101,7 @@ def _read(path: Path) -> Decoded | None:
             splits: dict[str, Split] = {
                 name: {field: _read_array(archive, f"{name}_{field}") for field in FIELDS} for name in names
             }
-            return Decoded(splits["train"], splits.get("test"), classes, splits.get("validation"), notes)
+            return Splits(splits["train"], splits.get("test"), classes, splits.get("validation"), notes)
     # A damaged file raises nearly anything, from BadZipFile to MemoryError; the cure is always to decode again.
     except Exception:
         return None
@@ -116,14 +116,14 @@ def _read_array(archive: zipfile.ZipFile, field: str) -> np.ndarray:
     return array
 
 
-def _write(path: Path, arrays: Decoded) -> None:
+def _write(path: Path, arrays: Splits) -> None:
     """Write beside `path`, then rename: a reader, or a process that does the same, never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_stale(path.parent)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.stem}-", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
-            splits = arrays.splits()
+            splits = arrays.named()
             content = {f"{name}_{field}": split[field] for name, split in splits.items() for field in FIELDS}
             texts = {"splits": list(splits), "classes": arrays.classes, "notes": arrays.notes}
             content |= {field: np.array(values, np.str_) for field, values in texts.items()}

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxai.data.source import Decoded, Source, Split, split
-from jaxai.data.validate import check
+from jaxai.data.image_checks import check
+from jaxai.data.image_source import ImageSource, Split, Splits, split
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _FINE = """
@@ -89,7 +89,7 @@ def has(folder: Path, name: str) -> bool:
     return SETS[name].found(folder) is not None
 
 
-def source(folder: Path, name: str = "", test_fraction: float = 0.0) -> Source:
+def source(folder: Path, name: str = "", test_fraction: float = 0.0) -> ImageSource:
     """The batches in `folder`, or in the sub-folder that the archive unpacks to.
 
     Args:
@@ -110,7 +110,7 @@ def source(folder: Path, name: str = "", test_fraction: float = 0.0) -> Source:
         paths = paths[:-1]
     if missing := [path.name for path in paths if not path.is_file()]:
         raise FileNotFoundError(f"no {', '.join(missing)} in {paths[0].parent}; {chosen.fix(folder)}")
-    return Source("cifar" if name == "cifar10" else name, paths, {}, lambda: _decode(name, paths))
+    return ImageSource("cifar" if name == "cifar10" else name, paths, {}, lambda: _read_splits(name, paths))
 
 
 def read_python(path: Path, name: str = "cifar10") -> tuple[np.ndarray, np.ndarray]:
@@ -169,11 +169,11 @@ def _channels_last(rows: np.ndarray) -> np.ndarray:
     return rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
 
 
-def _decode(name: str, paths: tuple[Path, ...]) -> Decoded:
+def _read_splits(name: str, paths: tuple[Path, ...]) -> Splits:
     batches = [_read(name, path) for path in paths]
     test = batches.pop() if len(paths) == len(SETS[name].files) else None
     images, labels = ([batch[field] for batch in batches] for field in ("image", "label"))
-    return Decoded(split(np.concatenate(images), np.concatenate(labels)), test, SETS[name].classes)
+    return Splits(split(np.concatenate(images), np.concatenate(labels)), test, SETS[name].classes)
 
 
 def _read(name: str, path: Path) -> Split:

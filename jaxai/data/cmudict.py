@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jaxai import extras
 from jaxai.data import line_files
-from jaxai.data.pairs import PairSplit
+from jaxai.data.text_pairs import PairSplit
 
 WORD = re.compile(r"[a-z']+")
 ALTERNATE = re.compile(r"\(\d+\)$")

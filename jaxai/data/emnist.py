@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from jaxai.data.source import Split
+from jaxai.data.image_source import Split
 
 MERGED = string.digits + string.ascii_uppercase + "abdefghnqrt"
 """Lower-case letters that look like the upper-case ones have no class of their own."""

@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxai.data.decode import decode, is_grey
+from jaxai.data.image_checks import check_names
+from jaxai.data.image_decoding import decode_image, is_grey
 from jaxai.data.image_files import Found, find, summary, visible_folders
-from jaxai.data.source import Decoded, Source, Split, check_images_fit, new_images
+from jaxai.data.image_source import ImageSource, Split, Splits
+from jaxai.data.memory import check_images_fit, new_images
 from jaxai.data.split_names import HOLD_OUT, NAMES, parts
-from jaxai.data.validate import check_names
 
 LAYOUT = "expected train/CLASS/*.png and test/CLASS/*.png (also val or validation; jpg, gif, tif, bmp, webp and others)"
 SEEN = {
@@ -21,7 +22,7 @@ SEEN = {
     "transparent": "images with transparent parts, which are white now: {}",
     "frames": "images with several frames, of which the first is read: {}",
 }
-"""The sentence on what `decode` counts."""
+"""The sentence on what `decode_image` counts."""
 
 
 class _Files(NamedTuple):
@@ -32,7 +33,7 @@ class _Files(NamedTuple):
     notes: list[str]
 
 
-def source(folder: Path, resize: int | None, test_fraction: float) -> Source:
+def source(folder: Path, resize: int | None, test_fraction: float) -> ImageSource:
     """All images below `folder`; the classes are the sub-folders of `train`, in alphabetical order.
 
     All are read as grey images only if every one of them is grey.
@@ -57,7 +58,7 @@ def source(folder: Path, resize: int | None, test_fraction: float) -> Source:
     if unused := [name for name in there if name not in named.values()]:
         notes.append(f"not used: {', '.join(f'{name!a}'[1:-1] for name in unused)} in {folder}")
 
-    def decode_all() -> Decoded:
+    def read_splits() -> Splits:
         every = [path for split in files.values() for path in split.images]
         check_images_fit(len(every), (resize or 1, resize or 1, 1))
         channels = 1 if all(is_grey(path, str(path)) for path in every) else 3
@@ -66,14 +67,14 @@ def source(folder: Path, resize: int | None, test_fraction: float) -> Source:
         for part, split in files.items():
             first = next(iter(read.values()))["image"].shape[1:] if read else None
             read[part] = _decode(split, channels, resize, first, seen)
-        return Decoded(
+        return Splits(
             read["train"], read.get("test"), classes, read.get("validation"), _read_notes(seen, channels, len(every))
         )
 
     paths = tuple(path for split in files.values() for path in split.images)
     # A class list, and which folder is which split, need not show in the files.
     options = {"resize": resize, "classes": classes, "splits": named}
-    return Source("folder", paths, options, decode_all, str(folder), tuple(notes))
+    return ImageSource("folder", paths, options, read_splits, str(folder), tuple(notes))
 
 
 def _missing(folder: Path, there: Mapping[str, Path], named: Mapping[str, str]) -> Exception:
@@ -163,7 +164,7 @@ def _decode(
 ) -> Split:
     images = np.empty(0, np.uint8)
     for index, path in enumerate(files.images):
-        pixels = decode(path, channels, resize, str(path), seen, upright=True)
+        pixels = decode_image(path, channels, resize, str(path), seen, upright=True)
         shape = shape or pixels.shape
         if pixels.shape != shape:
             size, expected = (f"{height} x {width}" for height, width, _ in (pixels.shape, shape))

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from jaxai.data import emnist
-from jaxai.data.source import Decoded, Source, Split, split
-from jaxai.data.validate import check
+from jaxai.data.image_checks import check
+from jaxai.data.image_source import ImageSource, Split, Splits, split
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 FILE = re.compile(r"(?:(.+)-)?(train|t10k|test)-(images|labels)[-.]idx([13])-ubyte(?:\.gz)?")
@@ -28,7 +28,7 @@ MOST_CLASSES = 256
 """A label is a byte."""
 
 
-def source(folder: Path, num_classes: int, prefix: str = "", test_fraction: float = 0.0) -> Source:
+def source(folder: Path, num_classes: int, prefix: str = "", test_fraction: float = 0.0) -> ImageSource:
     """The four files in `folder`, each also as `train-images.idx3-ubyte` and with `.gz`.
 
     Args:
@@ -51,7 +51,7 @@ def source(folder: Path, num_classes: int, prefix: str = "", test_fraction: floa
     paths = [found[name] for name in wanted]
     variant = emnist.variant(prefix)
 
-    def decode() -> Decoded:
+    def read_splits() -> Splits:
         classes = emnist.CLASSES[variant] if variant else tuple(str(label) for label in range(num_classes))
         pairs = dict(zip(("train", "test"), zip(paths[::2], paths[1::2], strict=True), strict=False))
         parts = {name: _read_split(*pair) for name, pair in pairs.items()}
@@ -63,9 +63,11 @@ def source(folder: Path, num_classes: int, prefix: str = "", test_fraction: floa
             notes = (emnist.RENAMED,)
         for name, part in parts.items():
             check(part["image"], part["label"], len(classes), str(pairs[name][1]))
-        return Decoded(parts["train"], parts.get("test"), classes, notes=notes)
+        return Splits(parts["train"], parts.get("test"), classes, notes=notes)
 
-    return Source("idx" if not prefix else f"idx:{prefix}", tuple(paths), {"num_classes": num_classes}, decode)
+    return ImageSource(
+        "idx" if not prefix else f"idx:{prefix}", tuple(paths), {"num_classes": num_classes}, read_splits
+    )
 
 
 def read(path: Path, axes: int) -> np.ndarray:

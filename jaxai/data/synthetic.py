@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from jaxai.data.source import Decoded, Source, Split, check_images_fit, new_images
+from jaxai.data.image_source import ImageSource, Split, Splits
+from jaxai.data.memory import check_images_fit, new_images
 
 BLOCK = 4096
 MOST_CLASSES = 1_000_000
@@ -10,7 +11,7 @@ SIGNAL = 63
 """Amplitude of the class pattern; the other 192 of 255 grey levels are uniform noise."""
 
 
-def source(image_shape: tuple[int, ...], num_classes: int, examples: int, test_examples: int) -> Source:
+def source(image_shape: tuple[int, ...], num_classes: int, examples: int, test_examples: int) -> ImageSource:
     """Uniform noise over one fixed random pattern a class; the same arrays for the same arguments."""
     if len(image_shape) != 3 or min(image_shape) < 1:
         raise ValueError(f"image_shape is {image_shape}; expected height, width and channels, each at least 1")
@@ -22,14 +23,14 @@ def source(image_shape: tuple[int, ...], num_classes: int, examples: int, test_e
     for count in (num_classes, examples + test_examples):
         check_images_fit(count, image_shape)
 
-    def decode() -> Decoded:
+    def read_splits() -> Splits:
         random = np.random.default_rng(0)
         patterns = random.integers(0, 2, (num_classes, *image_shape), np.uint8) * np.uint8(SIGNAL)
         train = _draw(random, patterns, examples)
         test = _draw(random, patterns, test_examples)
-        return Decoded(train, test, tuple(str(label) for label in range(num_classes)))
+        return Splits(train, test, tuple(str(label) for label in range(num_classes)))
 
-    return Source("synthetic", (), {}, decode)
+    return ImageSource("synthetic", (), {}, read_splits)
 
 
 def _draw(random: np.random.Generator, patterns: np.ndarray, examples: int) -> Split:

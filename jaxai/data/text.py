@@ -9,8 +9,8 @@ import numpy as np
 
 from jaxai import ranges
 from jaxai.data import cmudict, line_files, sequence_tasks, tfds_text
-from jaxai.data.pairs import Found, Pairs, PairSplit
-from jaxai.data.source import check_memory
+from jaxai.data.memory import check_memory
+from jaxai.data.text_pairs import Pairs, PairSplit, ReadSplit
 from jaxai.files.paths import given_path
 from jaxai.normalisation import normalise
 from jaxai.ranges import Count, OpenShare, Range, Seed
@@ -123,7 +123,7 @@ def _files(config: TextData) -> Pairs:
     return _translation(found, config)
 
 
-def _split_files(folder: Path, prefix: str, config: TextData) -> Found:
+def _split_files(folder: Path, prefix: str, config: TextData) -> ReadSplit:
     if config.source == "tsv":
         return line_files.columns(folder / f"{prefix}.tsv", config.empty)
     files = [folder / f"{prefix}.{language}" for language in _languages(config)]
@@ -144,7 +144,7 @@ def _languages(config: TextData) -> tuple[str, str]:
     return languages
 
 
-def _translation(found: dict[str, Found], config: TextData) -> Pairs:
+def _translation(found: dict[str, ReadSplit], config: TextData) -> Pairs:
     notes = [f"{split}: {part.note}" for split, part in found.items() if part.note]
     splits = {split: part.split for split, part in found.items()}
     known = {*map(normalise, splits["train"].sources)} if len(splits) > 1 else set()

@@ -5,16 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from jaxai.data import cifar, emnist, prepared
-from jaxai.data.decode import decode
-from jaxai.data.source import Decoded, Source, Split, check_images_fit, new_images
+from jaxai.data import cifar, emnist, tfds_files
+from jaxai.data.image_checks import check
+from jaxai.data.image_decoding import decode_image
+from jaxai.data.image_source import ImageSource, Split, Splits
+from jaxai.data.memory import check_images_fit, new_images
 from jaxai.data.split_names import HOLD_OUT, parts
-from jaxai.data.validate import check
 
 READ_AT_ONCE = 1024
 
 
-def source(name: str, data_dir: str | None, resize: int | None, test_fraction: float) -> Source:
+def source(name: str, data_dir: str | None, resize: int | None, test_fraction: float) -> ImageSource:
     """The set `name`, as tfds writes it: NAME, NAME/CONFIG, either with :VERSION (else the newest that is there).
 
     Looks at the disk alone, so that missing data is told at once: tfds would first try to download for minutes.
@@ -25,19 +26,19 @@ def source(name: str, data_dir: str | None, resize: int | None, test_fraction: f
       resize: height and width of the images afterwards; None keeps their size.
       test_fraction: above 0: test images will be held out of the training images, so that no split has to stand in.
     """
-    folder = prepared.folder(name, data_dir)
+    folder = tfds_files.folder(name, data_dir)
     files = sorted(folder.iterdir())
     records = [path for path in files if ".array_record" in path.name]
     metadata = [path for path in files if path.suffix in (".json", ".txt")]
     paths = tuple(records + metadata)
     # Whether there is to be a test split decides which one the validation split is.
     options = {"resize": resize, "holds_out": test_fraction > 0}
-    return Source(f"tfds:{name}", paths, options, lambda: _decode(folder, resize, test_fraction), str(folder))
+    return ImageSource(f"tfds:{name}", paths, options, lambda: _read_splits(folder, resize, test_fraction), str(folder))
 
 
-def _decode(folder: Path, resize: int | None, test_fraction: float) -> Decoded:
-    builder = prepared.builder(folder)
-    prepared.check_names(folder, "label")
+def _read_splits(folder: Path, resize: int | None, test_fraction: float) -> Splits:
+    builder = tfds_files.builder(folder)
+    tfds_files.check_names(folder, "label")
     features = dict(builder.info.features.items())
     image, label = features.get("image"), features.get("label")
     if image is None or label is None or not hasattr(label, "names") or len(image.shape) != 3:
@@ -55,7 +56,7 @@ def _decode(folder: Path, resize: int | None, test_fraction: float) -> Decoded:
     if variant := emnist.variant("-".join(folder.parts[-3:-1])):
         read, note = emnist.upright(variant, read)
         classes, notes = emnist.CLASSES[variant], (*notes, note)
-    return Decoded(read["train"], read.get("test"), classes, read.get("validation"), notes)
+    return Splits(read["train"], read.get("test"), classes, read.get("validation"), notes)
 
 
 def _split_names(builder: Any, folder: Path, test_fraction: float) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -75,11 +76,11 @@ def _split_names(builder: Any, folder: Path, test_fraction: float) -> tuple[dict
     return named, (*notes, *decided)
 
 
-def _encoded(builder: Any, split: str, folder: Path) -> prepared.Records:
+def _encoded(builder: Any, split: str, folder: Path) -> tfds_files.Records:
     """One split, its images still encoded."""
     import tensorflow_datasets as tfds
 
-    return prepared.Records(builder, split, folder, {"image": tfds.decode.SkipDecoding()})
+    return tfds_files.Records(builder, split, folder, {"image": tfds.decode.SkipDecoding()})
 
 
 def _read(builder: Any, split: str, folder: Path, resize: int | None) -> Split:
@@ -92,7 +93,7 @@ def _read(builder: Any, split: str, folder: Path, resize: int | None) -> Split:
         positions = list(range(start, min(start + READ_AT_ONCE, records.examples)))
         for index, record in zip(positions, records.read(positions), strict=True):
             example = f"{records.where}: example {index}"
-            pixels = decode(record["image"], channels, resize, example)
+            pixels = decode_image(record["image"], channels, resize, example)
             if index == 0:
                 images = new_images(records.examples, pixels.shape)
             if pixels.shape != images.shape[1:]:

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from jaxai.data import prepared, split_names
-from jaxai.data.pairs import Found, without_empty
+from jaxai.data import split_names, tfds_files
+from jaxai.data.text_pairs import ReadSplit, without_empty
 
 READ_AT_ONCE = 1024
 
 
-def load(name: str, data_dir: str | None, languages: tuple[str, str], empty: str) -> dict[str, Found]:
+def load(name: str, data_dir: str | None, languages: tuple[str, str], empty: str) -> dict[str, ReadSplit]:
     """The pairs of each of the splits train, validation and test that the set has.
 
     Args:
@@ -22,8 +22,8 @@ def load(name: str, data_dir: str | None, languages: tuple[str, str], empty: str
       FileNotFoundError: the set is not prepared, or tensorflow-datasets is not installed.
       ValueError: it has no such languages or no train split, a file is damaged, or a text is not UTF-8 or empty.
     """
-    folder = prepared.folder(name, data_dir)
-    builder = prepared.builder(folder)
+    folder = tfds_files.folder(name, data_dir)
+    builder = tfds_files.builder(folder)
     features = dict(builder.info.features.items())
     texts = sorted(key for key, feature in features.items() if hasattr(feature, "shape") and _is_text(feature))
     for language in languages:
@@ -44,8 +44,8 @@ def _is_text(feature: Any) -> bool:
     return tuple(feature.shape) == () and feature.np_dtype in (object, str, bytes)
 
 
-def _read(builder: Any, split: str, folder: Path, languages: tuple[str, str], empty: str) -> Found:
-    records = prepared.Records(builder, split, folder)
+def _read(builder: Any, split: str, folder: Path, languages: tuple[str, str], empty: str) -> ReadSplit:
+    records = tfds_files.Records(builder, split, folder)
     pairs = []
     for start in range(0, records.examples, READ_AT_ONCE):
         positions = list(range(start, min(start + READ_AT_ONCE, records.examples)))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jaxai import optimizer as optimizers
-from jaxai.data import identity
+from jaxai.data import digests
 from jaxai.ranges import shown
 from jaxai.runtime import config as configs
 
@@ -124,7 +124,7 @@ def compare(
       before: its configuration, as `config.json` has it.
       after: the resolved configuration; its class may declare `changes`, else everything may change.
       data_before: its data, as `data.json` has it; None where an earlier version of jaxai has kept none.
-      data: that of now, see `jaxai.data.identity`; None for a workload that makes its own.
+      data: that of now, see `jaxai.data.digests`; None for a workload that makes its own.
       allowed: whether changes were asked for (`--resume-with-changes`).
 
     Raises:
@@ -145,7 +145,7 @@ def compare(
     except (ValueError, RecursionError) as error:
         raise ValueError(f"cannot go on with {where}/config.json: {error}; choose another --workdir") from None
     lines = configs.differences(configs.to_dict(before_config), after_dict)
-    splits = identity.differences(data_before, data) if data_before and data else {}
+    splits = digests.differences(data_before, data) if data_before and data else {}
     if splits and changes:  # of which these are a consequence
         lines = [line for line in lines if not _matches(line.partition(":")[0], changes.derived)]
     found = [*(f"{name} data: {how}" for name, how in splits.items()), *lines]

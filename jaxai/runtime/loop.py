@@ -42,7 +42,7 @@ class Training:
       steps_per_epoch: train steps that see the data once; after as many it evaluates, unless the run says otherwise.
       data: arrays [examples, ...] to train on; None for a workload that makes its own.
       order: key -> which examples each step learns from; default: all of them, permuted anew in each epoch.
-      identity: what the data is, see `jaxai.data.identity`, which is kept and compared where a run goes on; None: not.
+      identity: what the data is, see `jaxai.data.digests`, which is kept and compared where a run goes on; None: not.
       apply: a restored state -> the same with what the configuration says now, where the state keeps a copy of it.
       keep: writes into the run folder what belongs to the configuration, as vocabularies.
       flops_per_step: of a train step, where steps differ and counting the dearest would say too much.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxai import extras
-from jaxai.data import Images, identity
+from jaxai.data import Images, digests
 from jaxai.files.json_files import REMEDIES, SUPERSEDED, read_lines, read_object
 from jaxai.files.paths import given_path
 from jaxai.files.unwritten import writing
@@ -53,7 +53,7 @@ class RunFolder:
 
         Args:
           config: the resolved configuration.
-          data: what it learns from, see `jaxai.data.identity`; None for a workload that makes its own.
+          data: what it learns from, see `jaxai.data.digests`; None for a workload that makes its own.
 
         Raises:
           ValueError: another run is in it, or one with changes that were not asked for or are not possible.
@@ -83,11 +83,11 @@ class RunFolder:
             file.write(shlex.join([program, *sys.argv[1:]]) + "\n")
 
     def data(self) -> dict[str, Any] | None:
-        """What the run learns from, see `jaxai.data.identity`; None where an earlier version has kept nothing of it."""
+        """What the run learns from, see `jaxai.data.digests`; None where an earlier version has kept nothing of it."""
         if not (self.path / "data.json").exists():
             return None
         found = self.read_json("data.json")
-        if not identity.is_whole(found):
+        if not digests.is_description(found):
             path = self.path / "data.json"
             raise ValueError(f"cannot read {path}: it lacks splits and classes; put a copy of it back, or delete it")
         return found
@@ -99,14 +99,14 @@ class RunFolder:
           ValueError: a class that the run does not know, or lacks without `subset`.
         """
         classes = (self.data() or {}).get("classes")
-        return identity.in_order(images, classes, str(self.path), subset) if classes else images
+        return digests.relabel(images, classes, str(self.path), subset) if classes else images
 
     def data_notes(self, data: Mapping[str, Any], *splits: str) -> list[str]:
         """What a person should know before some splits of data are measured: that they are not those of the run."""
         before = self.data()
         if before is None:
             return [continuation.UNKNOWN_DATA.format(self.path)]
-        found = identity.differences(before, data)
+        found = digests.differences(before, data)
         return [f"the {name} data is not that of the run: {found[name]}" for name in splits if name in found]
 
     def _refuse_seeds(self) -> None:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from jaxai.data import Data, cache, load
-from jaxai.data.source import Decoded, Source, split
+from jaxai.data.image_source import ImageSource, Splits, split
 
 SIZE = 40
 
@@ -24,13 +24,13 @@ class Counted:
             self.path.write_bytes(b"raw")
 
     def source(self):
-        return Source("counted", (self.path,), self.options, self.decode)
+        return ImageSource("counted", (self.path,), self.options, self.read)
 
-    def decode(self):
+    def read(self):
         self.times += 1
         random = np.random.default_rng(0)
         images, labels = random.integers(0, 256, (SIZE, 8, 8, 3), np.uint8), random.integers(0, 3, SIZE)
-        return Decoded(split(images, labels), split(images[:9], labels[:9]), ("a", "b", "ü"))
+        return Splits(split(images, labels), split(images[:9], labels[:9]), ("a", "b", "ü"))
 
 
 def assert_same(got, expected):
@@ -49,22 +49,22 @@ def place(tmp_path):
 
 def test_second_load_decodes_nothing_and_gives_the_same(tmp_path, place):
     counted = Counted(tmp_path)
-    first, second = (cache.decoded(counted.source(), str(place)) for _ in range(2))
+    first, second = (cache.read(counted.source(), str(place)) for _ in range(2))
     assert counted.times == 1
     assert_same(second, first)
 
 
 def test_changed_file_or_option_is_decoded_anew(tmp_path, place):
     counted = Counted(tmp_path, resize=None)
-    cache.decoded(counted.source(), str(place))
+    cache.read(counted.source(), str(place))
     counted.path.write_bytes(b"longer")
-    cache.decoded(counted.source(), str(place))
+    cache.read(counted.source(), str(place))
     assert counted.times == 2
     os.utime(counted.path, (1, 1))
-    cache.decoded(counted.source(), str(place))
+    cache.read(counted.source(), str(place))
     assert counted.times == 3
     counted.options = {"resize": 8}
-    cache.decoded(counted.source(), str(place))
+    cache.read(counted.source(), str(place))
     assert counted.times == 4
 
 
@@ -125,56 +125,56 @@ def test_outdated_copies_of_a_source_are_removed_and_no_other(tmp_path, place):
     (tmp_path / "other").mkdir()
     other, resized = Counted(tmp_path / "other", resize=None), Counted(tmp_path, resize=8)
     for each in (counted, other, resized):
-        cache.decoded(each.source(), str(place))
+        cache.read(each.source(), str(place))
     of_other = {path for path in place.iterdir() if path.name == f"{cache._file_stem(other.source())}.npz"}
     assert len(list(place.iterdir())) == 3
     counted.path.write_bytes(b"changed")
-    cache.decoded(counted.source(), str(place))
+    cache.read(counted.source(), str(place))
     assert {path.stem for path in place.iterdir()} == {cache._file_stem(each.source()) for each in (counted, other)}, (
         "the resized copy is of the old file too"
     )
     assert of_other <= set(place.iterdir())
-    cache.decoded(resized.source(), str(place))
-    cache.decoded(counted.source(), str(place))
+    cache.read(resized.source(), str(place))
+    cache.read(counted.source(), str(place))
     assert len(list(place.iterdir())) == 3
     assert (counted.times, other.times, resized.times) == (2, 1, 2)
 
 
 def test_a_reader_whose_copy_is_removed_reads_on(tmp_path, place):
     counted = Counted(tmp_path)
-    expected = cache.decoded(counted.source(), str(place))
+    expected = cache.read(counted.source(), str(place))
     (path,) = place.iterdir()
     with zipfile.ZipFile(path) as archive:
         counted.path.write_bytes(b"changed")
-        cache.decoded(counted.source(), str(place))
+        cache.read(counted.source(), str(place))
         assert not path.exists()
         np.testing.assert_array_equal(cache._read_array(archive, "test_image"), expected.test["image"])
-    assert cache._read(path) is None
+    assert cache._read_copy(path) is None
 
 
 def test_every_part_of_a_set_is_kept(tmp_path, place):
     counted = Counted(tmp_path)
-    whole = counted.decode()
+    whole = counted.read()
     notes = ("1 ä image was turned", "another")
     for decoded in (
         whole._replace(validation=split(whole.train["image"][:3], whole.train["label"][:3]), notes=notes),
         whole._replace(test=None),
     ):
         counted.path.write_bytes(counted.path.read_bytes() + b"+")
-        source = counted.source()._replace(decode=lambda decoded=decoded: decoded)
-        cache.decoded(source, str(place))
-        read = cache.decoded(source._replace(decode=lambda: pytest.fail("decoded twice")), str(place))
+        source = counted.source()._replace(read=lambda decoded=decoded: decoded)
+        cache.read(source, str(place))
+        read = cache.read(source._replace(read=lambda: pytest.fail("decoded twice")), str(place))
         assert read.notes == decoded.notes
-        assert read.splits().keys() == decoded.splits().keys()
-        for name, arrays in decoded.splits().items():
-            np.testing.assert_array_equal(read.splits()[name]["image"], arrays["image"])
+        assert read.named().keys() == decoded.named().keys()
+        for name, arrays in decoded.named().items():
+            np.testing.assert_array_equal(read.named()[name]["image"], arrays["image"])
 
 
 def test_cache_can_be_switched_off(tmp_path, monkeypatch):
     monkeypatch.setenv("JAXAI_CACHE", str(tmp_path / "unused"))
     counted = Counted(tmp_path)
     for _ in range(2):
-        cache.decoded(counted.source(), "off")
+        cache.read(counted.source(), "off")
     assert counted.times == 2
     assert not (tmp_path / "unused").exists()
 
@@ -199,53 +199,53 @@ def test_user_without_a_home_is_told_what_to_give(monkeypatch):
 @pytest.mark.parametrize("position", [i / 23 for i in range(24)])
 def test_flipped_byte_anywhere_is_never_trusted(tmp_path, place, position):
     counted = Counted(tmp_path)
-    expected = cache.decoded(counted.source(), str(place))
+    expected = cache.read(counted.source(), str(place))
     (path,) = place.glob("*.npz")
     raw = bytearray(path.read_bytes())
     raw[int(position * (len(raw) - 1))] ^= 0x5A
     path.write_bytes(raw)
-    assert_same(cache.decoded(counted.source(), str(place)), expected)
+    assert_same(cache.read(counted.source(), str(place)), expected)
 
 
 def test_flipped_pixel_is_decoded_anew_and_the_copy_repaired(tmp_path, place):
     counted = Counted(tmp_path)
-    expected = cache.decoded(counted.source(), str(place))
+    expected = cache.read(counted.source(), str(place))
     (path,) = place.glob("*.npz")
     raw = bytearray(path.read_bytes())
     pixels = expected.train["image"].tobytes()
     raw[raw.index(pixels) + 1000] ^= 1
     path.write_bytes(raw)
     for _ in range(2):
-        assert_same(cache.decoded(counted.source(), str(place)), expected)
+        assert_same(cache.read(counted.source(), str(place)), expected)
     assert counted.times == 2
 
 
 def test_shortened_shape_with_the_same_bytes_is_not_trusted(tmp_path, place):
     counted = Counted(tmp_path)
-    expected = cache.decoded(counted.source(), str(place))
+    expected = cache.read(counted.source(), str(place))
     (path,) = place.glob("*.npz")
     path.write_bytes(path.read_bytes().replace(b"'shape': (40, 8", b"'shape': (10, 8"))
-    assert_same(cache.decoded(counted.source(), str(place)), expected)
+    assert_same(cache.read(counted.source(), str(place)), expected)
     assert counted.times == 2
 
 
 @pytest.mark.parametrize("length", [0, 10, 5000])
 def test_truncated_copy_is_decoded_anew(tmp_path, place, length):
     counted = Counted(tmp_path)
-    expected = cache.decoded(counted.source(), str(place))
+    expected = cache.read(counted.source(), str(place))
     (path,) = place.glob("*.npz")
     path.write_bytes(path.read_bytes()[:length])
-    assert_same(cache.decoded(counted.source(), str(place)), expected)
+    assert_same(cache.read(counted.source(), str(place)), expected)
     assert counted.times == 2
 
 
 def test_copy_without_an_array_is_decoded_anew(tmp_path, place):
     counted = Counted(tmp_path)
-    expected = cache.decoded(counted.source(), str(place))
+    expected = cache.read(counted.source(), str(place))
     (path,) = place.glob("*.npz")
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("train_image.npy", b"")
-    assert_same(cache.decoded(counted.source(), str(place)), expected)
+    assert_same(cache.read(counted.source(), str(place)), expected)
 
 
 def test_failed_write_leaves_no_file_and_costs_only_a_note(tmp_path, place, monkeypatch):
@@ -254,8 +254,8 @@ def test_failed_write_leaves_no_file_and_costs_only_a_note(tmp_path, place, monk
 
     monkeypatch.setattr(cache.np, "savez", full)
     counted = Counted(tmp_path)
-    found = cache.decoded(counted.source(), str(place))
-    assert_same(found, counted.decode())
+    found = cache.read(counted.source(), str(place))
+    assert_same(found, counted.read())
     (note,) = found.notes
     assert re.match(r"decoded images are not kept: .*No space left.*--data.cache", note)
     assert list(place.iterdir()) == []
@@ -263,7 +263,7 @@ def test_failed_write_leaves_no_file_and_costs_only_a_note(tmp_path, place, monk
 
 def test_cache_folder_that_is_a_file_costs_only_a_note(tmp_path):
     (tmp_path / "file").write_text("")
-    (note,) = cache.decoded(Counted(tmp_path).source(), str(tmp_path / "file")).notes
+    (note,) = cache.read(Counted(tmp_path).source(), str(tmp_path / "file")).notes
     assert note.startswith("decoded images are not kept")
 
 
@@ -273,7 +273,7 @@ def test_leftovers_of_killed_writers_go_after_a_day(tmp_path, place):
     for path in (old, recent):
         path.write_bytes(b"half")
     os.utime(old, (time.time() - 2 * 86_400,) * 2)
-    cache.decoded(Counted(tmp_path).source(), str(place))
+    cache.read(Counted(tmp_path).source(), str(place))
     assert not old.exists()
     assert recent.exists()
 
@@ -285,29 +285,29 @@ def write_slowly_and_die(path):
         os._exit(9)
 
     cache.np.savez = savez
-    cache._write(path, Counted(path.parent.parent).decode())
+    cache._write(path, Counted(path.parent.parent).read())
 
 
 def test_writer_killed_midway_leaves_the_good_copy(tmp_path, place):
     counted = Counted(tmp_path)
-    expected = cache.decoded(counted.source(), str(place))
+    expected = cache.read(counted.source(), str(place))
     (path,) = place.glob("*.npz")
     process = multiprocessing.get_context("spawn").Process(target=write_slowly_and_die, args=(path,))
     process.start()
     process.join()
     assert process.exitcode == 9
     assert len(list(place.glob("*.tmp"))) == 1
-    assert_same(cache.decoded(counted.source(), str(place)), expected)
+    assert_same(cache.read(counted.source(), str(place)), expected)
     assert counted.times == 1
 
 
 def write_and_read(folder, rounds):
     counted = Counted(folder)
-    expected = counted.decode()
+    expected = counted.read()
     path = folder / "cache" / f"{cache._file_stem(counted.source())}.npz"
     for _ in range(rounds):
         cache._write(path, expected)
-        read = cache._read(path)
+        read = cache._read_copy(path)
         assert read is not None, "a half-written copy was seen"
         assert_same(read, expected)
 
@@ -327,7 +327,7 @@ def test_two_processes_may_write_at_once(tmp_path):
 
 def test_load_reads_from_the_cache(tmp_path, monkeypatch):
     first = load(Data(cache=str(tmp_path)))
-    monkeypatch.setattr("jaxai.data.mnist5k.decode", lambda path: pytest.fail("decoded twice"))
+    monkeypatch.setattr("jaxai.data.mnist5k.read", lambda path: pytest.fail("decoded twice"))
     second = load(Data(cache=str(tmp_path)))
     np.testing.assert_array_equal(first.train["image"], second.train["image"])
     assert len(list(tmp_path.glob("mnist5k-*.npz"))) == 1

@@ -363,7 +363,7 @@ def test_the_same_accent_is_the_same_class(tmp_path):
     ],
 )
 def test_huge_or_empty_fields_are_refused_at_once(tmp_path, monkeypatch, fields, message):
-    monkeypatch.setattr("jaxai.data.source._memory", lambda: 2**34)
+    monkeypatch.setattr("jaxai.data.memory._memory", lambda: 2**34)
     write(tmp_path)
     with pytest.raises(ValueError, match=message) as error:
         load(Data(**{"source": "folder", "dir": str(tmp_path), "cache": "off", **fields}))

@@ -346,4 +346,4 @@ def test_damaged_bundle_is_refused(tmp_path, damage, message):
     path = tmp_path / "mnist_5k.csv.gz"
     path.write_bytes(gzip.compress("\n".join(",".join(map(str, row)) for row in damage(rows)).encode(), 1))
     with pytest.raises(ValueError, match=f"mnist_5k.csv.gz.*{message}"):
-        mnist5k_source.decode(Path(path))
+        mnist5k_source.read(Path(path))

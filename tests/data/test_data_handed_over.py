@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from jaxai import cnn, gan
-from jaxai.data import Images, checked
+from jaxai.data import Images, check_images
 from jaxai.experiments.classification.experiment import Experiment as Classifier
 from jaxai.experiments.generation.experiment import Experiment as Generator
 from jaxai.runtime.config import Run
@@ -72,7 +72,7 @@ def test_wrong_arrays_are_refused_before_anything_is_written(kind, case, tmp_pat
 
 def test_bool_images_are_black_and_white_and_labels_become_int32():
     given = images(UNIT > 0.5, LABELS.astype(np.uint8), UNIT > 0.5, LABELS.astype(np.int64))
-    taken = checked(given)
+    taken = check_images(given)
     np.testing.assert_array_equal(taken.train["image"], np.where(UNIT > 0.5, 255, 0))
     for split in (taken.train, taken.test):
         assert split["image"].dtype == np.uint8
@@ -86,27 +86,27 @@ def test_bool_images_are_black_and_white_and_labels_become_int32():
 
 def test_sound_arrays_are_not_copied():
     given = images()
-    assert checked(given).train["image"] is given.train["image"]
+    assert check_images(given).train["image"] is given.train["image"]
 
 
 def test_what_looks_like_a_mistake_is_said_of_arrays_too():
     other = np.random.default_rng(1).random((12, 8, 8, 1), np.float32)
-    assert checked(images(test=other)).notes == ()
-    assert checked(images(labels=LABELS % 2, test=other)).notes == ("no training images of 1 of 3 classes: c",)
+    assert check_images(images(test=other)).notes == ()
+    assert check_images(images(labels=LABELS % 2, test=other)).notes == ("no training images of 1 of 3 classes: c",)
     copied = np.concatenate([UNIT[:3], other[3:]])
-    twice = checked(checked(images(test=copied)))  # loaded, then handed over
+    twice = check_images(check_images(images(test=copied)))  # loaded, then handed over
     assert twice.notes == ("test: 3 of 12 images are among those of the training",)
-    (note,) = checked(images(test=other / 16)).notes
+    (note,) = check_images(images(test=other / 16)).notes
     assert note.startswith("test: the brightest pixel is 0.06")
     assert "where white is 1: multiply" in note
-    (note,) = checked(images((UNIT * 16).astype(np.uint8), test=other)).notes
+    (note,) = check_images(images((UNIT * 16).astype(np.uint8), test=other)).notes
     assert note.startswith("train: the brightest pixel is 15, where white is 255")
 
 
 def test_arrays_whose_mask_or_range_would_be_lost_are_refused():
     with pytest.raises(ValueError, match=r"mine train: labels are a masked array.*labels.filled"):
-        checked(images(labels=np.ma.masked_array(LABELS, LABELS == 1)))
+        check_images(images(labels=np.ma.masked_array(LABELS, LABELS == 1)))
     with pytest.raises(ValueError, match=r"expected floats in \[0, 1\]: divide by the value of white, 15.* or more"):
-        checked(images(UNIT * 16))
+        check_images(images(UNIT * 16))
     with pytest.raises(ValueError, match=r"labels have dtype object; .*return_inverse"):
-        checked(images(labels=np.array(["a", "b", "c"] * 4, object)))
+        check_images(images(labels=np.array(["a", "b", "c"] * 4, object)))

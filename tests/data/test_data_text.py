@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from jaxai.data import cmudict, sequence_tasks
-from jaxai.data.pairs import PairSplit
 from jaxai.data.text import TextData, load
+from jaxai.data.text_pairs import PairSplit
 
 MULTI30K = Path(__file__).parents[2] / "../shared/data/multi30k"
 SMALL = {"examples": 2000, "validation_examples": 200, "test_examples": 300}
@@ -375,7 +375,7 @@ def test_folder_that_cannot_be_one_is_refused(source):
 
 
 def test_more_pairs_than_memory_are_refused_at_once(monkeypatch):
-    monkeypatch.setattr("jaxai.data.source._memory", lambda: 2**34)
+    monkeypatch.setattr("jaxai.data.memory._memory", lambda: 2**34)
     text = message(TextData("dates", examples=2_000_000_000))
     assert text == "2,000,003,000 pairs of dates take 558.8 GiB, and this machine has 16.0; take fewer or smaller ones"
 

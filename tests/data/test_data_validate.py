@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from jaxai.data import check
-from jaxai.data.validate import check_names
+from jaxai.data.image_checks import check_names
 
 IMAGES = np.zeros((6, 4, 4, 3), np.uint8)
 LABELS = np.arange(6, dtype=np.int32)

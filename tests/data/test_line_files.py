@@ -11,15 +11,15 @@ from jaxai.data import line_files
 
 def test_lines_end_where_a_line_feed_is_and_nowhere_else():
     content = "\ufeffa\u2028b\x0bc\x0cd\x85e\u2029f\x1cg\rh\r\n\ufeffi\r\n\n j".encode()
-    lines = list(line_files.decoded(io.BytesIO(content), "text"))
+    lines = list(line_files.utf8_lines(io.BytesIO(content), "text"))
     assert lines == ["a\u2028b\x0bc\x0cd\x85e\u2029f\x1cg\rh", "\ufeffi", "", " j"]
-    assert list(line_files.decoded(io.BytesIO(content + b"\n"), "text")) == lines
+    assert list(line_files.utf8_lines(io.BytesIO(content + b"\n"), "text")) == lines
 
 
 def test_lines_come_before_the_stream_ends():
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as stream, os.fdopen(writing, "wb", buffering=0) as writer:
-        lines = line_files.decoded(stream, "pipe")
+        lines = line_files.utf8_lines(stream, "pipe")
         writer.write(b"first\nsec")
         assert next(lines) == "first"
 
@@ -35,7 +35,7 @@ def test_lines_come_before_the_stream_ends():
 )
 def test_text_that_would_be_read_wrong_is_refused(content, message):
     with pytest.raises(ValueError, match=message) as error:
-        list(line_files.decoded(io.BytesIO(content), "text"))
+        list(line_files.utf8_lines(io.BytesIO(content), "text"))
     assert "\n" not in str(error.value)
 
 

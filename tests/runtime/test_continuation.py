@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from jaxai import cnn
-from jaxai.data import Data, identity, load
+from jaxai.data import Data, digests, load
 from jaxai.experiments.classification.experiment import Experiment as Classifier
 from jaxai.experiments.generation.experiment import Experiment as Adversarial
 from jaxai.report.run_record import read_run
@@ -154,8 +154,8 @@ def test_learning_rate_and_its_schedule_are_applied_from_the_step_that_was_reach
 
 def test_data_is_the_same_wherever_it_lies_and_another_with_any_change():
     arrays = {"image": np.arange(24, dtype=np.uint8).reshape(2, 3, 4, 1), "label": np.array([0, 1], np.int32)}
-    digest = identity.of_arrays(arrays)
-    assert digest == identity.of_arrays({name: array.copy(order="F") for name, array in reversed(arrays.items())})
+    digest = digests.digest_of_arrays(arrays)
+    assert digest == digests.digest_of_arrays({name: array.copy(order="F") for name, array in reversed(arrays.items())})
     changed = arrays["image"].copy()
     changed[1, 2, 3, 0] ^= 1
     others = [
@@ -164,7 +164,7 @@ def test_data_is_the_same_wherever_it_lies_and_another_with_any_change():
         arrays | {"image": arrays["image"].astype(np.int16)},
         arrays | {"label": np.array([1, 0], np.int32)},
     ]
-    assert len({digest, *map(identity.of_arrays, others)}) == 1 + len(others)
+    assert len({digest, *map(digests.digest_of_arrays, others)}) == 1 + len(others)
 
 
 def test_classes_in_another_order_are_mapped_by_name(images, run):

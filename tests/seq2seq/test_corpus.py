@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jaxai.data.pairs import Pairs, PairSplit, check
+from jaxai.data.text_pairs import Pairs, PairSplit, check_pairs
 from jaxai.experiments.translation.corpus import Tokens, make_corpus
 from jaxai.seq2seq.vocabulary import END, PAD
 
@@ -72,12 +72,12 @@ def test_pair_that_no_batch_holds_is_named_before_all_are_padded_to_it():
 )
 def test_pairs_made_in_python_are_checked(split, message):
     with pytest.raises(ValueError, match=message):
-        check(dataclasses.replace(pairs(), test=split))
+        check_pairs(dataclasses.replace(pairs(), test=split))
     with pytest.raises(ValueError, match="the pairs' task is 'translations'; expected one of translation, "):
-        check(dataclasses.replace(pairs(), task="translations"))
-    with pytest.raises(ValueError, match=r"the pairs are a PairSplit; expected jaxai.data.pairs.Pairs"):
-        check(split)
-    assert check(made := pairs()) is made
+        check_pairs(dataclasses.replace(pairs(), task="translations"))
+    with pytest.raises(ValueError, match=r"the pairs are a PairSplit; expected jaxai.data.text_pairs.Pairs"):
+        check_pairs(split)
+    assert check_pairs(made := pairs()) is made
 
 
 @pytest.mark.parametrize(("overlong", "done", "left"), [("drop", "dropped", 5), ("cut", "cut", 20)])

@@ -6,8 +6,8 @@ import unicodedata
 import pytest
 
 from jaxai.core import State
-from jaxai.data.pairs import Pairs, PairSplit
 from jaxai.data.text import TextData, load
+from jaxai.data.text_pairs import Pairs, PairSplit
 from jaxai.experiments.translation import scores
 from jaxai.experiments.translation.corpus import Tokens
 from jaxai.experiments.translation.experiment import Experiment

@@ -15,7 +15,7 @@ from rich.text import Text
 from jaxai import cnn, ranges
 from jaxai.cnn.whitening import whiten
 from jaxai.core import State
-from jaxai.data import Data, Images, checked, identity, load
+from jaxai.data import Data, Images, check_images, digests, load
 from jaxai.data.epochs import steps_in
 from jaxai.output import say, show_notes
 from jaxai.ranges import Finite, Natural, Positive
@@ -120,7 +120,7 @@ class Experiment:
             splits=held_out | {"test": images.test},
             score="validation_accuracy" if images.validation else "test_accuracy",
             prepare=lambda state: self._whitened(state, images),
-            identity=identity.of_images(images),
+            identity=digests.describe_images(images),
         )
 
     def train(self, images: Images | None = None, console: Console | None = None) -> Outcome:
@@ -131,7 +131,7 @@ class Experiment:
           console: where progress goes.
         """
         check_experiment(self)
-        images = self.load() if images is None else checked(images)
+        images = self.load() if images is None else check_images(images)
         show_notes(images.notes, console)
         images = RunFolder(self.run.workdir).as_in_run(images)
         experiment = self.resolve(images)
@@ -162,12 +162,12 @@ class Experiment:
         Raises:
           ValueError: the run has no such checkpoint, or was trained on images of other classes or another shape.
         """
-        images = self.load() if images is None else checked(images)
+        images = self.load() if images is None else check_images(images)
         show_notes(images.notes, console)
         folder = RunFolder(self.run.workdir)
         images = folder.as_in_run(images, subset=True)
         self._require_fitting(images)
-        data = identity.of_images(images)
+        data = digests.describe_images(images)
         show_notes(folder.data_notes(data, "test"), console)
         mesh = parallel.make_mesh(self.run.devices)
         state = trained_state(self.make(), self.run, mesh, which)

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from jaxai import gan, ranges
 from jaxai.core import State
-from jaxai.data import Data, Images, checked, identity, load
+from jaxai.data import Data, Images, check_images, digests, load
 from jaxai.data.epochs import steps_in
 from jaxai.experiments.generation.extractor import extract, load_extractor
 from jaxai.experiments.generation.generator import CHUNK, Generator, Samples
@@ -145,7 +145,7 @@ class Experiment:
             evaluates_untrained=measures,
             warnings=found_wrong,
             summarize=_summarize,
-            identity=identity.of_images(images, self.workload.conditional),
+            identity=digests.describe_images(images, self.workload.conditional),
         )
 
     def train(self, images: Images | None = None, console: Console | None = None) -> Outcome:
@@ -156,7 +156,7 @@ class Experiment:
           console: where progress goes.
         """
         check_experiment(self)
-        images = self.load() if images is None else checked(images)
+        images = self.load() if images is None else check_images(images)
         show_notes(images.notes, console)
         images = self._as_in_run(images)
         experiment = self.resolve(images)
@@ -200,7 +200,7 @@ class Experiment:
           ValueError: the run has no such checkpoint, was trained on images of another shape, or was measured with
             another extractor.
         """
-        images = self.load() if images is None else checked(images)
+        images = self.load() if images is None else check_images(images)
         show_notes(images.notes, console)
         images = self._as_in_run(images)
         if images.shape != tuple(self.workload.image_shape):
@@ -208,7 +208,7 @@ class Experiment:
                 f"{images.name} has images {list(images.shape)}, but {self.run.workdir} makes images"
                 f" {list(self.workload.image_shape)}; give data of the same shape"
             )
-        data = identity.of_images(images, self.workload.conditional)
+        data = digests.describe_images(images, self.workload.conditional)
         folder, measured = RunFolder(self.run.workdir), self
         show_notes(folder.data_notes(data, "train", "test"), console)
         if self.workload.conditional and folder.data_notes(data, "train"):

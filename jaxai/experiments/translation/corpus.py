@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxai import ranges
 from jaxai.data.buckets import Buckets, choose_buckets, padding
-from jaxai.data.pairs import Pairs, PairSplit
+from jaxai.data.text_pairs import Pairs, PairSplit
 from jaxai.normalisation import control_characters
 from jaxai.ranges import Count, Natural
 from jaxai.seq2seq import vocabulary

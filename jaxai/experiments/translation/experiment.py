@@ -14,10 +14,10 @@ from rich.console import Console
 
 from jaxai import ranges, seq2seq
 from jaxai.core import PyTree, State
-from jaxai.data import identity, line_files, text
+from jaxai.data import digests, line_files, text
 from jaxai.data.buckets import BucketedEpochs
 from jaxai.data.epochs import steps_in
-from jaxai.data.pairs import Pairs, PairSplit, check
+from jaxai.data.text_pairs import Pairs, PairSplit, check_pairs
 from jaxai.experiments.translation import scores
 from jaxai.experiments.translation.corpus import Corpus, Tokens, make_corpus
 from jaxai.experiments.translation.held_out import DECODED_AT_ONCE, HeldOut
@@ -142,7 +142,7 @@ class Experiment:
             lower_is_better=lower_is_better,
             measure=evaluator.measure,
             keep=functools.partial(_save_vocabularies, corpus=corpus),
-            identity=identity.of_pairs(pairs),
+            identity=digests.describe_pairs(pairs),
             unit="target_tokens",
             # Of what an epoch holds, the average over its steps: batches differ in how many real tokens they have.
             units_per_step=float(tokens.mean() * sum(counts * [shape.rows for shape in shapes]) / epochs.batches),
@@ -158,7 +158,7 @@ class Experiment:
         """
         console = console or Console()
         check_experiment(self)
-        pairs = check(pairs or self.load())
+        pairs = check_pairs(pairs or self.load())
         corpus = self.corpus(pairs)
         experiment = self.resolve(pairs)
         for note in (*corpus.notes, *self._too_short(corpus)):
@@ -210,13 +210,13 @@ class Experiment:
           ValueError: the run has no such checkpoint, the vocabularies are not its own, or the files do not fit.
         """
         if files is None:
-            pairs = check(pairs or self.load())
+            pairs = check_pairs(pairs or self.load())
             split, task, name = pairs.test, pairs.task, "test"
-            data = identity.of_pairs(pairs)
+            data = digests.describe_pairs(pairs)
             show_notes(RunFolder(self.run.workdir).data_notes(data, "test"), console)
         else:
             split, task, name = _aligned(*files), self._task, files[0].name
-            data = {"splits": {name: {"digest": identity.of_texts(split)}}}
+            data = {"splits": {name: {"digest": digests.digest_of_texts(split)}}}
         translator = self.translator(which, others)
         _, result = self._test(translator, split, task)
         result |= {"sentences": len(split.sources), "checkpoint": which, "measured_on": measured_on(self, data)}

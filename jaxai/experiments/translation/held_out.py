@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from jaxai import seq2seq
 from jaxai.core import State
 from jaxai.data.buckets import choose_buckets
-from jaxai.data.pairs import Pairs
+from jaxai.data.text_pairs import Pairs
 from jaxai.experiments.translation import scores
 from jaxai.experiments.translation.corpus import Corpus
 from jaxai.runtime import parallel

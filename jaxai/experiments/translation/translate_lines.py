@@ -40,14 +40,14 @@ def open_input(path: Path | None) -> Iterator[Input]:
     """
     with contextlib.ExitStack() as files:
         if path is not None:
-            found = Input(str(path), files.enter_context(line_files.opened(path)), False)
+            found = Input(str(path), files.enter_context(line_files.open_text(path)), False)
         elif sys.stdin is None:
             raise ValueError("standard input is closed; give --input FILE, a text of one sentence a line")
         else:
             found = Input("standard input", sys.stdin.buffer, sys.stdin.isatty())
         if found.stream.seekable():
             start = found.stream.tell()
-            for _ in line_files.decoded(found.stream, found.name):
+            for _ in line_files.utf8_lines(found.stream, found.name):
                 pass
             found.stream.seek(start)
         yield found
@@ -96,7 +96,7 @@ def translate(
       OSError: the output could not be written; its message says how many lines were translated.
     """
     unreadable: list[ValueError] = []
-    texts = _until_unreadable(line_files.decoded(source.stream, source.name), unreadable)
+    texts = _until_unreadable(line_files.utf8_lines(source.stream, source.name), unreadable)
     found = translator.translate(texts, 1 if source.typed else batch_size, n_best)
     with contextlib.ExitStack() as files:
         _write(found, _opened(output, files), output, scores)

@@ -55,14 +55,14 @@ class Pairs:
     notes: tuple[str, ...] = ()
 
 
-def check(pairs: Pairs) -> Pairs:
+def check_pairs(pairs: Pairs) -> Pairs:
     """The pairs, which were perhaps made in Python.
 
     Raises:
       ValueError: a split is empty, its sides differ in number, a text is no string, or the task is not known.
     """
     if not isinstance(pairs, Pairs):
-        raise ValueError(f"the pairs are a {type(pairs).__name__}; expected jaxai.data.pairs.Pairs")
+        raise ValueError(f"the pairs are a {type(pairs).__name__}; expected jaxai.data.text_pairs.Pairs")
     if pairs.task not in TASKS:
         raise ValueError(f"the pairs' task is {pairs.task!r}; expected one of {', '.join(TASKS)}")
     for name in ("train", "validation", "test"):
@@ -85,7 +85,7 @@ def check(pairs: Pairs) -> Pairs:
     return pairs
 
 
-class Found(NamedTuple):
+class ReadSplit(NamedTuple):
     """One split as it was read.
 
     Attributes:
@@ -97,7 +97,7 @@ class Found(NamedTuple):
     note: str | None
 
 
-def without_empty(pairs: Sequence[tuple[str, str]], place: Callable[[int, int], str], empty: str) -> Found:
+def without_empty(pairs: Sequence[tuple[str, str]], place: Callable[[int, int], str], empty: str) -> ReadSplit:
     """The pairs that have text on both sides, white space around it not kept.
 
     Args:
@@ -125,4 +125,4 @@ def without_empty(pairs: Sequence[tuple[str, str]], place: Callable[[int, int], 
     dropped = len(pairs) - len(kept)
     note = f"{dropped} of {len(pairs)} pairs dropped for an empty side, the first at {first}" if dropped else None
     sources, targets = zip(*kept, strict=True)
-    return Found(PairSplit(sources, targets), note)
+    return ReadSplit(PairSplit(sources, targets), note)

@@ -7,21 +7,21 @@ from typing import Any
 
 import numpy as np
 
+from jaxai.data.image_source import Split
 from jaxai.data.images import Images
-from jaxai.data.pairs import Pairs, PairSplit
-from jaxai.data.source import Split
+from jaxai.data.text_pairs import Pairs, PairSplit
 
 SHOWN = 5
 """Most class names in a message."""
 
 
-def of_images(images: Images, labels: bool = True) -> dict[str, Any]:
+def describe_images(images: Images, labels: bool = True) -> dict[str, Any]:
     """As JSON takes it: `source`, `classes`, each split's `examples` and `digest`; of images alone without `labels`."""
     found = {"train": images.train, "validation": images.validation, "test": images.test}
     splits = {
         name: {
             "examples": len(split["image"]),
-            "digest": of_arrays(split if labels else {"image": split["image"]}),
+            "digest": digest_of_arrays(split if labels else {"image": split["image"]}),
         }
         for name, split in found.items()
         if split
@@ -30,14 +30,14 @@ def of_images(images: Images, labels: bool = True) -> dict[str, Any]:
     return {"source": images.name, **classes, "splits": splits}
 
 
-def of_pairs(pairs: Pairs) -> dict[str, Any]:
+def describe_pairs(pairs: Pairs) -> dict[str, Any]:
     """The same of texts, which have no classes."""
     found = {"train": pairs.train, "validation": pairs.validation, "test": pairs.test}
-    splits = {name: {"examples": len(split.sources), "digest": of_texts(split)} for name, split in found.items()}
+    splits = {name: {"examples": len(split.sources), "digest": digest_of_texts(split)} for name, split in found.items()}
     return {"source": pairs.name, "splits": splits}
 
 
-def of_arrays(arrays: Split) -> str:
+def digest_of_arrays(arrays: Split) -> str:
     """16 hexadecimal digits that change with any name, dtype, shape or element."""
     digest = hashlib.blake2b(digest_size=8)
     for name in sorted(arrays):
@@ -47,7 +47,7 @@ def of_arrays(arrays: Split) -> str:
     return digest.hexdigest()
 
 
-def of_texts(split: PairSplit) -> str:
+def digest_of_texts(split: PairSplit) -> str:
     """16 hexadecimal digits that change with any source, target or reference."""
     digest = hashlib.blake2b(digest_size=8)
     for field in (split.sources, split.targets, *(split.references or ())):
@@ -57,8 +57,8 @@ def of_texts(split: PairSplit) -> str:
     return digest.hexdigest()
 
 
-def is_whole(values: Mapping[str, Any]) -> bool:
-    """Whether what a file holds has the form of what `of_images` and `of_pairs` return."""
+def is_description(values: Mapping[str, Any]) -> bool:
+    """Whether what a file holds has the form of what `describe_images` and `describe_pairs` return."""
     splits, classes = values.get("splits"), values.get("classes", [])
     return (
         isinstance(splits, dict)
@@ -71,7 +71,7 @@ def is_whole(values: Mapping[str, Any]) -> bool:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
-    """Split -> in which way it is another; classes are compared by `in_order`."""
+    """Split -> in which way it is another; classes are compared by `relabel`."""
     found = {}
     old, new = before["splits"], now["splits"]
     for name in dict.fromkeys((*old, *new)):
@@ -83,7 +83,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
     return found
 
 
-def in_order(images: Images, classes: Sequence[str], where: str, subset: bool = False) -> Images:
+def relabel(images: Images, classes: Sequence[str], where: str, subset: bool = False) -> Images:
     """The same images with the labels of `classes`: what has the same name gets the same label.
 
     Args:

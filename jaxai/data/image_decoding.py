@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxai import extras
-from jaxai.data.source import new_images
+from jaxai.data.memory import new_images
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,7 +22,7 @@ ORIENTATION = 0x0112
 """The EXIF tag that says how a camera was held; 1 is upright."""
 
 
-def decode(
+def decode_image(
     data: bytes | Path,
     channels: int | None,
     resize: int | None,
@@ -62,7 +62,7 @@ def decode(
 
 
 def is_grey(data: Path, source: str) -> bool:
-    """Whether an image has no colours, by its header; raises ValueError as `decode`."""
+    """Whether an image has no colours, by its header; raises ValueError as `decode_image`."""
     with _opened(data, source) as image:
         return image.mode in GREY_MODES
 
