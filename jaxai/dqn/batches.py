@@ -1,17 +1,19 @@
 """What a batch that is handed to the learner must be: shapes and dtypes, checked while tracing."""
 
-from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jaxai.core import Batch
+from jaxai.dqn.config import Config, observation_shape
 from jaxai.dqn.spec import EnvironmentSpec
 
 NEEDED = ("observation", "action", "reward", "discount", "next_observation")
 OPTIONAL = ("weight", "mask", "action_mask", "next_action_mask")
 
 
-def check_batch(batch: Mapping[str, jax.Array], shape: tuple[int, ...], spec: EnvironmentSpec) -> dict[str, jax.Array]:
+def check_batch(batch: Batch, shape: tuple[int, ...], spec: EnvironmentSpec) -> dict[str, jax.Array]:
     """The batch, its rewards, discounts and weights in float32.
 
     Args:
@@ -22,6 +24,8 @@ def check_batch(batch: Mapping[str, jax.Array], shape: tuple[int, ...], spec: En
     Raises:
       ValueError: in one line, for an entry that is missing, or of another shape or kind.
     """
+    if batch is None:
+        raise ValueError(f"the batch is None; a learner without environments needs {', '.join(NEEDED)}")
     if missing := [name for name in NEEDED if name not in batch]:
         raise ValueError(f"the batch has no {missing[0]!r}; it needs {', '.join(NEEDED)}")
     for name in ("observation", "next_observation"):
@@ -57,3 +61,24 @@ def check_observations(observations: jax.Array, name: str, shape: tuple[int, ...
         jnp.issubdtype(observations.dtype, kind) and jnp.issubdtype(spec.observation_dtype, kind) for kind in kinds
     ):
         raise ValueError(f"{name} is {observations.dtype}; expected {spec.observation_dtype}, as the environment shows")
+
+
+def example_batch(config: Config, spec: EnvironmentSpec, batch_size: int | None = None) -> dict[str, Any]:
+    """Shapes and dtypes of a batch that a learner takes, for lowering and for counting operations.
+
+    Args:
+      config: `frame_stack` and `batch_size` are read.
+      spec: of the environment.
+      batch_size: number of transitions; None: the config's.
+    """
+    count = config.batch_size if batch_size is None else batch_size
+    observation = jax.ShapeDtypeStruct((count, *observation_shape(config, spec)), spec.observation_dtype)
+    numbers = {name: jax.ShapeDtypeStruct((count,), jnp.float32) for name in ("reward", "discount", "weight", "mask")}
+    masks = ("action_mask", "next_action_mask") if spec.masked else ()
+    return {
+        "observation": observation,
+        "action": jax.ShapeDtypeStruct((count,), jnp.int32),
+        "next_observation": observation,
+        **numbers,
+        **{name: jax.ShapeDtypeStruct((count, spec.num_actions), jnp.bool_) for name in masks},
+    }

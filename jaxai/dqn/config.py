@@ -67,6 +67,16 @@ class Config(Network):
         return -(-(self.total_steps - self.warmup_steps) // self.train_every)
 
     @property
+    def vector_steps(self) -> int:
+        """Steps of all environments together in a train step."""
+        return self.train_every // self.num_envs
+
+    @property
+    def warmup_vector_steps(self) -> int:
+        """Steps of all environments together that `init` takes."""
+        return self.warmup_steps // self.num_envs
+
+    @property
     def epsilons(self) -> tuple[float, float]:
         """The share of random actions at first and in the end; noisy layers explore by themselves."""
         end = (0.0 if self.noisy else 0.05) if self.epsilon_end is None else self.epsilon_end
@@ -93,6 +103,11 @@ class Hyperparameters(struct.PyTreeNode):
         derived = {"learning_rate": config.optimizer.learning_rate, "epsilon_start": start, "epsilon_end": end}
         fields = {name: getattr(config, name) for name in cls.__dataclass_fields__ if name not in derived}
         return cast(Hyperparameters, jax.tree.map(jnp.float32, cls(**derived, **fields)))
+
+
+def env_steps(config: Config, time: jax.Array) -> jax.Array:
+    """Steps of all environments together -> environment steps, float32: an int32 ends at two thousand million."""
+    return time.astype(jnp.float32) * config.num_envs
 
 
 def epsilon(config: Config, hyperparameters: Hyperparameters, steps: jax.Array) -> jax.Array:

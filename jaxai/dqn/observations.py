@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxai.dqn import spaces
-from jaxai.dqn.interface import Interface
+from jaxai.dqn.spec import EnvironmentSpec
 
 Observations = Literal["auto", "scale", "cast", "one_hot"]
 
@@ -56,7 +56,7 @@ class Encoding:
         return hot.reshape(len(hot), *self.shape(observations.shape[1:]))
 
 
-def make_encoding(observations: Observations, interface: Interface, frame_stack: int = 1) -> Encoding:
+def make_encoding(observations: Observations, spec: EnvironmentSpec, frame_stack: int = 1) -> Encoding:
     """The encoding that a configuration asks for, or that the environment's observation space decides.
 
     - `auto`: uint8 in 0 to 255 is scaled, and so are images of another dtype whose space has it and these bounds; a
@@ -66,23 +66,22 @@ def make_encoding(observations: Observations, interface: Interface, frame_stack:
 
     Args:
       observations: the field of the configuration.
-      interface: of the environment.
+      spec: of the environment.
       frame_stack: frames that an observation of the network has.
 
     Raises:
       ValueError: the space does not decide (says what to choose), or has too many categories.
     """
-    shape, dtype = interface.spec.observation_shape, interface.spec.observation_dtype
+    shape, dtype = spec.observation_shape, spec.observation_dtype
     integers = not jnp.issubdtype(dtype, jnp.floating)
     if observations == "scale":
         return Encoding(1 / 255)
     if observations == "cast":
         return Encoding()
-    space = spaces.observation_space(interface.env, interface.env_params)
-    found, bounds, name = spaces.categories(space, shape), spaces.bounds(space), interface.name
+    found, bounds, name = spec.categories, spec.bounds, spec.name
     image = len(shape) in (2, 3) and min(shape[:2]) >= PIXEL_SIDE
     # A wrapper may well have scaled the pixels and left the space as it was: then the dtypes differ.
-    if observations == "auto" and image and bounds == PIXEL_RANGE and getattr(space, "dtype", None) == dtype:
+    if observations == "auto" and image and bounds == PIXEL_RANGE and spaces.dtype(spec.space) == dtype:
         return Encoding(1 / 255)
     if observations == "auto" and not integers and shape:
         return Encoding()
@@ -113,16 +112,15 @@ def make_encoding(observations: Observations, interface: Interface, frame_stack:
     return Encoding()
 
 
-def check_storage(interface: Interface) -> None:
-    """Raises ValueError where the observation space says that a bit cannot hold a number of an observation."""
-    space, shape = spaces.observation_space(interface.env, interface.env_params), interface.spec.observation_shape
-    low, high = spaces.bounds(space) or (0.0, 1.0)
-    for first, count in spaces.categories(space, shape):
+def check_storage(spec: EnvironmentSpec) -> None:
+    """Raises ValueError where a bit cannot hold a number of an observation, by the observation space."""
+    low, high = spec.bounds or (0.0, 1.0)
+    for first, count in spec.categories:
         low, high = min(low, first), max(high, first + count - 1)
     # Infinite bounds say nothing, and the values are looked at as they come.
     if (math.isfinite(low) and low < 0) or (math.isfinite(high) and high > 1):
         raise ValueError(
-            f"storage is bits, but observations of {interface.name} are from {low:g} to {high:g}, and a bit holds 0 "
+            f"storage is bits, but observations of {spec.name} are from {low:g} to {high:g}, and a bit holds 0 "
             "or 1; choose dtype, or auto"
         )
 

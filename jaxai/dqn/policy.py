@@ -1,41 +1,113 @@
-"""Which action is taken: the best of those that are legal, or one of them at random."""
+"""What a trained network predicts, and which action is taken: the best legal one, or one at random."""
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
-from jaxai.core import PyTree
+from jaxai import averages
+from jaxai.core import PyTree, State
+from jaxai.dqn import parts
 from jaxai.dqn.batches import check_observations
 from jaxai.dqn.config import Config, observation_shape
-from jaxai.dqn.interface import connect
 from jaxai.dqn.losses import legal_values
-from jaxai.dqn.model import build, q_values
-from jaxai.dqn.observations import make_encoding
+from jaxai.dqn.model import q_values
+from jaxai.dqn.spec import EnvironmentSpec, make_environment_spec
 
 
-def make_policy(config: Config, env: Any, env_params: Any = None) -> Callable[..., jax.Array]:
-    """The greedy policy that evaluation takes.
+def parameters(state: State) -> PyTree:
+    """The parameters that evaluation uses: `state.params`, or the averages that a schedule-free optimizer keeps."""
+    return averages.parameters(state)
+
+
+def make_predict(
+    config: Config, env: Any, env_params: Any = None, *, network: nn.Module | None = None
+) -> Callable[[State, jax.Array], jax.Array]:
+    """The action values of a state's network, as `Workload.predict` and evaluation compute them.
+
+    Args:
+      config: of the workload.
+      env: the environment, or its `EnvironmentSpec`.
+      env_params: parameters of the environment; None: its defaults.
+      network: the same as in `make`.
 
     Returns:
-      (params, observations [batch, ...], mask [batch, actions] bool or None) -> actions [batch] int32, the best of
-      those that the mask says are legal, from 0 on.
-    """
-    interface = connect(env, env_params)
-    spec, shape = interface.spec, observation_shape(config, interface.spec)
-    encoding = make_encoding(config.observations, interface, config.frame_stack)
-    network = build(config, shape, spec.num_actions, encoding)
+      (state, observations [batch, ...], in the shape and dtype of the environment, frames stacked) -> float32 [batch,
+      actions]: the expected return of each action. Noisy layers compute with their mean weights.
 
-    def policy(params: PyTree, observations: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    Raises:
+      ValueError: what `make` raises; and while tracing, where observations have another shape or kind.
+    """
+    spec = env if isinstance(env, EnvironmentSpec) else make_environment_spec(env, env_params)
+    shape, apply = observation_shape(config, spec), parts.apply(parts.make_network(config, spec, network))
+
+    def predict(state: State, observations: jax.Array) -> jax.Array:
         check_observations(observations, "observations", shape, spec)
-        outputs = cast(jax.Array, network.apply({"params": params}, observations))
-        return legal_values(q_values(config, outputs), mask).argmax(-1).astype(jnp.int32)
+        return q_values(config, apply(parameters(state), observations))
+
+    return predict
+
+
+def make_policy(
+    config: Config, env: Any, env_params: Any = None, *, network: nn.Module | None = None
+) -> Callable[..., jax.Array]:
+    """The greedy policy, as evaluation applies it.
+
+    Args:
+      config: of the workload.
+      env: the environment, or its `EnvironmentSpec`.
+      env_params: parameters of the environment; None: its defaults.
+      network: the same as in `make`.
+
+    Returns:
+      (state, observations [batch, ...], mask [batch, actions] bool or None) -> actions [batch] int32, counted from 0:
+      the best of those that the mask marks as legal.
+
+    Raises:
+      ValueError: what `make_predict` raises.
+    """
+    predict = make_predict(config, env, env_params, network=network)
+
+    def policy(state: State, observations: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        return legal_values(predict(state, observations), mask).argmax(-1).astype(jnp.int32)
 
     return policy
 
 
 def random_legal_action(uniform: jax.Array, mask: jax.Array) -> jax.Array:
-    """One of the legal actions, each as likely: draws in [0, 1) [batch] and mask [batch, actions] -> [batch] int32."""
+    """A legal action, all with the same probability.
+
+    Args:
+      uniform: [batch] draws in [0, 1).
+      mask: [batch, actions] bool, True where an action is legal.
+
+    Returns:
+      [batch] int32.
+    """
     legal = jnp.cumsum(mask, axis=1)
     return (legal > (uniform * legal[:, -1]).astype(jnp.int32)[:, None]).argmax(1).astype(jnp.int32)
+
+
+def epsilon_greedy(
+    best: jax.Array, epsilon: jax.Array, uniform: jax.Array, num_actions: int, mask: jax.Array | None
+) -> jax.Array:
+    """The best actions, each replaced by a random legal one with probability epsilon.
+
+    Args:
+      best: [batch] integers.
+      epsilon: [] in [0, 1].
+      uniform: [2, batch] draws in [0, 1): whether to explore, and which action.
+      num_actions: of the environment.
+      mask: [batch, actions] bool, the legal actions; None: all.
+
+    Returns:
+      [batch], the dtype of `best`.
+    """
+    chance, choice = uniform
+    if mask is None:
+        at_random = (choice * num_actions).astype(best.dtype)
+    else:
+        at_random = random_legal_action(choice, mask).astype(best.dtype)
+    return jnp.where(chance < epsilon, at_random, best)

@@ -19,6 +19,7 @@ from jax import lax
 
 from jaxai.core import Key
 from jaxai.dqn import priorities
+from jaxai.dqn.frames import stack
 from jaxai.dqn.priorities import Priorities
 
 TERMINATED, TRUNCATED = 1, 2
@@ -249,20 +250,6 @@ class Replay:
         assert memory.priorities is not None
         return memory.replace(priorities=priorities.update(memory.priorities, sample.environment, sample.slot, values))
 
-    def stack(self, frames: jax.Array, valid: jax.Array) -> jax.Array:
-        """Frames [batch, frame_stack, *observation_shape], oldest first -> observations [batch, ...] for the network.
-
-        Those that are not `valid` ([batch, frame_stack]: of an earlier episode) are zeros, as in Dopamine. They go
-        side by side along the last axis, which is made where frames have but two.
-        """
-        if self.frame_stack == 1:
-            return frames[:, 0]
-        if len(self.observation_shape) in (0, 2):
-            frames = frames[..., None]
-        frames = jnp.where(valid.reshape(*valid.shape, *[1] * (frames.ndim - 2)), frames, jnp.zeros((), frames.dtype))
-        frames = jnp.moveaxis(frames, 1, -2)
-        return frames.reshape(*frames.shape[:-2], -1)
-
     def _drawable(self, time: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Times of the newest and the oldest transition that can be drawn; the oldest is negative at first."""
         return time - self.n_step, time - self.slots + self.frame_stack
@@ -309,18 +296,18 @@ class Replay:
     ) -> jax.Array:
         """What the network saw at `time`; where `replaced`, its newest frame is `by`, of the same episode."""
         times = time[:, None] + jnp.arange(1 - self.frame_stack, 1)
-        frames = memory.observation[environment[:, None], times % self.slots]
+        stored = memory.observation[environment[:, None], times % self.slots]
         # A frame belongs to the newest one's episode unless one ended in between; nothing was before time 0.
         ends = memory.ending[environment[:, None], times % self.slots] > 0
         if replaced is not None:
             assert by is not None
             chosen = replaced.reshape(-1, *[1] * (by.ndim - 1))
-            frames = frames.at[:, -1].set(jnp.where(chosen, by, frames[:, -1]))
+            stored = stored.at[:, -1].set(jnp.where(chosen, by, stored[:, -1]))
             if self.frame_stack > 1:
                 ends = ends.at[:, -2].set(ends[:, -2] & ~replaced)
         ends = ends.at[:, -1].set(False)
         same_episode = jnp.cumsum(ends[:, ::-1], 1)[:, ::-1] == 0
-        return self.stack(self._decode(frames), same_episode & (times >= 0))
+        return stack(self._decode(stored), same_episode & (times >= 0))
 
     def _legal(self, bits: jax.Array) -> jax.Array:
         """Stored masks -> [batch, actions] bool."""

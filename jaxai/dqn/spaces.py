@@ -75,6 +75,14 @@ def categories(space: Any, shape: tuple[int, ...]) -> tuple[tuple[int, int], ...
     return tuple(zip(firsts.astype(int).tolist(), counts.astype(int).tolist(), strict=True))
 
 
+def dtype(space: Any) -> np.dtype | None:
+    """The dtype of the observations; None where the space has none that NumPy knows."""
+    try:
+        return np.dtype(space.dtype)
+    except (AttributeError, TypeError):
+        return None
+
+
 def bounds(space: Any) -> tuple[float, float] | None:
     """The least and the greatest number of an observation, from a space with `low` and `high`; None without them."""
     low, high = getattr(space, "low", None), getattr(space, "high", None)

@@ -1,10 +1,9 @@
 """What deep Q-learning must know about an environment, and whether it has the interface: by its shapes alone."""
 
+import functools
 import re
-import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -14,36 +13,62 @@ import numpy as np
 from jaxai.core import Key, PyTree
 from jaxai.dqn import spaces
 from jaxai.dqn.environment import DISCRETE, StickyActions, is_minatar, name_of
+from jaxai.dqn.tracing import ExpectationError, place, trace
 
 RESET_VALUES = "reset(key, params) -> (observation, state)"
 STEP_VALUES = "observation, state, reward, terminated, truncated, info"
 INTERFACE = f"{RESET_VALUES} and step(key, state, action, params) -> ({STEP_VALUES})"
 MASK = "bool, True where an action is legal"
 PURE = "what changes belongs into the state that reset and step return, and random numbers come from the key"
-NOT_THE_USERS = ("jax", "jaxlib", "flax", "numpy")
 
 
 @dataclass(frozen=True)
 class EnvironmentSpec:
-    """What deep Q-learning must know about an environment.
+    """What deep Q-learning must know about an environment; write one by hand for a learner without an environment.
+
+    >>> EnvironmentSpec(observation_shape=(4,), observation_dtype="float32", num_actions=2).observation_dtype
+    dtype('float32')
 
     Attributes:
       observation_shape: of one observation, without a batch axis; `()` for a number, as FrozenLake's.
       observation_dtype: as the environment returns it.
       num_actions: the learner's actions are 0 to num_actions - 1, int32.
-      max_steps: steps after which an episode is truncated; 0 where the parameters do not say.
+      max_steps: steps after which an episode is truncated; 0: unknown.
       binary: observations hold only 0 and 1, whatever their dtype, so that a bit is enough for each number.
       first_action: what the environment calls the learner's action 0.
-      masked: `info["action_mask"]` says which actions are legal.
+      masked: `info["action_mask"]` contains the legal actions.
+      name: of the environment, for messages.
+      observation_space: as gymnasium's or gymnax's, or a function without arguments that returns one; None: unknown.
     """
 
     observation_shape: tuple[int, ...]
     observation_dtype: np.dtype
     num_actions: int
-    max_steps: int
-    binary: bool
+    max_steps: int = 0
+    binary: bool = False
     first_action: int = 0
     masked: bool = False
+    name: str = "the environment"
+    observation_space: Any = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "observation_shape", tuple(self.observation_shape))
+        object.__setattr__(self, "observation_dtype", np.dtype(self.observation_dtype))
+
+    @functools.cached_property
+    def space(self) -> Any:
+        """The observation space; None: unknown. On demand, since gymnax's compute their bounds with JAX."""
+        return self.observation_space() if callable(self.observation_space) else self.observation_space
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """Smallest and largest number of an observation; None where they are unknown."""
+        return spaces.bounds(self.space)
+
+    @property
+    def categories(self) -> tuple[tuple[int, int], ...]:
+        """(first, count) of each number of an observation that is a category; empty where they are quantities."""
+        return spaces.categories(self.space, self.observation_shape)
 
 
 def make_environment_spec(env: Any, env_params: PyTree = None) -> EnvironmentSpec:
@@ -72,20 +97,21 @@ def make_environment_spec(env: Any, env_params: PyTree = None) -> EnvironmentSpe
         space = spaces.action_space(env, env_params)
     except Exception as error:
         text = str(error).partition("\n")[0]
-        raise ValueError(f"action_space of {name} fails{_place(error)} with {type(error).__name__}: {text}") from error
+        raise ValueError(f"action_space of {name} fails{place(error)} with {type(error).__name__}: {text}") from error
     first_action, num_actions = spaces.discrete_actions(space, name, DISCRETE)
     _check_params(env, env_params, name)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    observation, state, *more = _trace(f"reset of {name}", lambda key: _reset(env, key, env_params, name), key)
+    reset = functools.partial(_reset, env, env_params=env_params, name=name)
+    observation, state, *more = trace(f"reset of {name}", reset, key, expected=INTERFACE)
     _check_observation(observation, name)
     action = jax.ShapeDtypeStruct((), jnp.int32)
-    returned = _trace(
+    returned = trace(
         f"step of {name}",
         lambda key, state, action: _step(env, key, state, action, env_params, name),
         key,
         state,
         action,
-        hint=": not gymnasium's info in the place of state" if isinstance(state, dict) else "",
+        expected=INTERFACE + (": not gymnasium's info in the place of state" if isinstance(state, dict) else ""),
     )
     _check_pure(env, env_params, name, key, state, action)
     following, next_state, reward, terminated, truncated, info = returned
@@ -107,7 +133,7 @@ def make_environment_spec(env: Any, env_params: PyTree = None) -> EnvironmentSpe
         what = "action_mask(state, params)"
         masks[what] = None  # which sticky actions are refused with, and their state is another than the method's
         if not isinstance(env, StickyActions):
-            masks[what] = _trace(f"{what} of {name}", lambda state: method(state, env_params), state, expected=MASK)
+            masks[what] = trace(f"{what} of {name}", lambda state: method(state, env_params), state, expected=MASK)
     _check_masks(env, masks, num_actions, name)
     shape, dtype = observation.shape, np.dtype(observation.dtype)
     limit = getattr(env_params, "max_steps_in_episode", 0)
@@ -121,47 +147,17 @@ def make_environment_spec(env: Any, env_params: PyTree = None) -> EnvironmentSpe
         binary=dtype == jnp.bool_ or is_minatar(env),
         first_action=first_action,
         masked="action_mask" in info,
+        name=name,
+        observation_space=functools.partial(spaces.observation_space, env, env_params),
     )
-
-
-class _UnexpectedError(ValueError):
-    """What we say of an environment, told from what the environment raises."""
-
-
-def _trace(what: str, function: Callable[..., Any], *shapes: Any, hint: str = "", expected: str = INTERFACE) -> Any:
-    """The shapes that a function returns; whatever it raises becomes one line that names the place."""
-    try:
-        return jax.eval_shape(function, *shapes)
-    except _UnexpectedError:
-        raise
-    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
-        raise ValueError(
-            f"{what} cannot be traced by JAX ({type(error).__name__}{_place(error)}); write it with jax.numpy, "
-            "jnp.where and lax.cond: no NumPy and no Python `if` on what depends on state or action"
-        ) from error
-    except Exception as error:
-        text = str(error).partition("\n")[0]
-        raise ValueError(
-            f"{what} fails{_place(error)} with {type(error).__name__}: {text}; expected {expected}{hint}"
-        ) from error
-
-
-def _place(error: Exception) -> str:
-    """` at file.py:12`, the last line of the user's code that the error went through; "" where there is none."""
-    package = Path(__file__).parent
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        file = Path(frame.filename)
-        if file.parent != package and not set(NOT_THE_USERS) & set(file.parts):
-            return f" at {file.name}:{frame.lineno}"
-    return ""
 
 
 def _reset(env: Any, key: Key, env_params: PyTree, name: str) -> Sequence[Any]:
     returned = env.reset(key, env_params)
     if not _is_plain(returned) or len(returned) not in (2, 3):
-        raise _UnexpectedError(f"reset of {name} returns {_described(returned)}; expected {RESET_VALUES}")
+        raise ExpectationError(f"reset of {name} returns {_described(returned)}; expected {RESET_VALUES}")
     if len(returned) == 3 and not (isinstance(returned[2], Mapping) and "action_mask" in returned[2]):
-        raise _UnexpectedError(
+        raise ExpectationError(
             f"reset of {name} returns 3 values, the last a {type(returned[2]).__name__}; expected {RESET_VALUES}, "
             "or a dict with action_mask as the third"
         )
@@ -172,12 +168,12 @@ def _step(env: Any, key: Key, state: PyTree, action: jax.Array, env_params: PyTr
     returned = env.step(key, state, action, env_params)
     if not _is_plain(returned) or len(returned) != 6:
         number = "6" if _is_plain(returned) else "6 values"
-        raise _UnexpectedError(
+        raise ExpectationError(
             f"step of {name} returns {_described(returned)}; expected {number}, as in gymnax >= 1.0.1: {STEP_VALUES}"
         )
     for value, what in zip(returned[2:5], ("reward", "terminated", "truncated"), strict=True):
         if value is None:
-            raise _UnexpectedError(f"{what} of {name} is None; expected a number of shape ()")
+            raise ExpectationError(f"{what} of {name} is None; expected a number of shape ()")
     *values, info = returned
     needed = ("final_observation", "action_mask", "final_action_mask")
     kept = {key: info[key] for key in needed if key in info} if isinstance(info, Mapping) else {}
@@ -218,7 +214,7 @@ def _check_pure(env: Any, env_params: PyTree, name: str, *shapes: Any) -> None:
             program(step, *shapes), program(reset, shapes[0]), program(reset, shapes[0]), program(step, *shapes),
         )  # fmt: skip
     except jax.errors.UnexpectedTracerError as error:
-        raise ValueError(f"{name} keeps values outside of its state{_place(error)}; {PURE}") from error
+        raise ValueError(f"{name} keeps values outside of its state{place(error)}; {PURE}") from error
     for what, ((one, constants), (other, others)) in (("step", (first, last)), ("reset", resets)):
         same = len(constants) == len(others) and all(map(np.array_equal, constants, others))
         if one != other or not same:

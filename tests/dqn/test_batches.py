@@ -70,8 +70,8 @@ def test_integer_rewards_of_a_batch_are_numbers_and_do_not_wrap():
 def test_a_policy_takes_a_batch_of_the_environments_observations():
     _, state = learner()
     policy = dqn.make_policy(TINY, Chain())
-    assert policy(state.params, jnp.zeros((3, PLACES))).shape == (3,)
+    assert policy(state, jnp.zeros((3, PLACES))).shape == (3,)
     with pytest.raises(ValueError, match=r"observations has shape \(4,\); expected \(batch, 4\)"):
-        policy(state.params, jnp.zeros(PLACES))
+        policy(state, jnp.zeros(PLACES))
     with pytest.raises(ValueError, match="observations is int32; expected float32"):
-        policy(state.params, jnp.zeros((3, PLACES), jnp.int32))
+        policy(state, jnp.zeros((3, PLACES), jnp.int32))

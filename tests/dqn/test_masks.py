@@ -11,9 +11,9 @@ import pytest
 
 from jaxai import dqn
 from jaxai.dqn.environment import StickyActions
+from jaxai.dqn.episode import run_episode
 from jaxai.dqn.interface import connect
 from jaxai.dqn.policy import random_legal_action
-from jaxai.experiments.qlearning import play
 
 ACTIONS, LIMIT = 5, 6
 TINY = dqn.Config(
@@ -88,8 +88,8 @@ def test_no_action_that_is_not_legal_is_ever_taken(told_by):
     sums = jax.jit(workload.eval_step)(state, None)
     assert float(sums["return"] / sums["count"]) == LIMIT
     policy = dqn.make_policy(TINY, env)
-    played = play.episode(
-        lambda observation, key, mask: policy(state.params, observation[None], mask[None])[0],
+    played = run_episode(
+        lambda observation, key, mask: policy(state, observation[None], mask[None])[0],
         env, env.default_params, jax.random.key(3), LIMIT,
     )  # fmt: skip
     np.testing.assert_array_equal(played.rewards, np.ones(LIMIT))

@@ -12,7 +12,7 @@ import pytest
 
 from jaxai import dqn
 from jaxai.dqn.environment import DISCRETE, Environment, make_environment
-from jaxai.dqn.interface import connect
+from jaxai.dqn.frames import stack
 from jaxai.dqn.observations import Encoding, check_storage, make_encoding
 
 Spaces = gymnasium.spaces
@@ -77,7 +77,7 @@ def box(low: float, high: float, shape: tuple[int, ...], dtype: Any = np.uint8) 
 
 
 def encoded(env: Any, choice: str, observations: Any, frame_stack: int = 1) -> np.ndarray:
-    encoding = make_encoding(choice, connect(env), frame_stack)  # type: ignore[arg-type]  # a parametrized literal
+    encoding = make_encoding(choice, dqn.make_environment_spec(env), frame_stack)  # type: ignore[arg-type]  # a parametrized literal
     return np.asarray(encoding(jnp.asarray(observations)))
 
 
@@ -122,13 +122,12 @@ def test_frames_side_by_side_are_encoded_as_each_alone():
     random = np.random.default_rng(0)
     for shape in ((), (2, 3)):
         env = Shows(shape, np.int32, box(0, 2, shape, np.int32))
-        frames = random.integers(0, 3, (5, 4, *shape))  # [batch, frames, ...]
-        replay = dqn.config.make_replay(dataclasses.replace(TINY, frame_stack=4), dqn.make_environment_spec(env))
-        stacked = replay.stack(jnp.asarray(frames), jnp.ones((5, 4), bool))
+        four = random.integers(0, 3, (5, 4, *shape))  # [batch, frames, ...]
+        stacked = stack(jnp.asarray(four), jnp.ones((5, 4), bool))
         together = encoded(env, "one_hot", stacked, frame_stack=4)
-        alone = np.stack([encoded(env, "one_hot", frames[:, i]) for i in range(4)])
+        alone = np.stack([encoded(env, "one_hot", four[:, i]) for i in range(4)])
         # Each frame's ones are there once, whatever the order.
-        assert together.sum() == alone.sum() == frames.size
+        assert together.sum() == alone.sum() == four.size
         assert together.size == alone.size
         np.testing.assert_array_equal(
             np.sort(together.reshape(5, -1).sum(1)), np.sort(alone.sum(tuple(range(2, alone.ndim))).sum(0))
@@ -207,12 +206,12 @@ def test_every_environment_is_traced_with_frames_sticky_actions_and_more_steps(n
     ],
 )
 def test_bits_are_refused_where_the_space_says_that_they_are_too_small(space, refused):
-    interface = connect(Shows((3,), np.float32, space))
+    env = Shows((3,), np.float32, space)
     if not refused:
-        check_storage(interface)
+        check_storage(dqn.make_environment_spec(env))
         return
     with pytest.raises(ValueError, match=r"storage is bits, but observations of Shows are from .* choose dtype, or"):
-        dqn.make(dataclasses.replace(TINY, storage="bits"), interface.env)
+        dqn.make(dataclasses.replace(TINY, storage="bits"), env)
 
 
 @pytest.mark.parametrize(("value", "fits"), [(1, True), (0.5, False)])

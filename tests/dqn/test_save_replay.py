@@ -63,7 +63,7 @@ def test_every_draw_from_a_replay_filled_anew_is_a_step_of_the_environment(steps
         gap = (batch["reward"] - first - later)[whole]
         assert ((gap > -1e-5) & (gap < BONUS * (config.n_step - 1) + 1e-5)).all()
     # They are what these parameters do, but for the random share, and not the warm-up's random actions.
-    greedy = dqn.make_policy(config, Chain())(state.params, batch["observation"])
+    greedy = dqn.make_policy(config, Chain())(state, batch["observation"])
     assert (np.asarray(greedy) == batch["action"]).mean() > (0.9 if steps >= 40 else 0.4)
 
 

@@ -236,7 +236,7 @@ def test_share_of_random_actions_is_epsilon(share: float) -> None:
         assert float(metrics["epsilon"]) == share
     memory = state.local.memory
     observation, action = np.asarray(memory.observation)[:, 10:100], np.asarray(memory.action)[:, 10:100]
-    greedy = dqn.make_policy(TINY, Chain())(state.params, observation.reshape(-1, PLACES))
+    greedy = dqn.make_policy(TINY, Chain())(state, observation.reshape(-1, PLACES))
     differs = (np.asarray(greedy) != action.reshape(-1)).mean()
     # Half of the random actions are greedy by chance; 360 actions, four standard deviations.
     assert abs(differs - share / 2) <= 4 * np.sqrt(share / 2 * (1 - share / 2) / 360)

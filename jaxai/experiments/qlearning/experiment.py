@@ -19,7 +19,9 @@ from jaxai.core import State, Workload
 from jaxai.dqn import advice
 from jaxai.dqn.config import make_replay
 from jaxai.dqn.environment import Environment, make_environment
-from jaxai.experiments.qlearning import figures
+from jaxai.dqn.episode import run_episode
+from jaxai.dqn.evaluation import longest_episode
+from jaxai.experiments.qlearning import drawing, figures
 from jaxai.experiments.qlearning.changes import CHANGES, apply
 from jaxai.files.unwritten import writing
 from jaxai.output import say
@@ -261,8 +263,6 @@ class Experiment:
           ValueError: no such checkpoint or training, or one that diverged.
           FloatingPointError: every training of the run diverged.
         """
-        from jaxai.experiments.qlearning import play
-
         state, members = self.restore(which), len(self.seeds)
         if member is not None and not 0 <= member < members:
             raise ValueError(f"member is {member}; the run has {members} trainings, 0 to {members - 1}")
@@ -275,22 +275,17 @@ class Experiment:
             rest = ", ".join(map(str, np.flatnonzero(finite)))
             raise ValueError(f"member is {member} ({self.names[member]}), which diverged; choose one of {rest}")
         env, env_params = make_environment(self.env)
-        params = self.member(state, member).params
-        policy, config = dqn.make_policy(self.workload, env, env_params), self.workload
-        longest = config.evaluation_steps or dqn.make_environment_spec(env, env_params).max_steps or 27_000
-        played = play.episode(
-            lambda observation, _, mask=None: policy(params, observation[None], None if mask is None else mask[None])[
-                0
-            ],
-            env,
-            env_params,
-            jax.random.key(seed),
-            longest,
-            config.frame_stack,
-        )
+        trained, config = self.member(state, member), self.workload
+        policy, spec = dqn.make_policy(config, env, env_params), dqn.make_environment_spec(env, env_params)
+
+        def act(observation: jax.Array, key: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+            return policy(trained, observation[None], None if mask is None else mask[None])[0]
+
+        longest = longest_episode(config, spec.max_steps)
+        episode = run_episode(act, env, env_params, jax.random.key(seed), longest, config.frame_stack)
         with writing(path):
-            play.render(env, env_params, played, path)
-        return {"return": played.undiscounted_return, "length": len(played.rewards), "member": member}
+            drawing.render(env, env_params, episode, path)
+        return {"return": episode.undiscounted_return, "length": len(episode.rewards), "member": member}
 
     def draw(self, outcome: Outcome, folder: RunFolder, console: Console | None) -> None:
         """The picture of a finished run: an episode of its best agent."""

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from jaxai.dqn.environment import Environment, make_environment
-from jaxai.experiments.qlearning.play import BLUE, INK, MOST_FRAMES, ORANGE, Episode, episode, render
+from jaxai.dqn.episode import Episode, run_episode
+from jaxai.experiments.qlearning.drawing import BLUE, INK, MOST_FRAMES, ORANGE, render
 
 
 class Timed:
@@ -53,24 +54,24 @@ def near(picture: np.ndarray, colour: tuple[int, int, int], within: int = 12) ->
 
 @pytest.mark.parametrize("terminates", [True, False])
 def test_an_episode_ends_at_its_first_end_with_its_own_last_observation(terminates):
-    result = episode(lambda observation, key: 2, Timed(5, terminates), None, jax.random.key(0), 50)
+    result = run_episode(lambda observation, key: 2, Timed(5, terminates), None, jax.random.key(0), 50)
     np.testing.assert_array_equal(result.observations[:, 0], [100, 101, 102, 103, 104, 105])
     np.testing.assert_array_equal(result.actions, [2] * 5)
     assert (result.undiscounted_return, result.terminated, result.truncated) == (10.0, terminates, not terminates)
 
 
 def test_an_episode_without_end_is_cut_off():
-    result = episode(lambda observation, key: 1, Timed(10**6), None, jax.random.key(0), 7)
+    result = run_episode(lambda observation, key: 1, Timed(10**6), None, jax.random.key(0), 7)
     assert (len(result.rewards), result.terminated, result.truncated) == (7, False, False)
     with pytest.raises(ValueError, match="max_steps is 0; an episode has at least 1 step"):
-        episode(lambda observation, key: 1, Timed(3), None, jax.random.key(0), 0)
+        run_episode(lambda observation, key: 1, Timed(3), None, jax.random.key(0), 0)
 
 
 def test_an_episode_follows_from_its_key_and_each_step_has_its_own():
     def policy(observation, key):
         return jax.random.randint(key, (), 0, 3)
 
-    first, again, other = (episode(policy, Timed(40), None, jax.random.key(seed), 40).actions for seed in (1, 1, 2))
+    first, again, other = (run_episode(policy, Timed(40), None, jax.random.key(seed), 40).actions for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
     assert set(first.tolist()) == {0, 1, 2}
@@ -88,7 +89,7 @@ def test_a_policy_sees_the_last_frames_oldest_first_and_zeros_before_the_first(s
         oldest, middle, newest = line[:: len(line) // 3]
         return (10_000 * oldest + 100 * middle + newest).astype(jnp.int32)
 
-    result = episode(policy, Timed(4, shape=shape), None, jax.random.key(0), 9, frame_stack=3)
+    result = run_episode(policy, Timed(4, shape=shape), None, jax.random.key(0), 9, frame_stack=3)
     assert seen[0] == stacked
     np.testing.assert_array_equal(result.actions, [1, 102, 10_203, 20_304])
 
@@ -120,7 +121,7 @@ def test_a_long_cart_pole_episode_is_small_and_complete(tmp_path):
         position, speed, angle, turning = observation
         return jnp.where(angle + 0.5 * turning + 0.05 * speed + 0.02 * position > 0, 1, 0)
 
-    result = episode(balance, env, params, jax.random.key(0), 500)
+    result = run_episode(balance, env, params, jax.random.key(0), 500)
     assert (result.undiscounted_return, result.terminated, result.truncated) == (500.0, False, True)
     path = render(env, params, result, tmp_path / "cart_pole.gif")
     assert path.stat().st_size < 1_000_000

@@ -1,6 +1,6 @@
-"""One greedy episode, and its picture as an animated GIF.
+"""The picture of an episode, as an animated GIF.
 
-The drawings are ours, made with Pillow from the observations alone: gymnax's need pygame or seaborn, build a new
+The drawings are made with Pillow from the observations alone: gymnax's need pygame or seaborn, build a new
 environment for each frame and take minutes for a long episode.
 """
 
@@ -8,141 +8,39 @@ import colorsys
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from jaxai import extras
-from jaxai.core import Key, PyTree
-from jaxai.dqn.interface import connect
+from jaxai.core import PyTree
+from jaxai.dqn.episode import Episode
 
 MOST_FRAMES = 300
-"""A longer episode is shown in evenly spaced steps, the first and the last among them."""
+"""Largest number of pictures; of a longer episode evenly spaced steps are shown, with the first and the last."""
 WIDTH, HEIGHT, TITLE = 360, 240, 26
 """Pixels of a drawing, and of the title above it."""
 LEAST_BRIGHT = 32
-"""An episode of bytes that are all below this shows symbols and no pixels."""
+"""An episode of bytes that are all below this consists of symbols, not of pixels."""
 SMOOTH = 2
-"""Lines are drawn as many times larger and then reduced."""
+"""Factor by which lines are drawn larger, before the picture is reduced."""
 BLACK, INK, GREY, WHITE = (0, 0, 0), (32, 38, 46), (160, 166, 174), (255, 255, 255)
 BLUE, ORANGE, FLOOR = (37, 99, 235), (228, 87, 46), (230, 230, 230)
 Colour = tuple[int, int, int]
-Policy = Callable[..., jax.Array]
 Draw = Callable[[np.ndarray], Any]
 
 
-class Episode(NamedTuple):
-    """What happened in an episode.
-
-    Attributes:
-      observations: [steps + 1, *shape], from the first to the one after the last step.
-      actions: [steps] int32.
-      rewards: [steps] float32.
-      terminated: the environment ended it.
-      truncated: a limit of steps did.
-    """
-
-    observations: np.ndarray
-    actions: np.ndarray
-    rewards: np.ndarray
-    terminated: bool
-    truncated: bool
-
-    @property
-    def undiscounted_return(self) -> float:
-        """Sum of the rewards."""
-        return float(self.rewards.sum(dtype=np.float64))
-
-
-def episode(policy: Policy, env: Any, env_params: PyTree, key: Key, max_steps: int, frame_stack: int = 1) -> Episode:
-    """Plays until the episode ends, compiled as one loop.
-
-    Args:
-      policy: (observation [*shape], key) -> action [] int32, counted from 0; where the environment says which actions
-        are legal, (observation, key, mask [actions] bool) -> action.
-      env: any object with the interface of gymnax 1.0; see `jaxai.dqn.environment`.
-      env_params: its parameters.
-      key: the episode follows from it.
-      max_steps: steps after which it is cut off even if the environment goes on.
-      frame_stack: last observations that the policy sees together, side by side along the last axis, which is made
-        where an observation has none or two; zeros before the first, as `Replay.stack` does.
-
-    Raises:
-      ValueError: max_steps is below 1, or the environment lacks something; see `make_environment_spec`.
-    """
-    if max_steps < 1:
-        raise ValueError(f"max_steps is {max_steps}; an episode has at least 1 step")
-    interface = connect(env, env_params)
-    env_params = interface.env_params
-
-    @jax.jit
-    def play(key: Key) -> tuple[Any, ...]:
-        reset_key, loop_key = jax.random.split(key)
-        first, state, mask = interface.reset(reset_key, env_params)
-        first = jnp.asarray(first)
-        frames = jnp.zeros((frame_stack, *first.shape), first.dtype).at[-1].set(first)
-        carry = (
-            jnp.int32(0),
-            state,
-            mask,
-            frames,
-            jnp.zeros((max_steps + 1, *first.shape), first.dtype).at[0].set(first),
-            jnp.zeros(max_steps, jnp.int32),
-            jnp.zeros(max_steps, jnp.float32),
-            jnp.bool_(False),
-            jnp.bool_(False),
-        )
-
-        def goes_on(carry: tuple[Any, ...]) -> jax.Array:
-            return (carry[0] < max_steps) & ~carry[-2] & ~carry[-1]
-
-        def advance(carry: tuple[Any, ...]) -> tuple[Any, ...]:
-            time, state, mask, frames, observations, actions, rewards, _, _ = carry
-            act_key, step_key = jax.random.split(jax.random.fold_in(loop_key, time))
-            seen = (_side_by_side(frames), act_key, *([] if mask is None else [mask]))
-            action = jnp.asarray(policy(*seen), jnp.int32)
-            step = interface.step(step_key, state, action, env_params)
-            # The observation that step returns may belong to the next episode already.
-            following = step.final_observation
-            return (
-                time + 1,
-                step.state,
-                step.mask,
-                jnp.concatenate([frames[1:], following[None]]),
-                observations.at[time + 1].set(following),
-                actions.at[time].set(action),
-                rewards.at[time].set(step.reward),
-                step.terminated,
-                step.truncated,
-            )
-
-        return lax.while_loop(goes_on, advance, carry)
-
-    time, _, _, _, observations, actions, rewards, terminated, truncated = play(key)
-    steps = int(time)
-    return Episode(
-        np.asarray(observations)[: steps + 1],
-        np.asarray(actions)[:steps],
-        np.asarray(rewards)[:steps],
-        bool(terminated),
-        bool(truncated),
-    )
-
-
-def render(env: Any, env_params: PyTree, played: Episode, path: Path | str) -> Path:
+def render(env: Any, env_params: PyTree, episode: Episode, path: Path | str) -> Path:
     """Writes an episode as an animated GIF, a frame for each observation, but at most `MOST_FRAMES`.
 
-    CartPole, Acrobot, MountainCar, FourRooms and FrozenLake are drawn as they are known; other grids as pictures with
-    a colour for each channel, pixels as they are, and vectors as bars. The title has the step and the return so far;
-    the GIF's comment, the length and the return of the episode.
+    CartPole, Acrobot, MountainCar, FourRooms and FrozenLake have drawings of their own; other grids become pictures
+    with a colour for each channel, pixels stay as they are, and vectors become bars. The title has the step and the
+    return so far; the comment of the GIF has the length and the return of the episode.
 
     Args:
-      env: the environment that was played.
+      env: of the episode.
       env_params: its parameters; None: its defaults.
-      played: what `episode` returned.
+      episode: from `run_episode`.
       path: of the GIF.
 
     Raises:
@@ -151,17 +49,17 @@ def render(env: Any, env_params: PyTree, played: Episode, path: Path | str) -> P
     Image, ImageDraw, ImageFont = (  # noqa: N806  # modules, under their usual names
         extras.load(f"PIL.{name}", "a GIF", "demo") for name in ("Image", "ImageDraw", "ImageFont")
     )
-    steps = len(played.rewards)
+    steps = len(episode.rewards)
     shown = np.unique(np.linspace(0, steps, min(steps + 1, MOST_FRAMES)).round().astype(int))
-    returns = np.concatenate([[0.0], np.cumsum(played.rewards, dtype=np.float64)])
+    returns = np.concatenate([[0.0], np.cumsum(episode.rewards, dtype=np.float64)])
     name = str(getattr(env, "name", type(env).__name__))
-    draw, palette = _scene(name, env, env_params, played.observations)
+    draw, palette = _scene(name, env, env_params, episode.observations)
     font = ImageFont.load_default(13)
     table = Image.new("P", (1, 1))
     table.putpalette([value for colour in palette for value in colour])
     frames = []
     for step in shown:
-        drawing = draw(played.observations[step])
+        drawing = draw(episode.observations[step])
         frame = Image.new("RGB", (max(WIDTH, drawing.width), TITLE + drawing.height), WHITE)
         frame.paste(drawing, ((frame.width - drawing.width) // 2, TITLE))
         title = f"{name}   step {step}   return {_number(returns[step])}"
@@ -181,16 +79,6 @@ def render(env: Any, env_params: PyTree, played: Episode, path: Path | str) -> P
         comment=f"{name}: {steps} steps, return {_number(returns[-1])}",
     )
     return path
-
-
-def _side_by_side(frames: jax.Array) -> jax.Array:
-    """[frame_stack, *shape], oldest first -> what the policy sees."""
-    if len(frames) == 1:
-        return frames[0]
-    if frames.ndim in (1, 3):
-        frames = frames[..., None]
-    frames = jnp.moveaxis(frames, 0, -2)
-    return frames.reshape(*frames.shape[:-2], -1)
 
 
 def _scene(name: str, env: Any, env_params: PyTree, observations: np.ndarray) -> tuple[Draw, list[Colour]]:
