@@ -55,7 +55,7 @@ def measure(training: Training, run: Run, effort: Effort) -> tuple[dict[str, Any
         started = time.perf_counter()
         lowered = call.lower(state, feed.batches(0), feed.dataset)
         traced = time.perf_counter()
-        call = parallel.Call(lowered.compile(), steps_per_call)
+        call = call._replace(function=lowered.compile())
         compiled = time.perf_counter()
         trainer = _Trainer(call, state, feed, steps_per_call, wait=device.platform == "cpu" and mesh.size > 1)
         warm_steps, seconds_per_step = _warm_up(trainer, effort)

@@ -5,6 +5,7 @@ is the same on every device.
 """
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
@@ -26,24 +27,28 @@ NONFINITE = "nonfinite_step"
 
 
 class Call(NamedTuple):
-    """What `compile_step` returns, and what its `compile` does: several train steps in one donated call."""
+    """Several train steps in one call with a donated state: what `compile_step` and `Call.compile` return."""
 
     function: Any
     steps_per_call: int
+    mesh: Mesh
 
     def __call__(
         self, state: State, batches: PyTree, dataset: PyTree = None, steps: int | None = None
     ) -> tuple[State, Metrics]:
-        """Runs `steps` steps (default: `steps_per_call`); the state that is handed in is gone afterwards."""
-        return self.function(state, batches, dataset, np.int32(self.steps_per_call if steps is None else steps))
+        """Runs `steps` steps (default: `steps_per_call`); the given state is deleted."""
+        return self.function(
+            state, batches, dataset, _on_devices(self.steps_per_call if steps is None else steps, self.mesh)
+        )
 
     def lower(self, state: State, batches: PyTree, dataset: PyTree = None) -> Any:
         """As `jax.jit(...).lower`: arguments may be `jax.ShapeDtypeStruct`s with shardings."""
-        return self.function.lower(state, batches, dataset, np.int32(self.steps_per_call))
+        steps = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(self.mesh, PartitionSpec()))
+        return self.function.lower(state, batches, dataset, steps)
 
     def compile(self, state: State, batches: PyTree, dataset: PyTree = None) -> "Call":
         """Compiles now, for these shapes; the result takes no others."""
-        return Call(self.lower(state, batches, dataset).compile(), self.steps_per_call)
+        return self._replace(function=self.lower(state, batches, dataset).compile())
 
 
 def use_cpu_devices(number: int, one_thread: bool = False) -> None:
@@ -140,7 +145,7 @@ def compile_step(step: Step, mesh: Mesh, mode: Mode = "jit", steps_per_call: int
             metrics = {name: total / steps for name, total in totals.items()}
         return state, _gathered(metrics | {NONFINITE: first}, mode)
 
-    return Call(_compile(call, mesh, mode, batched=steps_per_call > 1, trains=True), steps_per_call)
+    return Call(_compile(call, mesh, mode, batched=steps_per_call > 1, trains=True), steps_per_call, mesh)
 
 
 def compile_evaluation(eval_step: Callable[[State, Batch], Metrics], mesh: Mesh, mode: Mode) -> Callable[..., Metrics]:
@@ -166,7 +171,7 @@ def compile_evaluation(eval_step: Callable[[State, Batch], Metrics], mesh: Mesh,
 
     def evaluate(state: State, batches: PyTree, dataset: PyTree) -> Metrics:
         steps = 1 if batches is None else batches["index"].shape[axis]
-        sums: Metrics = compiled(state, batches, dataset, np.int32(steps))
+        sums: Metrics = compiled(state, batches, dataset, _on_devices(steps, mesh))
         return sums
 
     return evaluate
@@ -219,6 +224,12 @@ def place_batches(batches: PyTree, mesh: Mesh, mode: Mode = "jit", steps_per_cal
 def place_dataset(dataset: PyTree, mesh: Mesh) -> PyTree:
     """Arrays [examples, ...], whole on every device."""
     return jax.device_put(dataset, NamedSharding(mesh, PartitionSpec()))
+
+
+@functools.lru_cache(maxsize=64)
+def _on_devices(number: int, mesh: Mesh) -> jax.Array:
+    """A number on every device, transferred once: calls then move nothing between host and devices."""
+    return jax.device_put(np.int32(number), NamedSharding(mesh, PartitionSpec()))
 
 
 def _compile(call: Callable[..., Any], mesh: Mesh, mode: Mode, batched: bool, trains: bool) -> Any:
