@@ -23,7 +23,17 @@ import optax.contrib
 
 from jaxai.core import PyTree, State
 
-__all__ = ["EMA", "advance", "evaluated", "follow", "parameters", "start", "update", "variables"]
+__all__ = [
+    "EMA",
+    "advance",
+    "evaluated",
+    "evaluated_variables",
+    "follow",
+    "initialize",
+    "parameters",
+    "start",
+    "update",
+]
 
 EMA = "ema"
 """The name in `State.extra` under which the moving average is stored."""
@@ -56,6 +66,14 @@ def follow(average: PyTree, current: PyTree, decay: jax.typing.ArrayLike, step: 
     return optax.incremental_update(current, average, 1 - jnp.minimum(decay, (1 + step) / (10 + step)))
 
 
+def initialize(transformation: optax.GradientTransformation, params: PyTree) -> PyTree:
+    """The optimizer state before the first step: `transformation.init(params)`, as arrays of fixed types.
+
+    A Python number in it would be another type after the first step, and the step would be compiled twice.
+    """
+    return jax.tree.map(_fixed, transformation.init(params))
+
+
 def update(
     transformation: optax.GradientTransformation,
     gradients: PyTree,
@@ -73,7 +91,7 @@ def update(
     Args:
       transformation: of optax, or with the same `init` and `update`.
       gradients: structure of `params`; on several devices their mean.
-      opt_state: from `transformation.init(params)` or from the step before.
+      opt_state: from `initialize` or from the step before.
       params: before the update.
       value: [] the loss that the gradients are of; on several devices the mean.
       value_fn: params -> the loss on the same batch, for a line search.
@@ -84,7 +102,7 @@ def update(
     extra = {"value": value, "grad": gradients, "value_fn": value_fn}
     accepted = _accepted(transformation, extra) if value is not None else {}
     updates, opt_state = transformation.update(gradients, opt_state, params, **accepted)
-    return optax.apply_updates(params, updates), opt_state
+    return optax.apply_updates(params, updates), jax.tree.map(_fixed, opt_state)
 
 
 def advance(
@@ -138,7 +156,7 @@ def evaluated(
     return {"params": params, **collections, **(average or {})}
 
 
-def variables(state: State) -> dict[str, PyTree]:
+def evaluated_variables(state: State) -> dict[str, PyTree]:
     """The collections that evaluation applies the network of a state with; see `evaluated`.
 
     Args:
@@ -151,7 +169,13 @@ def variables(state: State) -> dict[str, PyTree]:
 
 def parameters(state: State) -> PyTree:
     """The parameters that evaluation uses: averaged where there is an average; see `evaluated`."""
-    return variables(state)["params"]
+    return evaluated_variables(state)["params"]
+
+
+def _fixed(leaf: Any) -> jax.Array:
+    """The leaf as an array whose dtype does not depend on what it is combined with."""
+    array = jnp.asarray(leaf)
+    return jax.lax.convert_element_type(array, array.dtype) if array.weak_type else array
 
 
 def _accepted(transformation: optax.GradientTransformation, arguments: Mapping[str, Any]) -> Mapping[str, Any]:

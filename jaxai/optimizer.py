@@ -96,6 +96,41 @@ def make(optimizer: Optimizer) -> optax.GradientTransformation:
     return optax.chain(*chain, constructor(**arguments))
 
 
+def own_or_made(
+    optimizer: Optimizer, transformation: optax.GradientTransformation | None, name: str = "transformation"
+) -> tuple[optax.GradientTransformation, Callable[[jax.Array, PyTree], dict[str, jax.Array]]]:
+    """The transformation that a user handed in, or else the one of the optimizer; and its learning rate as a metric.
+
+    Args:
+      optimizer: what the transformation is made from where there is none.
+      transformation: of the user, or None.
+      name: of the argument, for the message.
+
+    Returns:
+      (transformation, rate); rate: (step [] int32, optimizer state after the step) -> `{"learning_rate": []}`, or `{}`
+      where it is not known.
+
+    Raises:
+      ValueError: a field of the optimizer, as in `make`, or a transformation that is none.
+    """
+    if transformation is None:
+        rate = schedule(optimizer)
+        return make(optimizer), lambda step, opt_state: {"learning_rate": rate(step)}
+    if not (callable(getattr(transformation, "init", None)) and callable(getattr(transformation, "update", None))):
+        raise ValueError(
+            f"{name} is a {type(transformation).__name__}; expected an optax.GradientTransformation, as"
+            " optax.adamw(1e-3)"
+        )
+    return transformation, lambda step, opt_state: injected_learning_rate(opt_state)
+
+
+def injected_learning_rate(opt_state: PyTree) -> dict[str, jax.Array]:
+    """`{"learning_rate": []}` of `optax.inject_hyperparams`; `{}` where there is none, or more than one."""
+    found = [value for _, value in optax.tree.get_all_with_path(opt_state, "learning_rate")]
+    arrays = [value for value in found if isinstance(value, jax.Array) and value.ndim == 0]
+    return {"learning_rate": arrays[0]} if len(arrays) == 1 else {}
+
+
 def same_state(one: Optimizer, other: Optimizer) -> bool:
     """Whether two optimizers begin with the same state, so that one can go on with the other's and obey its own fields.
 

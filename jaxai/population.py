@@ -1,9 +1,25 @@
 """Many trainings in one program: a workload vmapped over seeds, and over hyperparameters that are leaves of its state.
 
-Members share nothing, so devices share the members: each trains its part, and nothing crosses between them.
+Members share nothing but the batch, so the members are split over the devices, and nothing crosses between them.
+
+Three learning rates of a classifier:
+
+>>> import jax, jax.numpy as jnp, optax
+>>> from jaxai import cnn, population
+>>> sgd = optax.inject_hyperparams(optax.sgd)(learning_rate=0.0)
+>>> member = cnn.make(cnn.Config(architecture="mlp", image_shape=(4, 4, 1)), transformation=sgd)
+>>> def set_rates(members):
+...     return members.replace(opt_state=optax.tree.set(members.opt_state, learning_rate=jnp.array([0.01, 0.1, 1.0])))
+>>> workload = population.make(member, seeds=[0, 0, 0], prepare=set_rates)
+>>> state = workload.init(jax.random.key(0))
+>>> batch = {"image": jnp.ones((8, 4, 4, 1)), "label": jnp.arange(8)}
+>>> state, metrics = jax.jit(workload.train_step)(state, batch)
+>>> metrics["loss"].shape
+(3,)
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +27,7 @@ import jax.numpy as jnp
 from jaxai.core import Batch, Key, Metrics, PyTree, State, Workload, whole
 from jaxai.ranges import Seed, check_argument
 
-# The step is the same for all, and stays a scalar: what happens at some steps only is then skipped at the others.
+# The step is the same for all members and stays a scalar, so that a branch taken at some steps only stays a branch.
 AXES: PyTree = State(None, 0, 0, 0, extra=0, local=0)  # type: ignore[arg-type]  # axes, not arrays
 
 
@@ -21,17 +37,23 @@ def make(
     prepare: Callable[[State], State] = lambda members: members,
     tolerant: bool = False,
 ) -> Workload:
-    """A workload that trains a member for each seed, each as it would train alone.
+    """A workload that trains one member for each seed, each as it would train alone.
 
-    The members' states are stacked in `local`, on a leading axis that divides by the device count; metrics and
-    evaluation sums are arrays [members], on each device those of its own.
+    The members' states are stacked in `local`, on a leading axis that must divide by the number of devices; metrics,
+    evaluation sums and predictions have the leading axis [members], on each device its own members.
 
     Args:
       workload: of one member, made without an axis name.
-      seeds: member i begins from `jax.random.key(seeds[i])`.
+      seeds: member i starts from `jax.random.key(seeds[i])`.
       prepare: stacked states of all members before the first step -> the same, with hyperparameters set.
-      tolerant: a member whose metrics are not finite is told as `diverged` (0 or 1) and stops no other; else its
-        metrics go out as they are.
+      tolerant: a member with non-finite metrics is reported as `diverged` (0 or 1) and does not stop the others; else
+        its metrics are returned as they are.
+
+    Returns:
+      A workload with the functions that the member's workload has, but `gradients`.
+
+    Raises:
+      ValueError: a seed out of range.
     """
 
     for seed in seeds:
@@ -55,9 +77,14 @@ def make(
         evaluate = workload.eval_step
         members = members_of(state)
         sums = jax.vmap(lambda member: evaluate(member, batch), in_axes=(AXES,))(members)
-        # A network of NaN still acts, and its return would look like one.
+        # A network of NaN still acts, and its return would look like a valid one.
         finite = jax.vmap(_all_finite)(members.params)
         return {name: jnp.where(finite, value, jnp.nan) for name, value in sums.items()}
+
+    def predict(state: State, inputs: Any) -> PyTree:
+        assert workload.predict is not None
+        of_member = workload.predict
+        return jax.vmap(lambda member: of_member(member, inputs), in_axes=(AXES,))(members_of(state))
 
     def faults(state: State) -> dict[str, PyTree]:
         assert workload.faults is not None
@@ -70,10 +97,14 @@ def make(
         members = jax.vmap(workload.renewed, in_axes=(AXES,), out_axes=AXES)(members_of(state))
         return state.replace(local=members.replace(step=None))
 
-    made = Workload(
-        init, train_step, eval_step if workload.eval_step else None, faults=faults if workload.faults else None
+    population = Workload(
+        init,
+        train_step,
+        eval_step if workload.eval_step else None,
+        predict=predict if workload.predict else None,
+        faults=faults if workload.faults else None,
     )
-    return made if workload.renewed is whole else made._replace(stored=stored, renewed=renewed)
+    return population if workload.renewed is whole else population._replace(stored=stored, renewed=renewed)
 
 
 def members_of(state: State) -> State:

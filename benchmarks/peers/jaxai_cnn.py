@@ -11,7 +11,7 @@ def build(batch_size: int, steps: int) -> serving.Trainer:
     from jaxai import cnn
     from jaxai.optimizer import Optimizer
 
-    config = cnn.Config(optimizer=Optimizer(name="adam", learning_rate=1e-3), compute_dtype="float32")
+    config = cnn.Config(optimizer=Optimizer(name="adam", learning_rate=1e-3), dtype="float32")
     return jaxai_blocks.trainer(cnn.make(config), config.image_shape, batch_size, steps)
 
 

@@ -20,7 +20,7 @@ def build(batch_size: int, steps: int) -> serving.Trainer:
         updates="alternating",
         generator_optimizer=adam,
         discriminator_optimizer=adam,
-        compute_dtype="float32",
+        dtype="float32",
     )
     return jaxai_blocks.trainer(gan.make(config), config.image_shape, batch_size, steps)
 

@@ -2,38 +2,36 @@
 
 >>> from jaxai import cnn
 >>> workload = cnn.make(cnn.Config(width=32))
->>> workload._fields
-('init', 'train_step', 'eval_step', 'gradients')
+>>> workload.train_step.__name__
+'train_step'
 """
 
+from jaxai.averages import evaluated_variables, parameters
 from jaxai.cnn.augment import Augment, augment
+from jaxai.cnn.config import Config, balanced_class_weights, example_batch, normalize
 from jaxai.cnn.model import Model, build
-from jaxai.cnn.step import (
-    Config,
-    balanced_class_weights,
-    evaluated_variables,
-    example_batch,
-    make,
-    make_features,
-    make_predict,
-    make_recompute,
-    normalize,
-)
+from jaxai.cnn.predict import make_feature_maps, make_features, make_predict, make_recompute
+from jaxai.cnn.step import Loss, cross_entropy, make, make_gradients
 from jaxai.optimizer import Optimizer
 
 __all__ = [
     "Augment",
     "Config",
+    "Loss",
     "Model",
     "Optimizer",
     "augment",
     "balanced_class_weights",
     "build",
+    "cross_entropy",
     "evaluated_variables",
     "example_batch",
     "make",
+    "make_feature_maps",
     "make_features",
+    "make_gradients",
     "make_predict",
     "make_recompute",
     "normalize",
+    "parameters",
 ]

@@ -18,11 +18,11 @@ from jaxai import batch_statistics, ops, ranges
 from jaxai.cnn.whitening import Whitening
 from jaxai.cnn.whitening import whiten as whiten
 from jaxai.cnn.whitening import whitening_kernel as whitening_kernel
+from jaxai.networks import Dtype, activation_dtype
 from jaxai.ranges import Count, Range, Rate
 
 Architecture = Literal["mlp", "textbook", "resnet", "airbench"]
 Normalization = Literal["auto", "none", "batch", "layer", "group"]
-ComputeDtype = Literal["auto", "float32", "bfloat16"]
 Initializer = Callable[..., jax.Array]
 
 DEPTH = {"mlp": 2, "textbook": 3, "resnet": 2, "airbench": 2}
@@ -41,7 +41,7 @@ class Model:
     depth: Depth = 0  # mlp: hidden layers, textbook: convolutions, resnet, airbench: depth of a block; 0: 2, 3, 2, 2
     normalization: Normalization = "auto"  # after each layer; auto: none for mlp and textbook, batch for the others
     dropout: Rate = 0.0  # share of units dropped before the last layer, for mlp after each hidden layer
-    compute_dtype: ComputeDtype = "auto"  # of activations; auto: float32 on CPU, bfloat16 on accelerators
+    dtype: Dtype = "auto"  # of activations; auto: float32 on CPU, bfloat16 on accelerators
 
 
 class Norm(nn.Module):
@@ -287,15 +287,12 @@ def build(model: Model, num_classes: int, axis_name: str | None = None) -> nn.Mo
     ranges.check(model)
     if num_classes < 1:
         raise ValueError(f"num_classes is {num_classes}; it must be at least 1")
-    dtype = model.compute_dtype
-    if dtype == "auto":
-        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     return MODULES[model.architecture](
         num_classes=num_classes,
         width=model.width,
         depth=model.depth or DEPTH[model.architecture],
         normalization=NORMALIZATION[model.architecture] if model.normalization == "auto" else model.normalization,
         dropout=model.dropout,
-        dtype=jnp.dtype(dtype),
+        dtype=activation_dtype(model.dtype),
         axis_name=axis_name,
     )

@@ -1,47 +1,50 @@
-"""Image classification: the configuration, and the pure functions that train and evaluate it."""
+"""Image classification: the pure functions that train and evaluate a network."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
+from flax import linen as nn
 from jax import lax
 
-from jaxai import averages, batch_statistics, inputs, ranges
+from jaxai import averages, inputs, networks
 from jaxai import optimizer as optimizers
-from jaxai.cnn.augment import Augment, TestTime, augment, test_time
-from jaxai.cnn.model import Model, build
+from jaxai.cnn.augment import augment
+from jaxai.cnn.config import Config, check, normalize
+from jaxai.cnn.predict import make_predict, own_or_built
 from jaxai.core import Batch, Key, Metrics, PyTree, State, Workload, pmean, psum, split_batch, step_key
-from jaxai.optimizer import Optimizer
-from jaxai.ranges import Count, Finite, ImageShape, Natural, NonNegative, Positive, Range, Rate
 
-ClassWeights = Literal["none", "balanced"] | tuple[NonNegative, ...]
+__all__ = ["Loss", "cross_entropy", "make", "make_gradients"]
+
+Loss = Callable[[jax.Array, jax.Array], jax.Array]
+"""(logits [batch, num_classes] float32, label probabilities [batch, num_classes] float32) -> losses [batch] float32."""
 CPU_BLOCK = 16
-"""Images per gradient block on CPU: what im2col makes of so many still fits the caches (benchmarks/README.md)."""
+"""Images in a gradient block on CPU: the im2col matrices of 16 images still fit the caches (benchmarks/README.md)."""
 
 
-@dataclass(frozen=True)
-class Config(Model):
-    """A network (the fields of `Model`) and how it is trained."""
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """The default loss: `-sum(labels * log_softmax(logits))` of each example, in nats.
 
-    image_shape: ImageShape = (32, 32, 3)  # height, width and channels of an image; pixels
-    num_classes: Annotated[int, Range(least=2)] = 10  # labels are 0 to num_classes - 1
-    image_mean: tuple[Finite, ...] = (0.5,)  # subtracted from images scaled to [0, 1], for each channel or for all
-    image_std: tuple[Positive, ...] = (0.5,)  # what is left is divided by this, for each channel or for all
-    optimizer: Optimizer = Optimizer()
-    augment: Augment = Augment()
-    class_weights: ClassWeights = "none"  # of each class in the training loss; balanced: examples / (classes * its own)
-    label_smoothing: Rate = 0.0  # share of the label spread evenly over all classes (Szegedy et al. 2016)
-    ema_decay: Rate = 0.0  # decay of the moving average of weights and batch statistics that evaluation uses; 0: none
-    gradient_blocks: Natural = 0  # blocks that a batch's gradient is accumulated over; 0: 1, on CPU as fit its cache
-    steps_per_epoch: Count = 1  # optimizer steps in an epoch; filled in from the data
-    test_time: TestTime = "none"  # views of a test image whose logits are averaged
+    Args:
+      logits: [batch, num_classes] float32.
+      labels: [batch, num_classes] float32, probabilities: one-hot, smoothed or mixed.
+
+    Returns:
+      [batch] float32.
+    """
+    return cast(jax.Array, optax.softmax_cross_entropy(logits, labels))
 
 
-def make(config: Config, axis_name: str | None = None) -> Workload:
+def make(
+    config: Config,
+    axis_name: str | None = None,
+    *,
+    network: nn.Module | None = None,
+    transformation: optax.GradientTransformation | None = None,
+    loss: Loss | None = None,
+) -> Workload:
     """The pure functions of an image classifier.
 
     A batch is `{"image": [batch, height, width, channels] uint8 in [0, 255] or float in [0, 1], "label": [batch]
@@ -49,97 +52,80 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
     training and optional `"mask"` ([batch], 1 for examples that count) in evaluation. Each step checks these shapes
     and dtypes while it is traced, and raises ValueError of one line that says how to mend them.
 
+    >>> import jax, optax
+    >>> from flax import linen as nn
+    >>> class Linear(nn.Module):
+    ...     @nn.compact
+    ...     def __call__(self, images, *, train):
+    ...         return nn.Dense(10)(nn.BatchNorm(use_running_average=not train)(images.reshape(len(images), -1)))
+    >>> def focal(logits, labels):  # Lin et al. 2017, arXiv:1708.02002
+    ...     return -(labels * (1 - jax.nn.softmax(logits)) ** 2 * jax.nn.log_softmax(logits)).sum(-1)
+    >>> config = Config(image_shape=(4, 4, 1), ema_decay=0.99)
+    >>> workload = make(config, network=Linear(), transformation=optax.adamw(1e-3), loss=focal)
+    >>> sorted(workload.init(jax.random.key(0)).extra)
+    ['batch_stats', 'ema']
+
     Args:
-      config: the network and how it is trained.
+      config: the network and how it is trained. The fields of what you hand in yourself are not used: those of
+        `cnn.Model` with `network`, `optimizer` with `transformation`.
       axis_name: the mapped axis over devices (`pmap`, `shard_map`); None for one device and for `jit` over a mesh.
+      network: a linen module that is called as `network(images, train=...)` with images float32 [batch, *image_shape]
+        as `normalize` returns them, and returns logits [batch, num_classes]. None: `build(config, num_classes)`. Its
+        collections, as `batch_stats` or your own, are kept in `state.extra` and updated in each step; over several
+        devices their floats are averaged. Dropout and other random layers get streams of random numbers of any name
+        in training. A module of `flax.nnx` becomes one of linen with `nnx.bridge.to_linen(TheClass, ...)`, where
+        `TheClass.__call__` takes `(images, *, train)`.
+      transformation: any of optax; extra-args ones get `value`, `grad` and `value_fn`. None:
+        `jaxai.optimizer.make(config.optimizer)`. `grad_norm` is measured before it.
+      loss: logits and label probabilities (smoothed by `label_smoothing`, mixed by mixup and cutmix) -> the loss of
+        each example, [batch]; `class_weights` multiply it. None: `cross_entropy`.
 
     Returns:
-      A workload. Training metrics: `loss` (mean cross-entropy in nats; with `class_weights` that of an example is
+      A workload. Training metrics: `loss` (mean over the examples; with `class_weights` that of an example is
       multiplied by its label's, that of a mixture by the mixture of theirs), `accuracy` (share of predictions that are
       the label; an image of mixup or cutmix counts as much as the label that was predicted has in its mixture),
-      `grad_norm` (before clipping), `learning_rate`. Evaluation sums: `loss`, `accuracy`, `top5_accuracy`, `count`, and
-      `confusion` ([num_classes, num_classes] counts, row the true label, column the predicted), unweighted. A label out
-      of range is never predicted right, and the loss of its batch is NaN.
+      `grad_norm` (before clipping), and `learning_rate` where it is known: not for a `transformation` without
+      `optax.inject_hyperparams`. Evaluation sums: `loss`, `accuracy`, `top5_accuracy`, `count`, and `confusion`
+      ([num_classes, num_classes] counts, row the true label, column the predicted), unweighted and without label
+      smoothing. A label out of range is never predicted right, and the loss of its batch is NaN.
 
     Raises:
-      ValueError: a field has a value that cannot be trained with; one line that names it.
+      ValueError: a field has a value that cannot be trained with, or what is handed in has another form; one line
+        that names it.
     """
-    _check(config)
-    network = build(config, config.num_classes, axis_name)
-    transform = optimizers.make(config.optimizer)
-    learning_rate = optimizers.schedule(config.optimizer)
-    predict = make_predict(config)
-    class_weights = jnp.array([] if config.class_weights == "none" else config.class_weights)
+    check(config)
+    objective = _Objective(config, axis_name, own_or_built(config, network, axis_name), network is not None, loss)
+    objective.check()
+    transform, rate = optimizers.own_or_made(config.optimizer, transformation)
+    predict = make_predict(config, network=network)
 
     def init(key: Key) -> State:
         key, params_key = jax.random.split(key)
-        variables = dict(network.init(params_key, jnp.zeros((1, *config.image_shape)), train=False))
-        params = variables.pop("params")
-        extra = variables | (averages.start(_averaged(params, variables)) if config.ema_decay else {})
-        return State(jnp.int32(0), params, transform.init(params), key, extra=extra)
-
-    def loss_fn(
-        params: PyTree, variables: PyTree, images: jax.Array, labels: jax.Array, key: Key
-    ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
-        logits, updated = network.apply(
-            {"params": params, **variables}, images, train=True, rngs={"dropout": key}, mutable=["batch_stats"]
-        )
-        losses = optax.softmax_cross_entropy(logits, optax.smooth_labels(labels, config.label_smoothing))
-        # By the batch's size and not by its weights, so that blocks and devices of other labels add up to the whole.
-        if config.class_weights != "none":
-            losses = losses * (labels * class_weights).sum(-1)
-        loss = losses.mean()
-        predicted = jax.nn.one_hot(logits.argmax(-1), config.num_classes)
-        accuracy = (labels * predicted).sum(-1).mean()
-        return loss, (variables | updated, {"loss": loss, "accuracy": accuracy})
-
-    def gradient(state: State, batch: Batch) -> tuple[PyTree, PyTree, Metrics]:
-        """Gradient, variables and metrics, averaged over the batch and over devices."""
-        images, true = _examples(config, batch)
-        augment_key, dropout_key = jax.random.split(step_key(state, axis_name))
-        images, labels = augment(
-            config.augment,
-            augment_key,
-            normalize(config, images),
-            jax.nn.one_hot(true, config.num_classes),
-            epoch=state.step // config.steps_per_epoch,
-            example_index=_index(batch, len(images)),
-        )
-        variables = {name: value for name, value in state.extra.items() if name != averages.EMA}
-        value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
-        blocks = _gradient_blocks(config, len(images), "batch_stats" in variables)
-        if blocks == 1:
-            (_, (variables, metrics)), grads = value_and_grad(state.params, variables, images, labels, dropout_key)
-        else:
-
-            def accumulate(carry: PyTree, block: PyTree) -> tuple[PyTree, None]:
-                total, variables = carry
-                (_, (variables, metrics)), grads = value_and_grad(state.params, variables, *block)
-                return (jax.tree.map(jnp.add, total, (grads, metrics)), variables), None
-
-            zeros = jax.tree.map(jnp.zeros_like, (state.params, {"loss": 0.0, "accuracy": 0.0}))
-            inputs = (split_batch(images, blocks), split_batch(labels, blocks), jax.random.split(dropout_key, blocks))
-            (total, variables), _ = lax.scan(accumulate, (zeros, variables), inputs)
-            grads, metrics = jax.tree.map(lambda leaf: leaf / blocks, total)
-        # The one-hot of a label out of range is all zeros, which would pass for a loss of 0.
-        metrics["loss"] = jnp.where(_in_range(config, true).all(), metrics["loss"], jnp.nan)
-        grads, metrics = pmean((grads, metrics), axis_name)
-        return grads, variables, metrics
+        params, collections = objective.initialize(params_key)
+        extra = collections | (averages.start(_averaged(params, collections)) if config.ema_decay else {})
+        return State(jnp.int32(0), params, averages.initialize(transform, params), key, extra=extra)
 
     def train_step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        grads, variables, metrics = gradient(state, batch)
-        after = averages.advance(state, transform, grads, variables, ema_decay=config.ema_decay, value=metrics["loss"])
-        metrics |= {"grad_norm": optax.tree.norm(grads), "learning_rate": learning_rate(state.step)}
+        examples = objective.prepare(state, batch)
+        grads, collections, metrics = objective.gradient(state, examples)
+        after = averages.advance(
+            state,
+            transform,
+            grads,
+            collections,
+            ema_decay=config.ema_decay,
+            value=metrics["loss"],
+            value_fn=lambda params: objective.value(params, state, examples),
+        )
+        metrics |= {"grad_norm": optax.tree.norm(grads)} | rate(state.step, after.opt_state)
         return after, jax.tree.map(lambda metric: jnp.asarray(metric, jnp.float32), metrics)
 
     def eval_step(state: State, batch: Batch) -> Metrics:
-        images, labels = _examples(config, batch)
+        images, labels = _images_and_labels(config, batch)
         mask, logits = inputs.mask(batch, len(labels)), predict(state, images)
         # Examples that do not count may have any label.
         losses = jnp.where(
-            _in_range(config, labels),
-            optax.softmax_cross_entropy_with_integer_labels(logits, labels),
-            jnp.where(mask > 0, jnp.nan, 0),
+            _in_range(config, labels), objective.evaluated(logits, labels), jnp.where(mask > 0, jnp.nan, 0)
         )
         top5 = lax.top_k(logits, min(5, config.num_classes))[1]
         true, predicted = (jax.nn.one_hot(x, config.num_classes) for x in (labels, logits.argmax(-1)))
@@ -152,127 +138,193 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
         }
         return psum(sums, axis_name)
 
-    return Workload(init, train_step, eval_step, lambda state, batch: gradient(state, batch)[0])
+    def gradients(state: State, batch: Batch) -> PyTree:
+        return objective.gradient(state, objective.prepare(state, batch))[0]
+
+    return Workload(init, train_step, eval_step, gradients, predict)
 
 
-def make_predict(config: Config) -> Callable[[State, jax.Array], jax.Array]:
-    """(state, images [batch, height, width, channels]) -> float32 logits [batch, num_classes], as evaluation sees them.
+def make_gradients(
+    config: Config, axis_name: str | None = None, *, network: nn.Module | None = None, loss: Loss | None = None
+) -> Callable[[State, Batch], tuple[PyTree, dict[str, PyTree], Metrics]]:
+    """The first half of a train step, for an update of your own; `averages.advance` is the second half.
 
-    Uses the averaged weights and batch statistics where `ema_decay` is set, and the views of `test_time`.
+    Args:
+      config, axis_name, network, loss: as in `make`.
+
+    Returns:
+      (state, batch) -> (gradients, collections, metrics). Gradients have the structure of `state.params`, collections
+      are `state.extra` without the moving average after this batch, as `{"batch_stats": ...}`, metrics `loss` and
+      `accuracy`; averaged over the batch and over devices.
+
+    Raises:
+      ValueError: as `make`.
     """
-    network = build(config, config.num_classes)
-
-    def predict(state: State, images: jax.Array) -> jax.Array:
-        inputs.check_images(images, config.image_shape)
-        variables = evaluated_variables(state)
-
-        def logits(images: jax.Array) -> jax.Array:
-            return cast(jax.Array, network.apply(variables, images, train=False))
-
-        return test_time(logits, normalize(config, images), config.test_time)
-
-    return predict
+    check(config)
+    objective = _Objective(config, axis_name, own_or_built(config, network, axis_name), network is not None, loss)
+    objective.check()
+    return lambda state, batch: objective.gradient(state, objective.prepare(state, batch))
 
 
-def make_features(config: Config) -> Callable[[State, jax.Array], tuple[jax.Array, jax.Array]]:
-    """(state, images [batch, height, width, channels]) -> what the last layer sees, and what it says.
+class _Examples(NamedTuple):
+    """A batch as the loss takes it.
 
-    Features are float32 [batch, features], logits float32 [batch, num_classes], of the weights and batch statistics
-    that evaluation uses and of one view of each image.
+    Attributes:
+      images: [batch, height, width, channels] float32, normalised and augmented.
+      labels: [batch, num_classes] float32, probabilities.
+      in_range: [] bool, whether all labels are.
+      key: of the network's random layers.
     """
-    network = build(config, config.num_classes)
 
-    def features(state: State, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        inputs.check_images(images, config.image_shape)
-        logits, sown = network.apply(
-            evaluated_variables(state), normalize(config, images), train=False, mutable=["intermediates"]
+    images: jax.Array
+    labels: jax.Array
+    in_range: jax.Array
+    key: Key
+
+
+class _Objective(NamedTuple):
+    """What training minimises, and its gradient.
+
+    Attributes:
+      config, axis_name: as in `make`.
+      network: the linen module.
+      own_network: whether a user handed it in.
+      own_loss: of a user; None for `cross_entropy`.
+    """
+
+    config: Config
+    axis_name: str | None
+    network: nn.Module
+    own_network: bool
+    own_loss: Loss | None
+
+    def check(self) -> None:
+        """Raises ValueError where a network or a loss of a user returns something else than logits or losses."""
+        shape = jax.ShapeDtypeStruct((2, self.config.num_classes), jnp.float32)
+        if self.own_loss is not None:
+            found = jax.eval_shape(self.own_loss, shape, shape)
+            given = getattr(found, "shape", None)
+            if given != (2,):
+                reason = "a " + type(found).__name__ if given is None else f"shape {list(given)}"
+                hint = "; leave out its mean" if given == () else ""
+                raise ValueError(f"loss returns {reason} for 2 examples; expected [batch], the loss of each{hint}")
+        if self.own_network:
+            _, collections, logits = jax.eval_shape(self._initialize, jax.random.key(0))
+            described = f"logits [batch, {self.config.num_classes}]"
+            networks.check_output(logits, (1, self.config.num_classes), "network", described)
+            if averages.EMA in collections:
+                raise ValueError(f"network has a collection {averages.EMA!r}, as the moving average; rename it")
+
+    def initialize(self, key: Key) -> tuple[PyTree, dict[str, PyTree]]:
+        """Parameters and collections of the network."""
+        return self._initialize(key)[:2]
+
+    def _initialize(self, key: Key) -> tuple[PyTree, dict[str, PyTree], Any]:
+        return networks.initialize(self.network, key, jnp.zeros((1, *self.config.image_shape)))
+
+    def prepare(self, state: State, batch: Batch) -> _Examples:
+        """The examples of a batch, augmented for this step on this device."""
+        config = self.config
+        images, true = _images_and_labels(config, batch)
+        augment_key, key = jax.random.split(step_key(state, self.axis_name))
+        images, labels = augment(
+            config.augment,
+            augment_key,
+            normalize(config, images),
+            jax.nn.one_hot(true, config.num_classes),
+            epoch=state.step // config.steps_per_epoch,
+            example_index=_index(batch, len(images)),
         )
-        (found,) = sown["intermediates"]["features"]
-        return found.astype(jnp.float32), cast(jax.Array, logits)
+        return _Examples(images, labels, _in_range(config, true).all(), key)
 
-    return features
+    def loss(
+        self, params: PyTree, collections: PyTree, images: jax.Array, labels: jax.Array, key: Key
+    ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
+        """The mean loss of examples; the collections afterwards, and metrics."""
+        config = self.config
+        output, updated = self.network.apply(
+            {"params": params, **collections},
+            images,
+            train=True,
+            rngs=networks.rngs(key),
+            mutable=list(collections),
+        )
+        logits = cast(jax.Array, output).astype(jnp.float32)
+        losses = (self.own_loss or cross_entropy)(logits, optax.smooth_labels(labels, config.label_smoothing))
+        # The mean over the examples, whatever their weights: then blocks and devices with other labels add up.
+        if config.class_weights != "none":
+            losses = losses * (labels * jnp.array(config.class_weights)).sum(-1)
+        loss = losses.mean()
+        predicted = jax.nn.one_hot(logits.argmax(-1), config.num_classes)
+        accuracy = (labels * predicted).sum(-1).mean()
+        return loss, (collections | updated, {"loss": loss, "accuracy": accuracy})
 
+    def gradient(self, state: State, examples: _Examples) -> tuple[PyTree, dict[str, PyTree], Metrics]:
+        """Gradient, collections and metrics, averaged over the batch and over devices."""
+        collections = {name: value for name, value in state.extra.items() if name != averages.EMA}
+        value_and_grad = jax.value_and_grad(self.loss, has_aux=True)
+        blocks = self._blocks(len(examples.images), collections)
+        if blocks == 1:
+            inputs = (examples.images, examples.labels, examples.key)
+            (_, (collections, metrics)), grads = value_and_grad(state.params, collections, *inputs)
+        else:
 
-def make_recompute(config: Config) -> Callable[[State, jax.Array], State]:
-    """(state, images [batches, batch, height, width, channels]) -> the state with batch statistics of these images.
+            def accumulate(carry: PyTree, block: PyTree) -> tuple[PyTree, None]:
+                total, collections = carry
+                (_, (collections, metrics)), grads = value_and_grad(state.params, collections, *block)
+                return (jax.tree.map(jnp.add, total, (grads, metrics)), collections), None
 
-    They are those of the weights that evaluation uses, without augmentation and dropout. A few thousand training
-    images are enough, in batches as large as in training. The averages that training leaves are nearly as good; these
-    are better early in training and where the learning rate stays high. A network without batch statistics stays as
-    it is.
-    """
-    network = build(config, config.num_classes)
+            zeros = jax.tree.map(jnp.zeros_like, (state.params, {"loss": 0.0, "accuracy": 0.0}))
+            (total, collections), _ = lax.scan(accumulate, (zeros, collections), _split(examples, blocks))
+            grads, metrics = jax.tree.map(lambda leaf: leaf / blocks, total)
+        # The one-hot of a label out of range is all zeros, which would pass for a loss of 0.
+        metrics["loss"] = jnp.where(examples.in_range, metrics["loss"], jnp.nan)
+        if self.own_network:  # it may not know the axis
+            collections = networks.pmean_floats(collections, self.axis_name)
+        grads, metrics = pmean((grads, metrics), self.axis_name)
+        return grads, collections, metrics
 
-    def recompute(state: State, images: jax.Array) -> State:
-        inputs.check_images(images[0], config.image_shape)
-        variables = evaluated_variables(state)
-        if "batch_stats" not in variables:
-            return state
-        found = {"batch_stats": batch_statistics.recompute(network, variables, (normalize(config, images),))}
-        averaged = {"ema": state.extra["ema"] | found} if "ema" in state.extra else found
-        return state.replace(extra=state.extra | averaged)
+    def value(self, params: PyTree, state: State, examples: _Examples) -> jax.Array:
+        """The loss that `gradient` differentiates, at other parameters: for a line search."""
+        collections = {name: value for name, value in state.extra.items() if name != averages.EMA}
+        blocks = self._blocks(len(examples.images), collections)
+        losses = lax.map(lambda block: self.loss(params, collections, *block)[0], _split(examples, blocks))
+        return pmean(losses.mean(), self.axis_name)
 
-    return recompute
+    def evaluated(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
+        """The loss of each example in evaluation; labels [batch] int32."""
+        if self.own_loss is None:
+            return cast(jax.Array, optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+        return self.own_loss(logits, jax.nn.one_hot(labels, self.config.num_classes))
 
-
-def evaluated_variables(state: State) -> dict[str, PyTree]:
-    """The collections that evaluation applies the network with: the averages where there are any, else the last."""
-    return averages.variables(state)
-
-
-def normalize(config: Config, images: jax.Array) -> jax.Array:
-    """Images as the network sees them: float32, scaled to [0, 1] if uint8, less `image_mean`, over `image_std`.
-
-    Args:
-      config: says mean and deviation.
-      images: [..., channels] uint8 in [0, 255], or floats in [0, 1], which are not scaled.
-
-    Raises:
-      ValueError: another dtype (an int32 or a uint16 does not say what its largest value is), or other channels.
-    """
-    if images.shape[-1:] != config.image_shape[-1:]:  # a mean for each channel would broadcast
-        raise ValueError(f"images have shape {list(images.shape)}; expected [..., {config.image_shape[-1]}] channels")
-    return (inputs.scaled(images) - jnp.array(config.image_mean)) / jnp.array(config.image_std)
-
-
-def balanced_class_weights(labels: jax.typing.ArrayLike, num_classes: int) -> tuple[float, ...]:
-    """Weights by which every class has the same part in the training loss, whose scale stays: their mean is 1.
-
-    `examples / (classes * examples of the class)`, as in Keras and scikit-learn; 0 for a class without examples, which
-    is not counted.
-
-    Args:
-      labels: int [examples], of the training data.
-      num_classes: how many classes there are.
-
-    Raises:
-      ValueError: no labels, others than integers [examples], or one out of range.
-    """
-    given = np.asarray(labels)
-    inputs.check_labels(given, len(given))
-    if not len(given) or given.min() < 0 or given.max() >= num_classes:
-        there = f"{given.min()} to {given.max()}" if len(given) else "none"
-        raise ValueError(f"labels are {there}; expected 0 to {num_classes - 1}, for {num_classes} classes")
-    counts = np.bincount(given, minlength=num_classes)
-    weights = counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))
-    return tuple(np.where(counts > 0, weights, 0).tolist())
-
-
-def example_batch(config: Config, batch_size: int) -> dict[str, Any]:
-    """Shapes and dtypes of a training batch, to lower and to count with."""
-    return {
-        "image": jax.ShapeDtypeStruct((batch_size, *config.image_shape), jnp.uint8),
-        "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
-        "index": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
-    }
+    def _blocks(self, batch_size: int, collections: PyTree) -> int:
+        blocks = self.config.gradient_blocks
+        if blocks:
+            if batch_size % blocks:
+                raise ValueError(
+                    f"gradient_blocks is {blocks}, which does not divide the batch of {batch_size} on a device; choose"
+                    " a divisor"
+                )
+            return blocks
+        # Batch statistics are those of the whole batch, so only networks that are known to have none get blocks.
+        alone = not self.own_network and "batch_stats" not in collections
+        if jax.default_backend() == "cpu" and alone and batch_size % CPU_BLOCK == 0:
+            return batch_size // CPU_BLOCK
+        return 1
 
 
-def _averaged(params: PyTree, variables: PyTree) -> dict[str, PyTree]:
+def _split(examples: _Examples, blocks: int) -> tuple[jax.Array, jax.Array, Key]:
+    """Images, labels and keys [blocks, ...]."""
+    keys = examples.key[None] if blocks == 1 else jax.random.split(examples.key, blocks)
+    return split_batch(examples.images, blocks), split_batch(examples.labels, blocks), keys
+
+
+def _averaged(params: PyTree, collections: PyTree) -> dict[str, PyTree]:
     """What the moving average follows: statistics of the last batches would be those of other weights."""
-    return {"params": params} | {name: variables[name] for name in variables if name == "batch_stats"}
+    return {"params": params} | {name: collections[name] for name in collections if name == "batch_stats"}
 
 
-def _examples(config: Config, batch: Batch) -> tuple[jax.Array, jax.Array]:
+def _images_and_labels(config: Config, batch: Batch) -> tuple[jax.Array, jax.Array]:
     """Images and labels of a batch, of the shapes and dtypes that a step needs."""
     images, labels = inputs.required(batch, "image", "label")
     inputs.check_images(images, config.image_shape)
@@ -290,38 +342,3 @@ def _index(batch: Batch, examples: int) -> jax.Array | None:
 
 def _in_range(config: Config, labels: jax.Array) -> jax.Array:
     return (labels >= 0) & (labels < config.num_classes)
-
-
-def _check(config: Config) -> None:
-    ranges.check(config)
-    channels = config.image_shape[-1]
-    for name, value in (("image_mean", config.image_mean), ("image_std", config.image_std)):
-        if len(value) not in (1, channels):
-            raise ValueError(f"{name} has {len(value)} values; give one for all channels or one for each of {channels}")
-        if max(value) > 1:
-            raise ValueError(f"{name} is {ranges.shown(value)}, and images are in [0, 1]: divide it by 255")
-    weights = config.class_weights
-    if weights == "balanced":
-        raise ValueError(
-            "class_weights is 'balanced', which an Experiment fills in from its data; give the weights themselves:"
-            " cnn.balanced_class_weights(labels, num_classes)"
-        )
-    if weights != "none" and (len(weights) != config.num_classes or not any(weights)):
-        raise ValueError(
-            f"class_weights are {ranges.shown(weights)}; give one for each of {config.num_classes} classes, not all of"
-            " them 0"
-        )
-
-
-def _gradient_blocks(config: Config, batch_size: int, has_batch_statistics: bool) -> int:
-    if config.gradient_blocks:
-        if batch_size % config.gradient_blocks:
-            raise ValueError(
-                f"gradient_blocks is {config.gradient_blocks}, which does not divide the batch of {batch_size} on a"
-                " device; choose a divisor"
-            )
-        return config.gradient_blocks
-    # Batch statistics are of the whole batch, so only a network without them gets blocks that nobody asked for.
-    if jax.default_backend() == "cpu" and not has_batch_statistics and batch_size % CPU_BLOCK == 0:
-        return batch_size // CPU_BLOCK
-    return 1

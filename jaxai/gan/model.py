@@ -27,12 +27,12 @@ from jaxai.gan.layers import (
     upsample,
     with_minibatch_std,
 )
+from jaxai.networks import Dtype, activation_dtype
 from jaxai.ranges import Count, Natural, Rate
 
 Architecture = Literal["dcgan", "residual"]
 SpectralNormalization = Literal["none", "discriminator", "both"]
 DiscriminatorNormalization = Literal["none", "batch", "layer"]
-ComputeDtype = Literal["auto", "float32", "bfloat16"]
 
 DIVISOR = {"dcgan": 4, "residual": 8}  # of the images' sides: the smallest grid of each generator is 1x1
 
@@ -59,7 +59,7 @@ class Model:
     discriminator_normalization: DiscriminatorNormalization = "none"  # of its hidden layers but for the first
     self_modulation: Natural = 0  # units that make the generator's scales and biases of the latent (paper: 32); 0: off
     polyphase: bool = False  # dcgan's transposed convolutions as plain ones on accelerators that are slow at them
-    compute_dtype: ComputeDtype = "auto"  # of activations; auto: float32 on CPU, bfloat16 on accelerators
+    dtype: Dtype = "auto"  # of activations; auto: float32 on CPU, bfloat16 on accelerators
 
 
 class Network(nn.Module):
@@ -322,15 +322,12 @@ def build(
         names it.
     """
     check(model, image_shape, num_classes)
-    dtype = model.compute_dtype
-    if dtype == "auto":
-        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     shared: dict[str, Any] = {
         "image_shape": tuple(image_shape),
         "width": model.width,
         "num_classes": num_classes if model.conditional else 0,
         "attention": model.attention,
-        "dtype": jnp.dtype(dtype),
+        "dtype": activation_dtype(model.dtype),
         "axis_name": axis_name,
     }
     generator = GENERATORS[model.architecture](

@@ -52,7 +52,7 @@ def train(
 
 
 def exact_config() -> cnn.Config:
-    return cnn.Config(compute_dtype="float32", optimizer=cnn.Optimizer(name="sgd", learning_rate=0.05))
+    return cnn.Config(dtype="float32", optimizer=cnn.Optimizer(name="sgd", learning_rate=0.05))
 
 
 def assert_close(one: State, other: State) -> None:
@@ -63,7 +63,7 @@ def assert_close(one: State, other: State) -> None:
 def compiled_step(config: cnn.Config) -> jax.stages.Compiled:
     workload, mesh = cnn.make(config), parallel.make_mesh(1)
     state = parallel.place_state(jax.jit(workload.init)(jax.random.key(0)), mesh)
-    batch = {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in cnn.step.example_batch(config, BATCH).items()}
+    batch = {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in cnn.example_batch(config, BATCH).items()}
     return (
         parallel.compile_step(workload.train_step, mesh)
         .compile(state, parallel.place_batches(batch, mesh))
@@ -144,7 +144,7 @@ def test_convolutions_stay_convolutions():
     config = cnn.Config()
     workload = cnn.make(config)
     state = jax.eval_shape(workload.init, jax.random.key(0))
-    batch = cnn.step.example_batch(config, BATCH)
+    batch = cnn.example_batch(config, BATCH)
     lowered = jax.jit(workload.train_step).lower(state, batch).as_text()
     # Three forward, three for the kernels, and two for the images: the first layer's need none.
     assert lowered.count("stablehlo.convolution") == 8
@@ -186,7 +186,7 @@ def test_one_call_of_many_steps_equals_many_calls_of_one(images):
 
 def test_generator_and_discriminator_take_the_steps_that_they_take_on_cpu():
     config = gan.Config(
-        image_shape=(8, 8, 1), width=4, r1=1.0, r1_interval=2, ema_decay=0.9, compute_dtype="float32",
+        image_shape=(8, 8, 1), width=4, r1=1.0, r1_interval=2, ema_decay=0.9, dtype="float32",
         generator_optimizer=gan.Optimizer("sgd", 0.01), discriminator_optimizer=gan.Optimizer("sgd", 0.01),
     )  # fmt: skip
     workload = gan.make(config)

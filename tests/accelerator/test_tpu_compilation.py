@@ -52,10 +52,10 @@ def compiled(program: str, accelerator: str) -> dict[str, int]:
     return found
 
 
-CNN = 'cnn.Config(compute_dtype="bfloat16", gradient_blocks=1)'
-DCGAN = 'gan.Config(compute_dtype="bfloat16", self_modulation=32, r1=1.0, r1_interval=4, polyphase=True)'
+CNN = 'cnn.Config(dtype="bfloat16", gradient_blocks=1)'
+DCGAN = 'gan.Config(dtype="bfloat16", self_modulation=32, r1=1.0, r1_interval=4, polyphase=True)'
 SNGAN = (
-    'gan.Config(architecture="residual", image_shape=(32, 32, 3), width=128, compute_dtype="bfloat16", loss="hinge",'
+    'gan.Config(architecture="residual", image_shape=(32, 32, 3), width=128, dtype="bfloat16", loss="hinge",'
     ' spectral_normalization="discriminator", discriminator_steps=2)'
 )
 

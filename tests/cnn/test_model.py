@@ -19,7 +19,7 @@ def images_of(*shape):
 
 
 def build_float32(architecture, width, depth=1, **changes):
-    return build(Model(architecture, width, depth, compute_dtype="float32", **changes), 10)
+    return build(Model(architecture, width, depth, dtype="float32", **changes), 10)
 
 
 def drawn(module, images):
@@ -93,7 +93,7 @@ def test_every_architecture_takes_every_normalization(architecture, normalizatio
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_bfloat16_compute_keeps_parameters_statistics_and_logits_in_float32(architecture):
-    module = build(Model(architecture, 8, normalization="batch", compute_dtype="bfloat16"), 10)
+    module = build(Model(architecture, 8, normalization="batch", dtype="bfloat16"), 10)
 
     def initialise_and_train(images):
         variables = module.init(jax.random.key(0), images, train=False)
@@ -108,7 +108,7 @@ def test_bfloat16_compute_keeps_parameters_statistics_and_logits_in_float32(arch
 
 def test_bfloat16_logits_are_close_to_those_of_float32():
     images = images_of(4, 20, 20, 1)
-    modules = [build(Model(width=8, compute_dtype=dtype), 10) for dtype in ("bfloat16", "float32")]
+    modules = [build(Model(width=8, dtype=dtype), 10) for dtype in ("bfloat16", "float32")]
     variables = drawn(modules[0], images)
     rough, exact = jax.jit(lambda v, x: [module.apply(v, x, train=False) for module in modules])(variables, images)
     assert not np.array_equal(rough, exact)
@@ -177,7 +177,7 @@ def test_batch_statistics_move_in_training_and_are_used_in_evaluation():
 def test_batch_statistics_over_devices_are_those_of_the_whole_batch():
     images = images_of(16, 8, 8, 1)
     whole = build_float32("textbook", 4, normalization="batch")
-    sharded = build(Model(width=4, depth=1, normalization="batch", compute_dtype="float32"), 10, axis_name="devices")
+    sharded = build(Model(width=4, depth=1, normalization="batch", dtype="float32"), 10, axis_name="devices")
     variables = drawn(whole, images)
     logits, updated = jax.jit(lambda v, x: whole.apply(v, x, train=True, mutable=["batch_stats"]))(variables, images)
     batch, replicated = PartitionSpec("devices"), PartitionSpec()
@@ -264,7 +264,7 @@ def test_no_gradient_is_taken_for_the_whitening_kernel():
     [
         ({"architecture": "vgg"}, "architecture is 'vgg'; it must be one of mlp, textbook, resnet, airbench"),
         ({"normalization": "weight"}, "normalization is 'weight'"),
-        ({"compute_dtype": "float16"}, "compute_dtype is 'float16'"),
+        ({"dtype": "float16"}, "dtype is 'float16'"),
         ({"width": 0}, "width is 0"),
         ({"depth": -1}, "depth is -1"),
         ({"dropout": 1.0}, r"dropout is 1.0; it must be at least 0 and below 1"),

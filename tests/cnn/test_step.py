@@ -149,9 +149,7 @@ def test_seeds_train_side_by_side_under_vmap() -> None:
 
 
 def test_bfloat16_compute_keeps_float32_parameters_and_learns() -> None:
-    workload, state = started(
-        dataclasses.replace(MLP, compute_dtype="bfloat16", optimizer=cnn.Optimizer(learning_rate=1e-2))
-    )
+    workload, state = started(dataclasses.replace(MLP, dtype="bfloat16", optimizer=cnn.Optimizer(learning_rate=1e-2)))
     train_step, losses = jax.jit(workload.train_step), []
     for _ in range(30):
         state, metrics = train_step(state, batch())

@@ -89,7 +89,7 @@ def latents_of(key, count):
 
 def drawn_by_hand(state, key, labels):
     """Images as the networks make them, of the averaged generator, turned to bytes by NumPy."""
-    generator, _ = gan.build(dataclasses.replace(WORKLOAD, compute_dtype="float32"), (8, 8, 1), CLASSES)
+    generator, _ = gan.build(dataclasses.replace(WORKLOAD, dtype="float32"), (8, 8, 1), CLASSES)
     made = generator.apply(state.extra["ema"], latents_of(key, len(labels)), np.asarray(labels), train=False)
     return np.clip((np.asarray(made) + 1) * 127.5, 0, 255).round().astype(np.uint8)
 

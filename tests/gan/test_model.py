@@ -127,7 +127,7 @@ def spread(x, group):
     ("architecture", "shape"), [("dcgan", (28, 28, 1)), ("residual", (32, 32, 3)), ("residual", (64, 64, 3))]
 )
 def test_generator_makes_images_and_discriminator_one_float32_logit_each(architecture, shape, conditional, dtype):
-    model = Model(architecture, latent_size=5, width=8, conditional=conditional, compute_dtype=dtype)
+    model = Model(architecture, latent_size=5, width=8, conditional=conditional, dtype=dtype)
     (images, made), (logits, judged) = pair_shapes(model, shape)
     assert images.shape == (4, *shape)
     assert logits.shape == (4,)
@@ -392,7 +392,7 @@ def test_bfloat16_makes_float32_images_close_to_those_of_float32():
     latents = normal(4, 6)
     images = {}
     for dtype in ("float32", "bfloat16"):
-        generator, _ = build(Model(latent_size=6, width=2, compute_dtype=dtype), (8, 12, 1), 3)
+        generator, _ = build(Model(latent_size=6, width=2, dtype=dtype), (8, 12, 1), 3)
         images[dtype], state = apply(generator, drawn(generator, latents, LABELS), latents, LABELS, train=True)
     assert {leaf.dtype for leaf in jax.tree.leaves((images, state))} == {np.dtype("float32")}
     assert np.abs(images["float32"]).max() < 1
@@ -402,7 +402,7 @@ def test_bfloat16_makes_float32_images_close_to_those_of_float32():
 
 @pytest.mark.parametrize("polyphase", [False, True])
 def test_polyphase_generator_dilates_nothing_on_an_accelerator(polyphase):
-    generator, _ = build(Model(width=2, polyphase=polyphase, compute_dtype="float32"), (8, 8, 1), 10)
+    generator, _ = build(Model(width=2, polyphase=polyphase, dtype="float32"), (8, 8, 1), 10)
     latents = jax.ShapeDtypeStruct((4, 100), jnp.float32)
     variables = shapes_of(generator, latents)[1]
     forward = jax.jit(lambda variables, latents: generator.apply(variables, latents, train=False))
@@ -459,7 +459,7 @@ def test_a_gradient_penalty_has_the_slope_of_its_differences():
         ({"architecture": "biggan"}, "architecture is 'biggan'; it must be one of dcgan, residual"),
         ({"spectral_normalization": "all"}, "it must be one of none, discriminator, both"),
         ({"discriminator_normalization": "group"}, "it must be one of none, batch, layer"),
-        ({"compute_dtype": "float16"}, "it must be one of auto, float32, bfloat16"),
+        ({"dtype": "float16"}, "it must be one of auto, float32, bfloat16"),
         ({"latent_size": 0}, "latent_size is 0; it must be at least 1"),
         ({"width": 0}, "width is 0; it must be at least 1"),
         ({"minibatch_std": -1}, "minibatch_std is -1; it must be at least 0"),

@@ -467,7 +467,7 @@ def assert_trains(config: gan.Config) -> None:
 
 
 def test_bfloat16_compute_trains_float32_parameters() -> None:
-    assert_trains(changed(compute_dtype="bfloat16"))
+    assert_trains(changed(dtype="bfloat16"))
 
 
 @pytest.mark.slow  # a minute of compiling; the layers' own tests have each of them

@@ -61,7 +61,7 @@ class Experiment:
             *("epochs", "expected", "workload.augment.*", "workload.label_smoothing", "workload.dropout"),
             *("workload.class_weights", "workload.gradient_blocks"),
         ),
-        measured=("workload.test_time", "workload.compute_dtype", "data.test_examples"),
+        measured=("workload.test_time", "workload.dtype", "data.test_examples"),
         optimizers=("workload.optimizer",),
         never_switched=("workload.ema_decay",),
         derived=("workload.steps_per_epoch", "workload.optimizer.decay_steps"),

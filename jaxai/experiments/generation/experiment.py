@@ -67,7 +67,7 @@ class Experiment:
         ),
         measured=(
             *("samples", "fidelity_samples", "data.test_examples"),
-            *("workload.label_frequencies", "workload.compute_dtype"),
+            *("workload.label_frequencies", "workload.dtype"),
         ),
         optimizers=("workload.generator_optimizer", "workload.discriminator_optimizer"),
         never_switched=("workload.ema_decay",),

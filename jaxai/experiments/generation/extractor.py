@@ -125,7 +125,7 @@ def export(run: Path, path: Path) -> Extractor:
 
 def _read(path: Path, name: str) -> Extractor:
     stored = read_arrays(path, "give a file that jaxai.experiments.generation.extractor.export has written", "config")
-    config = configs.from_dict(json.loads(str(stored.pop("config"))), cnn.Config)
+    config = configs.from_dict_as(cnn.Config, json.loads(str(stored.pop("config"))))
     tree: Any = traverse_util.unflatten_dict({key: leaf.astype(np.float32) for key, leaf in stored.items()}, sep="/")
     return _from(
         config, State(jnp.int32(0), tree["params"], None, jax.random.key(0), extra=tree.get("extra", {})), name
@@ -164,7 +164,7 @@ def _pixels(image_shape: tuple[int, ...]) -> Extractor:
 
 def _from(config: cnn.Config, state: State, name: str) -> Extractor:
     # The measure is the same on every chip.
-    config = dataclasses.replace(config, compute_dtype="float32", ema_decay=0.0)
+    config = dataclasses.replace(config, dtype="float32", ema_decay=0.0)
     apply = cnn.make_features(config)
     images = jax.ShapeDtypeStruct((1, *config.image_shape), jnp.uint8)
     features, logits = jax.eval_shape(apply, state, images)

@@ -1,0 +1,126 @@
+"""Networks, those that a user hands in too: what a linen module must be, its variables, the dtype of activations.
+
+A module of `flax.nnx` becomes one of linen with `flax.nnx.bridge.to_linen(TheClass, ...)`.
+"""
+
+import inspect
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxai.core import Key, PyTree, pmean
+
+__all__ = ["Dtype", "activation_dtype", "check_output", "initialize", "pmean_floats", "require", "rngs"]
+
+Dtype = Literal["auto", "float32", "bfloat16"]
+"""Of activations; parameters are float32 whatever it is."""
+PERSISTENT = frozenset({"batch_stats", "constants"})
+"""Collections that are known to keep their shapes."""
+
+
+def activation_dtype(name: Dtype) -> jnp.dtype:
+    """The dtype of a configuration's name; `auto` is float32 on CPU and bfloat16 on accelerators."""
+    if name == "auto":
+        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return jnp.dtype(name)
+
+
+def require(network: Any, name: str, call: str) -> nn.Module:
+    """The network, if it is a linen module that takes `train`.
+
+    Args:
+      network: what the user handed in.
+      name: of the argument, for the message.
+      call: how it is called, for the message, as "images, *, train".
+
+    Raises:
+      ValueError: it is something else; one line that says how to mend it.
+    """
+    kind = network if isinstance(network, type) else type(network)
+    if not issubclass(kind, nn.Module) and any(each.__module__.startswith("flax.nnx") for each in kind.__mro__):
+        raise ValueError(
+            f"{name} is the nnx module {kind.__name__}; make it one of linen:"
+            f" flax.nnx.bridge.to_linen({kind.__name__}, ...)"
+        )
+    if isinstance(network, type) and issubclass(network, nn.Module):
+        raise ValueError(f"{name} is the class {kind.__name__}; give a module: {kind.__name__}(...)")
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"{name} is a {kind.__name__}; expected a linen module that is called as ({call})")
+    called = getattr(network, "nnx_class", kind).__call__
+    arguments = inspect.signature(called).parameters.values()
+    if not any(each.name == "train" or each.kind is each.VAR_KEYWORD for each in arguments):
+        given = ", ".join(each.name for each in arguments if each.name != "self")
+        raise ValueError(f"{name} is called as ({given}); define its __call__(self, {call})")
+    return network
+
+
+def rngs(key: Key) -> dict[str, Key]:
+    """The streams of random numbers of one call: `dropout`, and `params` and `default`, which stand in for any other.
+
+    linen takes `params` for a stream that it was not given, nnx takes `default`.
+    """
+    return {"dropout": key, "params": jax.random.fold_in(key, 1), "default": jax.random.fold_in(key, 2)}
+
+
+def initialize(network: nn.Module, key: Key, *inputs: Any) -> tuple[PyTree, dict[str, PyTree], Any]:
+    """Parameters, further collections, and the output of a network that is called with `train=False`.
+
+    Values that a network sows are not among the collections, in whatever collection it sows them: they belong to one
+    call, and a state keeps its structure from step to step.
+
+    Args:
+      network: a linen module.
+      key: of the parameters.
+      inputs: of the network, a batch of 1.
+
+    Returns:
+      (params, collections, output); collections as `{"batch_stats": ...}`.
+    """
+    streams = rngs(key) | {"params": key}
+    output, variables = network.init_with_output(streams, *inputs, train=False)
+    collections = dict(variables)
+    params = collections.pop("params", {})
+    if collections.keys() - PERSISTENT:
+        batch = [None if each is None else jnp.concatenate([each, each]) for each in inputs]
+        after = jax.eval_shape(
+            lambda: network.apply(variables, *batch, train=False, rngs=streams, mutable=list(collections))[1]
+        )
+        collections = {name: each for name, each in collections.items() if _shapes(each) == _shapes(after.get(name))}
+    return params, collections, output
+
+
+def check_output(output: Any, expected: tuple[int, ...], name: str, described: str) -> None:
+    """Raises ValueError unless `output` is a floating array of this shape.
+
+    Args:
+      output: of the network, for a batch of 1; an array, or its shape and dtype.
+      expected: shape, for the batch of 1.
+      name: of the network, for the message.
+      described: what it should be, for the message, as "logits [batch, 10]".
+    """
+    if not hasattr(output, "shape"):
+        raise ValueError(f"{name} returns a {type(output).__name__}; expected {described}")
+    if output.shape != expected:
+        shape = ", ".join(["batch", *map(str, output.shape[1:])]) if output.ndim else ""
+        raise ValueError(f"{name} returns shape [{shape}]; expected {described}")
+    if not jnp.issubdtype(output.dtype, jnp.floating):
+        raise ValueError(f"{name} returns {output.dtype}; expected floats, {described}")
+
+
+def pmean_floats(collections: PyTree, axis_name: str | None) -> PyTree:
+    """Collections whose floats are averaged over devices: each computed them from its own part of the batch.
+
+    Other leaves, as counters, are the same on all devices, and stay.
+    """
+    if axis_name is None:
+        return collections
+    return jax.tree.map(
+        lambda leaf: pmean(leaf, axis_name) if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf, collections
+    )
+
+
+def _shapes(tree: PyTree) -> Any:
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, [(leaf.shape, leaf.dtype) for leaf in leaves]
