@@ -27,12 +27,12 @@ __all__ = [
     "EMA",
     "advance",
     "evaluated",
-    "evaluated_variables",
     "follow",
     "initialize",
     "parameters",
     "start",
     "update",
+    "variables",
 ]
 
 EMA = "ema"
@@ -156,7 +156,7 @@ def evaluated(
     return {"params": params, **collections, **(average or {})}
 
 
-def evaluated_variables(state: State) -> dict[str, PyTree]:
+def variables(state: State) -> dict[str, PyTree]:
     """The collections that evaluation applies the network of a state with; see `evaluated`.
 
     Args:
@@ -169,7 +169,7 @@ def evaluated_variables(state: State) -> dict[str, PyTree]:
 
 def parameters(state: State) -> PyTree:
     """The parameters that evaluation uses: averaged where there is an average; see `evaluated`."""
-    return evaluated_variables(state)["params"]
+    return variables(state)["params"]
 
 
 def _fixed(leaf: Any) -> jax.Array:

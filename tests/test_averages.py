@@ -33,7 +33,7 @@ def test_the_average_follows_its_formula_with_the_statistics_that_belong_to_it()
         kernel = decay * kernel + (1 - decay) * np.asarray(state.params["kernel"])
         mean = decay * mean + (1 - decay) * (i + 1)
     assert int(state.step) == 4
-    used = averages.evaluated_variables(state)
+    used = averages.variables(state)
     assert used.keys() == {"params", "batch_stats"}
     np.testing.assert_allclose(used["params"]["kernel"], kernel, rtol=1e-6)
     np.testing.assert_allclose(used["batch_stats"]["mean"], mean, rtol=1e-6)

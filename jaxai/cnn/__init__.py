@@ -6,7 +6,7 @@
 'train_step'
 """
 
-from jaxai.averages import evaluated_variables, parameters
+from jaxai.averages import parameters, variables
 from jaxai.cnn.augment import Augment, augment
 from jaxai.cnn.config import Config, balanced_class_weights, example_batch, normalize
 from jaxai.cnn.model import Model, build
@@ -24,7 +24,6 @@ __all__ = [
     "balanced_class_weights",
     "build",
     "cross_entropy",
-    "evaluated_variables",
     "example_batch",
     "make",
     "make_feature_maps",
@@ -34,4 +33,5 @@ __all__ = [
     "make_recompute",
     "normalize",
     "parameters",
+    "variables",
 ]

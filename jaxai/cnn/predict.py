@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxai import batch_statistics, inputs, networks
-from jaxai.averages import EMA, evaluated_variables
+from jaxai import averages, batch_statistics, inputs, networks
+from jaxai.averages import EMA
 from jaxai.cnn.augment import test_time
 from jaxai.cnn.config import Config, normalize
 from jaxai.cnn.model import build
@@ -41,7 +41,7 @@ def make_predict(config: Config, *, network: nn.Module | None = None) -> Callabl
 
     def predict(state: State, images: jax.Array) -> jax.Array:
         inputs.check_images(images, config.image_shape)
-        variables = evaluated_variables(state)
+        variables = averages.variables(state)
 
         def logits(images: jax.Array) -> jax.Array:
             return cast(jax.Array, network.apply(variables, images, train=False)).astype(jnp.float32)
@@ -73,7 +73,7 @@ def make_features(
     def features(state: State, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         inputs.check_images(images, config.image_shape)
         logits, sown = network.apply(
-            evaluated_variables(state), normalize(config, images), train=False, mutable=["intermediates"]
+            averages.variables(state), normalize(config, images), train=False, mutable=["intermediates"]
         )
         if "features" not in sown.get("intermediates", {}):
             raise ValueError(
@@ -139,7 +139,7 @@ def make_feature_maps(
 
         with nn.intercept_methods(capture):
             logits, sown = network.apply(
-                evaluated_variables(state), normalize(config, images), train=False, mutable=["intermediates"]
+                averages.variables(state), normalize(config, images), train=False, mutable=["intermediates"]
             )
         _require_known(replacements, found)
         for path, value in jax.tree_util.tree_leaves_with_path(sown.get("intermediates", {})):
@@ -169,7 +169,7 @@ def make_recompute(config: Config) -> Callable[[State, jax.Array], State]:
 
     def recompute(state: State, images: jax.Array) -> State:
         inputs.check_images(images[0], config.image_shape)
-        variables = evaluated_variables(state)
+        variables = averages.variables(state)
         if "batch_stats" not in variables:
             return state
         found = {"batch_stats": batch_statistics.recompute(network, variables, (normalize(config, images),))}

@@ -128,7 +128,7 @@ def test_an_nnx_model_trains_through_the_bridge() -> None:
     assert float(last["loss"]) < 0.9 * float(first["loss"])
     # Back into an nnx model, with the weights and statistics that evaluation uses.
     model = NnxNet(4, rngs=nnx.Rngs(0))
-    nnx.update(model, nnx.merge_state(*map(nnx.State, cnn.evaluated_variables(state).values())))
+    nnx.update(model, nnx.merge_state(*map(nnx.State, cnn.variables(state).values())))
     logits = model(cnn.normalize(CONFIG, BATCH["image"]), train=False)
     np.testing.assert_allclose(workload.predict(state, BATCH["image"]), logits, rtol=1e-4, atol=1e-5)
     step = jax.jit(workload.train_step)

@@ -143,7 +143,7 @@ def _trained(run: Path) -> tuple[cnn.Config, State]:
         raise ValueError(f"{run} is no run of a classifier, which an extractor has to be")
     where = dataclasses.replace(experiment.run, workdir=str(run), mode="jit")
     state = trained_state(cnn.make(experiment.workload), where, parallel.make_mesh(1))
-    extra = cnn.evaluated_variables(state)
+    extra = cnn.variables(state)
     kept = state.replace(params=extra.pop("params"), opt_state=None, extra=extra)
     network = cnn.Config(
         **{field.name: getattr(experiment.workload, field.name) for field in dataclasses.fields(cnn.Config)}
