@@ -9,6 +9,7 @@ from jaxai.dqn.batches import example_batch
 from jaxai.dqn.bellman import Networks, bellman_loss
 from jaxai.dqn.config import Config, Hyperparameters
 from jaxai.dqn.environment import Environment, make_environment
+from jaxai.dqn.host import HostEnvironments
 from jaxai.dqn.learner import Learner, make_learner
 from jaxai.dqn.losses import td_loss
 from jaxai.dqn.model import Network, QNetwork, build
@@ -23,6 +24,7 @@ __all__ = [
     "Encoding",
     "Environment",
     "EnvironmentSpec",
+    "HostEnvironments",
     "Hyperparameters",
     "Learner",
     "Network",

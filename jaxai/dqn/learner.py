@@ -18,9 +18,7 @@ from jaxai.dqn import parts
 from jaxai.dqn.batches import check_batch, example_batch
 from jaxai.dqn.bellman import Loss, Networks, bellman_loss
 from jaxai.dqn.config import Config, Hyperparameters, env_steps, epsilon, observation_shape
-from jaxai.dqn.losses import legal_values
-from jaxai.dqn.model import q_values
-from jaxai.dqn.policy import make_predict
+from jaxai.dqn.policy import make_greedy, make_predict
 from jaxai.dqn.spec import EnvironmentSpec
 from jaxai.dqn.tracing import trace
 
@@ -86,7 +84,7 @@ def make_learner(
 
     Returns:
       A learner. Metrics of `train_step`: `loss`, `q_mean` (mean value of the actions taken) or what the loss reports,
-      `grad_norm` (before clipping), `learning_rate`, `epsilon`.
+      `grad_norm` (before clipping), `learning_rate`, `epsilon`, with a `mask` also `discarded` (the share that is 0).
 
     Raises:
       ValueError: in one line: a field out of its range, or a part that does not fit.
@@ -96,7 +94,7 @@ def make_learner(
     if not optimizer.decay_steps:
         optimizer = dataclasses.replace(optimizer, decay_steps=config.train_steps * config.updates_per_step)
     initial = optimizers.make(optimizer) if transformation is None else parts.check_transformation(transformation)
-    apply, apply_update = parts.apply(network), parts.apply(parts.for_updates(network))
+    apply = parts.apply(parts.for_updates(network))
     shape = observation_shape(config, spec)
     example = jnp.zeros((1, *shape), spec.observation_dtype)
 
@@ -106,17 +104,13 @@ def make_learner(
         extra = {"target": jax.tree.map(jnp.copy, params), "hyperparameters": Hyperparameters.of(config)}
         return State(jnp.int32(0), params, initial.init(params), key, extra=extra)
 
-    def greedy(params: PyTree, observation: jax.Array, mask: jax.Array | None, key: Key | None = None) -> jax.Array:
-        outputs = apply(params, observation, key if config.noisy else None)
-        return legal_values(q_values(config, outputs), mask).argmax(-1)
-
     losses_of: Loss = parts.checked_loss(loss) if loss else functools.partial(bellman_loss, config)
 
     def mean_loss(params: PyTree, state: State, batch: Any, key: Key) -> tuple[jax.Array, Any]:
         """Weighted mean loss; and each transition's error, whose size is its priority, and what else is reported."""
-        online = functools.partial(apply_update, params)
-        fixed = functools.partial(apply_update, state.params)
-        target = functools.partial(apply_update, state.extra["target"])
+        online = functools.partial(apply, params)
+        fixed = functools.partial(apply, state.params)
+        target = functools.partial(apply, state.extra["target"])
         each, reported = losses_of(Networks(online, fixed, target), batch, key)
         errors = jnp.abs(reported.get("error", each))
         weight = batch.get("weight", 1.0) * batch.get("mask", 1.0)
@@ -163,7 +157,10 @@ def make_learner(
         return state, jax.tree.map(lambda metric: jnp.asarray(metric, jnp.float32), metrics)
 
     def train_step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        state, _, metrics = update(state, check_batch(batch, shape, spec), step_key(state, axis_name))
+        batch = check_batch(batch, shape, spec)
+        state, _, metrics = update(state, batch, step_key(state, axis_name))
+        if "mask" in batch:
+            metrics["discarded"] = pmean(1 - batch["mask"].mean(), axis_name)
         return advance(state, metrics)
 
     def gradients(state: State, batch: Batch) -> PyTree:
@@ -173,5 +170,5 @@ def make_learner(
         state, key = jax.eval_shape(lambda key: (init(key), key), jax.eval_shape(lambda: jax.random.key(0)))
         what, batch = f"loss {parts.name_of_loss(loss)}", example_batch(config, spec)
         trace(what, mean_loss, state.params, state, batch, key, expected=f"(networks, batch, key) -> {parts.RETURNED}")
-    predict = make_predict(config, spec, network=network)
+    predict, greedy = make_predict(config, spec, network=network), make_greedy(config, network)
     return Learner(init, train_step, gradients, predict, greedy, gradient, update, advance)

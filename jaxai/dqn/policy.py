@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxai import averages
-from jaxai.core import PyTree, State
+from jaxai.core import Key, PyTree, State
 from jaxai.dqn import parts
 from jaxai.dqn.batches import check_observations
 from jaxai.dqn.config import Config, observation_shape
@@ -74,6 +74,26 @@ def make_policy(
         return legal_values(predict(state, observations), mask).argmax(-1).astype(jnp.int32)
 
     return policy
+
+
+def make_greedy(config: Config, network: nn.Module) -> Callable[..., jax.Array]:
+    """The best legal actions of a network, with the noise of its noisy layers.
+
+    Args:
+      config: of the workload.
+      network: from `parts.make_network`.
+
+    Returns:
+      (params, observations [batch, ...], mask [batch, actions] bool or None, key=None) -> actions [batch]. Without a
+      key noisy layers compute with their mean weights.
+    """
+    apply = parts.apply(network)
+
+    def greedy(params: PyTree, observation: jax.Array, mask: jax.Array | None, key: Key | None = None) -> jax.Array:
+        outputs = apply(params, observation, key if config.noisy else None)
+        return legal_values(q_values(config, outputs), mask).argmax(-1)
+
+    return greedy
 
 
 def random_legal_action(uniform: jax.Array, mask: jax.Array) -> jax.Array:

@@ -161,6 +161,7 @@ class Replay:
         observation: jax.Array,
         final_mask: jax.Array | None = None,
         mask: jax.Array | None = None,
+        begun: jax.Array | None = None,
     ) -> Memory:
         """The memory after step `time` (scalar int32) of all environments.
 
@@ -175,6 +176,8 @@ class Replay:
           observation: [environments, *observation_shape], what the environments show next, after a reset where due.
           final_mask: [environments, actions] bool, the legal actions after `final_observation`; None: all, always.
           mask: [environments, actions] bool, the legal actions in `observation`.
+          begun: [environments] bool, whether the step only began an episode, as gymnasium's autoreset does: nothing is
+            learned from it. None: no step did.
         """
         slot, place = time % self.slots, time // self.truncation_spacing % self.places
         # A terminated step is not bootstrapped, so that only truncation needs its successor.
@@ -182,6 +185,8 @@ class Replay:
         old_final, old_time = memory.final_observation[:, place], memory.final_time[:, place]
         chosen = keep.reshape(-1, *[1] * (old_final.ndim - 1))
         final = jnp.where(chosen, self._encode(final_observation), old_final)
+        if begun is not None:
+            truncated |= begun  # without the successor that `keep` stores: `mask` is 0 where it is drawn
         ending = TERMINATED * terminated.astype(jnp.uint8) + TRUNCATED * truncated.astype(jnp.uint8)
         memory = memory.replace(
             observation=_put(memory.observation, (time + 1) % self.slots, self._encode(observation)),
