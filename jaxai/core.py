@@ -10,11 +10,13 @@ then `pmean` the gradient. The gradient of a `pmean`ed loss is silently wrong un
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 from flax import struct
 from jax import lax
+
+from jaxai.metrics import Metric as Metric
 
 PyTree = Any
 Key = jax.Array
@@ -79,26 +81,6 @@ class Workload(NamedTuple):
     faults: Callable[[State], dict[str, PyTree]] | None = None
     stored: Callable[[State], State] = whole
     renewed: Callable[[State], State] = whole
-
-
-class Metric(NamedTuple):
-    """What a metric means, declared by the workload that computes it; progress, report and charts read it.
-
-    Attributes:
-      label: name for people, as `gradient norm`.
-      unit: `nats`, `s`, `bits`; `%` for a share in [0, 1], which is shown in percent; "" where there is none.
-      better: whether higher or lower values are better; None where neither is.
-      group: metrics of one group are drawn in one chart; "": a chart of its own.
-      floor: name of the metric, or the value, that a perfect model would have; None: unknown.
-      shown: whether the progress line shows it.
-    """
-
-    label: str
-    unit: str = ""
-    better: Literal["higher", "lower"] | None = None
-    group: str = ""
-    floor: str | float | None = None
-    shown: bool = False
 
 
 def pmean(tree: T, axis_name: str | None) -> T:

@@ -9,12 +9,14 @@
 from jaxai.averages import parameters, variables
 from jaxai.cnn.augment import Augment, augment
 from jaxai.cnn.config import Config, balanced_class_weights, example_batch, normalize
+from jaxai.cnn.metrics import METRICS
 from jaxai.cnn.model import Model, build
 from jaxai.cnn.predict import make_feature_maps, make_features, make_predict, make_recompute
 from jaxai.cnn.step import Loss, cross_entropy, make, make_gradients
 from jaxai.optimizer import Optimizer
 
 __all__ = [
+    "METRICS",
     "Augment",
     "Config",
     "Loss",

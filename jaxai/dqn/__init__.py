@@ -12,6 +12,7 @@ from jaxai.dqn.environment import Environment, make_environment
 from jaxai.dqn.host import HostEnvironments
 from jaxai.dqn.learner import Learner, make_learner
 from jaxai.dqn.losses import td_loss
+from jaxai.dqn.metrics import METRICS
 from jaxai.dqn.model import Network, QNetwork, build
 from jaxai.dqn.observations import Encoding, make_encoding
 from jaxai.dqn.policy import make_policy, make_predict, parameters
@@ -20,6 +21,7 @@ from jaxai.dqn.step import make
 from jaxai.optimizer import Optimizer
 
 __all__ = [
+    "METRICS",
     "Config",
     "Encoding",
     "Environment",

@@ -10,11 +10,13 @@ from jaxai.gan import fidelity, losses
 from jaxai.gan.diffaugment import diffaugment
 from jaxai.gan.generate import make_generate, make_recompute
 from jaxai.gan.latent import spherical_interpolation
+from jaxai.gan.metrics import METRICS
 from jaxai.gan.model import Model, build
 from jaxai.gan.step import Config, Players, as_uint8, make, normalize
 from jaxai.optimizer import Optimizer
 
 __all__ = [
+    "METRICS",
     "Config",
     "Model",
     "Optimizer",

@@ -12,9 +12,10 @@ import numpy as np
 from jax.sharding import Mesh
 from rich.console import Console
 
-from jaxai.core import Key, PyTree, State, Workload
+from jaxai.core import Key, Metric, PyTree, State, Workload
 from jaxai.data.epochs import Epochs, Order
 from jaxai.files.json_files import SUPERSEDED
+from jaxai.metrics import Declarations
 from jaxai.output import say, show_notes
 from jaxai.runtime import chips, continuation, flops, nonfinite, parallel, progress
 from jaxai.runtime.checkpoint import Checkpoints, Which
@@ -28,6 +29,7 @@ from jaxai.runtime.restore import keep_best, newest_state, restored_state
 from jaxai.runtime.run_folder import RunFolder
 from jaxai.runtime.schedule import STEPS_PER_CALL, Schedule
 from jaxai.runtime.signals import Stop, stop_on_signal
+from jaxai.runtime.timing import declarations
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class Training:
       describe_evaluation: an evaluation's metrics, named `<split>_<metric>` -> what is written down of them.
       summarize: (final figures, all lines of metrics) -> the final figures as they are written down.
       parameters: state -> the parameters of the network, for the table at the start.
-      lower_is_better: whether less of the score is better, as of a distance.
+      metrics: name -> what a metric of the steps or of an evaluation means. The declaration of the score says whether
+        higher or lower values are better; what is not declared is shown by its name.
       measure: (mesh, state) -> the metrics of an evaluation, beside or instead of `splits`.
       evaluates_untrained: whether the fresh state is evaluated too, for what is told against it.
       warnings: what a call or an evaluation wrote down -> kind -> what a person should know of it, in a line, or ""
@@ -82,7 +85,7 @@ class Training:
     describe_evaluation: Callable[[Mapping[str, np.ndarray]], dict[str, Any]] = scalars
     summarize: Callable[[dict[str, Any], list[dict[str, Any]]], dict[str, Any]] = lambda result, lines: result
     parameters: Callable[[State], PyTree] = lambda state: state.params
-    lower_is_better: bool = False
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
     measure: Callable[[Mesh, State], dict[str, Any]] = lambda mesh, state: {}
     units_per_step: float | None = None
     order: Callable[[Key], Order] | None = None
@@ -111,6 +114,16 @@ class Training:
         if self.order is not None:
             return self.order(data_key(seed))
         return Epochs(data_key(seed), len(next(iter(self.data.values()))), self.batch_size)
+
+    @property
+    def declarations(self) -> Declarations:
+        """What `metrics.json` of the run folder holds.
+
+        Raises:
+          ValueError: a declaration that is none, or a score that does not say which values are better.
+        """
+        positions = tuple(self.beside(0))
+        return declarations(self.metrics, self.score, self.unit, positions)
 
     def beside(self, step: int) -> dict[str, float]:
         """What stands beside a step in every line of metrics."""
@@ -141,6 +154,7 @@ def fit(training: Training, config: Any, console: Console | None = None) -> Outc
     started, console = time.monotonic(), console or Console()
     run: Run = config.run
     mesh = parallel.make_mesh(run.devices)
+    declared = training.declarations
     schedule = Schedule.of(run, training.steps, training.steps_per_epoch, training.steps_per_call)
     # Before the folder is made or changed: a configuration that cannot run leaves no run behind.
     folder = RunFolder(run.workdir, run.tensorboard)
@@ -162,6 +176,7 @@ def fit(training: Training, config: Any, console: Console | None = None) -> Outc
         measured_on = continuation.measured_on(config, training.identity)
         finished = folder.result(measured_on, first_step)
         folder.open(config, training.identity)
+        folder.write_json("metrics.json", declared.to_dict())
         training.keep(folder.path)
         checkpoints.verify("best")
         checkpoints.set_aside()
@@ -169,12 +184,12 @@ def fit(training: Training, config: Any, console: Console | None = None) -> Outc
             _announce(training, flops_per_unit, console)
             state = _new_state(training, run, mesh, checkpoints)
         folder.rewind(first_step)
-        recorder = _recorder(training, folder, mesh, flops_per_unit, started)
+        recorder = _recorder(training, declared, folder, mesh, flops_per_unit, started)
         if first_step:
             anew = f"; {training.renewed} is made anew, so that it ends in other bits" if training.renewed else ""
             say(console, f"going on at step {first_step} of {training.steps}{anew}")
         feed = make_feed(training.data, training.batches(run.seed), run, mesh, schedule, first_step)
-        with feed, progress.Display(console, first_step, training.steps) as display:
+        with feed, progress.Display(console, declared.meanings, first_step, training.steps) as display:
             recorder.display = display
             state = _Trainer(training, run, mesh, schedule, feed, recorder, checkpoints).train(state, stop)
         checkpoints.save(parallel.gather_state(state, run.mode))
@@ -190,7 +205,7 @@ def fit(training: Training, config: Any, console: Console | None = None) -> Outc
         result |= {"steps": step, "chip": chips.name(mesh.devices.flat[0]), "devices": mesh.size}
         result |= {"measured_on": measured_on}
         folder.write_json("result.json", result)
-    console.print(progress.results(result))
+    console.print(progress.results(result, declared.meanings))
     return Outcome(state, result)
 
 
@@ -346,11 +361,13 @@ def flops_per_step(training: Training) -> float:
     return flops.count(workload.train_step, state, batch)
 
 
-def _recorder(training: Training, folder: RunFolder, mesh: Mesh, flops_per_unit: float, started: float) -> Recorder:
+def _recorder(
+    training: Training, declared: Declarations, folder: RunFolder, mesh: Mesh, flops_per_unit: float, started: float
+) -> Recorder:
     return Recorder(
         folder,
         score=training.score,
-        lower_is_better=training.lower_is_better,
+        lower_is_better=declared.meanings.better(training.score) == "lower",
         warnings=training.warnings,
         batch_size=training.units,
         unit=training.unit,

@@ -11,11 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxai.core import PyTree
+from jaxai.metrics import FLOOR, Meanings, is_number
 from jaxai.output import say
+from jaxai.runtime.timing import RATE
 
-SHOWN = ("loss", "accuracy", "token_accuracy", "return", "generator_loss", "discriminator_loss", "d_real", "d_fake")
-"""The metrics of a call that a person sees."""
-OVER_SEEDS = ("_iqm", "_low", "_high")
 PLAIN_SECONDS = 5.0
 """Least time between two plain lines of training."""
 
@@ -32,8 +31,8 @@ class _Bar(Progress):
 class Display:
     """Shows training from `step` to `steps`; use as a context."""
 
-    def __init__(self, console: Console, step: int, steps: int):
-        self._console, self._steps, self._last_line = console, steps, 0.0
+    def __init__(self, console: Console, meanings: Meanings, step: int, steps: int):
+        self._console, self._meanings, self._steps, self._last_line = console, meanings, steps, 0.0
         self._bar = _Bar(
             TextColumn("step"),
             MofNCompleteColumn(),
@@ -59,7 +58,7 @@ class Display:
 
     def training(self, step: int, metrics: Mapping[str, Any], timing: Mapping[str, Any]) -> None:
         """One call's metrics and timing."""
-        text = describe(metrics, timing)
+        text = describe(metrics, timing, self._meanings)
         self._bar.update(self._task, completed=step, text=text)
         due = time.monotonic() - self._last_line >= PLAIN_SECONDS or step == self._steps
         if due and not self._console.is_terminal:
@@ -68,24 +67,27 @@ class Display:
 
     def evaluation(self, step: int, metrics: Mapping[str, Any]) -> None:
         """One evaluation's metrics."""
-        single = {name: f"{value:.4f}" for name, value in metrics.items() if isinstance(value, float)}
-        single |= {name: value for name, value in metrics.items() if isinstance(value, str)}
-        # The statistics over seeds of a figure are for the report.
-        shown = "  ".join(f"{name} {text}" for name, text in single.items() if not name.endswith(OVER_SEEDS))
-        self.say(f"step {step}/{self._steps}  {shown}")
+        values = {name: value for name, value in metrics.items() if isinstance(value, int | float | str)}
+        # The statistics of a figure over seeds are for the report.
+        single = [name for name in values if self._meanings.parse(name).statistic in ("", FLOOR)]
+        self.say(f"step {step}/{self._steps}  {_line(values, single, self._meanings)}")
 
 
-def describe(metrics: Mapping[str, Any], timing: Mapping[str, Any]) -> str:
-    """`loss 0.1234  accuracy 0.9876  2,345 examples/s/chip  data wait 0 %  MFU 41.0 %`, with what there is."""
-    parts = [f"{name} {metrics[name]:.4g}" for name in SHOWN if metrics.get(name) is not None]
-    rate = next(name for name in timing if name.endswith("_per_second_per_chip"))
-    unit = rate.removesuffix("_per_second_per_chip").replace("_", " ")
-    parts.append(f"{timing[rate]:,.0f} {unit}/s/chip")
+def describe(metrics: Mapping[str, Any], timing: Mapping[str, Any], meanings: Meanings) -> str:
+    """`loss 0.1234 nats  accuracy 98.76 %  2,345 examples/s/chip  data wait 0 %  MFU 41.0 %`, with what there is."""
+    single = [name for name, value in metrics.items() if is_number(value)]
+    parts = [_line(metrics, meanings.shown(single), meanings)]
+    rate = next(name for name in timing if name.endswith(RATE))
+    parts.append(f"{timing[rate]:,.0f} {rate.removesuffix(RATE).replace('_', ' ')}/s/chip")
     if timing["data_wait"]:
         parts.append(f"data wait {100 * timing['data_wait']:.0f} %")
     if timing.get("mfu") is not None:
         parts.append(f"MFU {100 * timing['mfu']:.1f} %")
-    return "  ".join(parts)
+    return "  ".join(filter(None, parts))
+
+
+def _line(values: Mapping[str, Any], names: Iterable[str], meanings: Meanings) -> str:
+    return "  ".join(f"{meanings.label(name)} {meanings.text(name, values[name])}" for name in names)
 
 
 def summary(params: PyTree, flops_per_example: float, unit: str = "examples") -> Table:
@@ -101,15 +103,10 @@ def summary(params: PyTree, flops_per_example: float, unit: str = "examples") ->
     return table
 
 
-def results(values: Mapping[str, Any], title: str = "Finished") -> Table:
-    """A table of figures."""
+def results(values: Mapping[str, Any], meanings: Meanings, title: str = "Finished") -> Table:
+    """A table of figures: their names in result.json, and their values with units."""
     table = Table("result", "value", title=Text(title, "table.title"))
     for name, value in values.items():
-        label = Text(name)
-        if isinstance(value, float):
-            table.add_row(
-                Text(name), f"{value:.4f}" if abs(value) < 100 else f"{value:,.{2 if abs(value) < 1000 else 0}f}"
-            )
-        elif isinstance(value, int | str):
-            table.add_row(label, f"{value:,}" if isinstance(value, int) else Text(value))
+        if isinstance(value, int | float | str):
+            table.add_row(Text(name), Text(meanings.text(name, value)))
     return table

@@ -11,6 +11,8 @@ import numpy as np
 
 from jaxai.core import Metrics
 from jaxai.files.json_files import SUPERSEDED, require_numbers
+from jaxai.metrics import BEST
+from jaxai.runtime import timing
 from jaxai.runtime.nonfinite import NonFiniteError
 from jaxai.runtime.parallel import NONFINITE
 from jaxai.runtime.progress import Display
@@ -106,7 +108,7 @@ class Recorder:
         seconds, self._mark = now - self._mark, now
         waited, self._waited = self._waited, 0.0
         rate = steps * self._batch_size / seconds / self._chips
-        timing = {
+        measured = {
             "step": step,
             self._rate: rate,
             "data_wait": min(1.0, waited / seconds),
@@ -114,10 +116,10 @@ class Recorder:
             "elapsed": now - self._started,
         }
         if self._peak_flops:
-            timing["mfu"] = rate * self.flops_per_example / self._peak_flops
+            measured["mfu"] = rate * self.flops_per_example / self._peak_flops
         self.folder.append("metrics.jsonl", {"step": step, **self._beside(step), **values})
-        self._timing.append(self.folder.append("timing.jsonl", timing))
-        self.display.training(step, values, timing)
+        self._timing.append(self.folder.append("timing.jsonl", measured))
+        self.display.training(step, values, measured)
         self._warn({"step": step, **values})
 
     def evaluated(self, step: int, metrics: Mapping[str, Any]) -> None:
@@ -149,7 +151,7 @@ class Recorder:
 
     @property
     def _rate(self) -> str:
-        return f"{self._unit}_per_second_per_chip"
+        return timing.rate(self._unit)
 
     @property
     def _best(self) -> Mapping[str, Any]:
@@ -184,12 +186,12 @@ class Recorder:
             speed["mfu"] = speed[self._rate] * self.flops_per_example / self._peak_flops
         beside = ("step", *self._beside(0))
         figures = {name: value for name, value in self._evaluations[-1].items() if name not in beside}
-        figures |= {f"best_{self._score}": self._best[self._score], "best_step": self._best["step"]}
+        figures |= {f"{BEST}{self._score}": self._best[self._score], "best_step": self._best["step"]}
         return figures | {
             **speed,
             "seconds": time.monotonic() - self._started,
             "compile_seconds": self._compile_seconds,
-            f"flops_per_{self._unit.removesuffix('s')}": self.flops_per_example,
+            timing.flops(self._unit): self.flops_per_example,
         }
 
 

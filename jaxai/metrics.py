@@ -1,0 +1,252 @@
+"""What metrics mean: their declaration, general rules for the names made from a metric's, and values as text.
+
+Whoever computes a metric declares it. A run writes the declarations to `metrics.json`; the progress line, the table of
+results, the report and the choice of the best checkpoint read them.
+
+>>> meanings = Meanings({"loss": Metric("loss", "nats", better="lower"), "recall": Metric("recall", "%")})
+>>> meanings.label("best_validation_loss"), meanings.better("best_validation_loss")
+('best validation loss', 'lower')
+>>> meanings.text("test_recall_std", 0.0123), meanings.text("loss", 0.25)
+('1.23 %', '0.25 nats')
+"""
+
+import dataclasses
+import math
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Literal, NamedTuple, get_args
+
+__all__ = ["BEST", "Declarations", "FLOOR", "PER_SEED", "SPREAD", "Meanings", "Metric", "Name", "check", "is_number"]
+
+Better = Literal["higher", "lower"]
+
+
+class Metric(NamedTuple):
+    """What a metric means, declared by the workload that computes it; progress, report and charts read it.
+
+    A declaration also covers the names made from a metric's: with a split before them (`validation_loss`), with `best_`
+    before that, and with the ending of a statistic (`_std`, `_low`, `_high`, `_iqm`, `_mean`, `_per_seed`).
+
+    Attributes:
+      label: name for people, as `gradient norm`.
+      unit: `nats`, `bits`; `%` for a share in [0, 1], which is shown in percent; `s` for seconds, which are shown as a
+        time; "" where there is none.
+      better: whether higher or lower values are better; None where neither is.
+      group: title of the chart that the metrics of one group share; "": a chart of its own.
+      floor: the value that a perfect model would have, or the name of a metric that measures it; None: unknown.
+      shown: whether the progress line shows it.
+      log: whether its chart has a logarithmic axis where values are positive and differ by more than a factor of 30.
+    """
+
+    label: str
+    unit: str = ""
+    better: Better | None = None
+    group: str = ""
+    floor: str | float | None = None
+    shown: bool = False
+    log: bool = False
+
+
+BEST, FLOOR, PER_SEED = "best_", "_floor", "_per_seed"
+SPREAD = ("_std", "_low", "_high", PER_SEED)
+"""Endings of what describes the spread of a figure over seeds or over resamples."""
+STATISTICS = {
+    PER_SEED: ", each seed",
+    "_std": ", standard deviation",
+    "_low": ", lower end of its interval",
+    "_high": ", upper end of its interval",
+    "_iqm": ", interquartile mean",
+    "_mean": "",
+    FLOOR: ", floor",
+}
+"""Ending of a name -> what follows the metric's label."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Name:
+    """The parts of a figure's name, as of `best_validation_loss_std`.
+
+    Attributes:
+      metric: name of the metric, `loss`.
+      split: what it is measured on, `validation`; "" for a metric of training, or one that names no split.
+      statistic: one of `STATISTICS`, `_std`, or "".
+      best: whether it is the value of the best evaluation.
+    """
+
+    metric: str
+    split: str = ""
+    statistic: str = ""
+    best: bool = False
+
+
+class Meanings:
+    """The meanings of all names made from declared metrics; an undeclared one is described by its own words.
+
+    Args:
+      metrics: name -> declaration.
+      names: further names, that are not declared but go with splits and statistics too: of `loss` and `test_loss` the
+        second is the first, measured on a split `test`.
+    """
+
+    def __init__(self, metrics: Mapping[str, Metric], names: Iterable[str] = ()):
+        self.metrics = dict(metrics)
+        self._names = {*names}
+        self._floors = {metric.floor: name for name, metric in metrics.items() if isinstance(metric.floor, str)}
+
+    def parse(self, name: str) -> Name:
+        """The parts of a name; the longest metric that it ends with counts."""
+        return self._find(name) or Name(name)
+
+    def metric(self, name: str) -> Metric:
+        """The declaration that holds for a name, with that name's label and direction."""
+        parts = self.parse(name)
+        metric = self.metrics.get(parts.metric) or _plain(parts.metric)
+        words = ["best"] * parts.best + [parts.split.replace("_", " ")] * bool(parts.split) + [metric.label]
+        better = metric.better if parts.statistic in ("", "_mean", "_iqm") else None
+        return metric._replace(label=" ".join(words) + STATISTICS.get(parts.statistic, ""), better=better)
+
+    def label(self, name: str) -> str:
+        """A name for people, as it stands in a sentence."""
+        return self.metric(name).label
+
+    def heading(self, name: str) -> str:
+        """A name for people, as it stands at the beginning of a line: `Loss`, but `chrF`."""
+        label = self.label(name)
+        first = label.split(" ")[0]
+        return label[:1].upper() + label[1:] if first == first.lower() else label
+
+    def better(self, name: str) -> Better | None:
+        """Whether higher or lower values of what a name stands for are better."""
+        return self.metric(name).better
+
+    def text(self, name: str, value: Any) -> str:
+        """A value with its unit: shares in percent, seconds as a time, digits of large numbers in groups of three."""
+        if isinstance(value, list | tuple):
+            return ", ".join(self.text(name, item) for item in value)
+        if value is None:
+            return "none"
+        if not (is_number(value) and math.isfinite(value)):
+            return str(value)
+        unit = self.metric(name).unit
+        if unit == "s":
+            return _time(value)
+        if unit == "%":  # a whole number under the same name is a count
+            return f"{100 * value:.2f} %" if isinstance(value, float) else f"{value:,}"
+        number = f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.4g}"
+        return f"{number} {unit}" if unit else number
+
+    def shown(self, names: Collection[str]) -> list[str]:
+        """Of the names of a call's metrics those for the progress line: as declared, else the first four."""
+        declared = [name for name, metric in self.metrics.items() if metric.shown and name in names]
+        return declared or [name for name in names if name not in self.metrics][:4]
+
+    def _find(self, name: str) -> Name | None:
+        if name in self.metrics:
+            return Name(name)
+        if name in self._floors:
+            return Name(self._floors[name], statistic=FLOOR)
+        for ending in STATISTICS:
+            if name.endswith(ending) and (found := self._find(name.removesuffix(ending))):
+                return dataclasses.replace(found, statistic=ending)
+        if name.startswith(BEST) and (found := self._find(name.removeprefix(BEST))):
+            return dataclasses.replace(found, best=True)
+        words = name.split("_")
+        for at in range(1, len(words)):
+            split, rest = "_".join(words[:at]), "_".join(words[at:])
+            if rest in self.metrics or rest in self._names:
+                return Name(rest, split)
+            if rest in self._floors:
+                return Name(self._floors[rest], split, FLOOR)
+        return Name(name) if name in self._names else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Declarations:
+    """What `metrics.json` of a run folder holds.
+
+    Attributes:
+      metrics: what the workload and its experiment declare.
+      timing: what the training loop itself measures.
+      score: name of the evaluation metric that the best checkpoint is chosen by; "" where it is not known.
+      axis: name of what charts are drawn over.
+      positions: names of what each line of metrics has beside its metrics, as `epoch`.
+    """
+
+    metrics: Mapping[str, Metric]
+    timing: Mapping[str, Metric] = dataclasses.field(default_factory=dict)
+    score: str = ""
+    axis: str = "step"
+    positions: tuple[str, ...] = ()
+
+    @property
+    def meanings(self) -> "Meanings":
+        """The meanings of all names of the run."""
+        return Meanings({**self.timing, **self.metrics})
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it; of each metric the fields that differ from their defaults."""
+        values = dataclasses.asdict(self) | {"positions": list(self.positions)}
+        return values | {part: {n: _fields(m) for n, m in getattr(self, part).items()} for part in ("metrics", "timing")}
+
+    @classmethod
+    def of_dict(cls, values: Mapping[str, Any]) -> "Declarations":
+        """The inverse of `to_dict`; a field that is not known is left out.
+
+        Raises:
+          ValueError: a field of another type; one line.
+        """
+        parts = {part: values.get(part, {}) for part in ("metrics", "timing")}
+        score, axis, positions = values.get("score", ""), values.get("axis", "step"), values.get("positions", [])
+        if not all(isinstance(part, dict) and all(isinstance(m, dict) for m in part.values()) for part in parts.values()):
+            raise ValueError("metrics and timing must be objects with an object for each metric")
+        if not (isinstance(score, str) and isinstance(axis, str) and isinstance(positions, list)):
+            raise ValueError("score and axis must be text, positions a list")
+        known = {
+            part: {name: Metric(**{k: v for k, v in {"label": name, **fields}.items() if k in Metric._fields})
+                   for name, fields in declared.items()}
+            for part, declared in parts.items()
+        }
+        check(known["metrics"] | known["timing"])
+        return cls(**known, score=score, axis=axis, positions=tuple(map(str, positions)))
+
+
+def check(metrics: Mapping[str, Metric]) -> None:
+    """Checks declarations.
+
+    Raises:
+      ValueError: a declaration that is none; one line that names the metric, what was found and what was expected.
+    """
+    for name, metric in metrics.items():
+        where = f"metrics[{name!r}]"
+        if not isinstance(metric, Metric):
+            raise ValueError(f"{where} is {metric!r}, expected a declaration such as Metric('loss', 'nats', 'lower')")
+        if not isinstance(metric.label, str) or not metric.label.strip():
+            raise ValueError(f"{where} has the label {metric.label!r}, expected a name for people")
+        if metric.better not in (None, *get_args(Better)):
+            raise ValueError(f"{where} has better={metric.better!r}, expected 'higher', 'lower' or None")
+        if not isinstance(metric.unit, str) or not isinstance(metric.group, str):
+            raise ValueError(f"{where} has unit={metric.unit!r}, group={metric.group!r}, expected text for both")
+        if not (metric.floor is None or isinstance(metric.floor, str) or is_number(metric.floor)):
+            raise ValueError(f"{where} has floor={metric.floor!r}, expected a number, the name of a metric or None")
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value read from JSON is a number; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _fields(metric: Metric) -> dict[str, Any]:
+    defaults = Metric._field_defaults
+    return {name: value for name, value in metric._asdict().items() if name not in defaults or value != defaults[name]}
+
+
+def _plain(name: str) -> Metric:
+    words = name.replace("_", " ")
+    return Metric(words, "s" if words.split(" ")[-1] == "seconds" else "")
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{seconds:.3g} s"
