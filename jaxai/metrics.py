@@ -15,7 +15,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
-__all__ = ["BEST", "Declarations", "FLOOR", "PER_SEED", "SPREAD", "Meanings", "Metric", "Name", "check", "is_number"]
+__all__ = ["BEST", "FLOOR", "PER_SEED", "SPREAD", "Declarations", "Meanings", "Metric", "Name", "check", "is_number"]
 
 Better = Literal["higher", "lower"]
 
@@ -118,10 +118,16 @@ class Meanings:
         """Whether higher or lower values of what a name stands for are better."""
         return self.metric(name).better
 
-    def text(self, name: str, value: Any) -> str:
-        """A value with its unit: shares in percent, seconds as a time, digits of large numbers in groups of three."""
+    def text(self, name: str, value: Any, percent: bool = True) -> str:
+        """A value with its unit: seconds as a time, digits of large numbers in groups of three.
+
+        Args:
+          name: of the figure.
+          value: of any type that JSON has.
+          percent: shares are shown in percent; else as the number that they are, as files have it.
+        """
         if isinstance(value, list | tuple):
-            return ", ".join(self.text(name, item) for item in value)
+            return ", ".join(self.text(name, item, percent) for item in value)
         if value is None:
             return "none"
         if not (is_number(value) and math.isfinite(value)):
@@ -129,10 +135,10 @@ class Meanings:
         unit = self.metric(name).unit
         if unit == "s":
             return _time(value)
-        if unit == "%":  # a whole number under the same name is a count
-            return f"{100 * value:.2f} %" if isinstance(value, float) else f"{value:,}"
+        if unit == "%" and isinstance(value, float):  # a whole number under the same name is a count
+            return f"{100 * value:.2f} %" if percent else f"{value:.4f}"
         number = f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.4g}"
-        return f"{number} {unit}" if unit else number
+        return number if unit in ("", "%") else f"{number} {unit}"
 
     def shown(self, names: Collection[str]) -> list[str]:
         """Of the names of a call's metrics those for the progress line: as declared, else the first four."""
@@ -184,8 +190,10 @@ class Declarations:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it; of each metric the fields that differ from their defaults."""
-        values = dataclasses.asdict(self) | {"positions": list(self.positions)}
-        return values | {part: {n: _fields(m) for n, m in getattr(self, part).items()} for part in ("metrics", "timing")}
+        values: dict[str, Any] = {"score": self.score, "axis": self.axis, "positions": list(self.positions)}
+        for part in ("metrics", "timing"):
+            values[part] = {name: _fields(metric) for name, metric in getattr(self, part).items()}
+        return values
 
     @classmethod
     def of_dict(cls, values: Mapping[str, Any]) -> "Declarations":
@@ -194,19 +202,11 @@ class Declarations:
         Raises:
           ValueError: a field of another type; one line.
         """
-        parts = {part: values.get(part, {}) for part in ("metrics", "timing")}
         score, axis, positions = values.get("score", ""), values.get("axis", "step"), values.get("positions", [])
-        if not all(isinstance(part, dict) and all(isinstance(m, dict) for m in part.values()) for part in parts.values()):
-            raise ValueError("metrics and timing must be objects with an object for each metric")
         if not (isinstance(score, str) and isinstance(axis, str) and isinstance(positions, list)):
             raise ValueError("score and axis must be text, positions a list")
-        known = {
-            part: {name: Metric(**{k: v for k, v in {"label": name, **fields}.items() if k in Metric._fields})
-                   for name, fields in declared.items()}
-            for part, declared in parts.items()
-        }
-        check(known["metrics"] | known["timing"])
-        return cls(**known, score=score, axis=axis, positions=tuple(map(str, positions)))
+        declared = [_metrics_of(values.get(part, {}), part) for part in ("metrics", "timing")]
+        return cls(*declared, score, axis, tuple(map(str, positions)))
 
 
 def check(metrics: Mapping[str, Metric]) -> None:
@@ -232,6 +232,17 @@ def check(metrics: Mapping[str, Metric]) -> None:
 def is_number(value: Any) -> bool:
     """Whether a value read from JSON is a number; True and False are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _metrics_of(values: Any, part: str) -> dict[str, Metric]:
+    if not isinstance(values, dict) or not all(isinstance(fields, dict) for fields in values.values()):
+        raise ValueError(f"{part} must be an object with an object for each metric")
+    found = {}
+    for name, fields in values.items():
+        known = {field: value for field, value in fields.items() if field in Metric._fields}
+        found[name] = Metric(**({"label": name} | known))
+    check(found)
+    return found
 
 
 def _fields(metric: Metric) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from jaxai.errors import explained
 from jaxai.experiments.classification import experiment as cnn_experiment
 from jaxai.extras import MissingExtraError
 from jaxai.files.paths import given_path
+from jaxai.metrics import Meanings
 from jaxai.output import show_notes
 from jaxai.runtime import parallel, progress
 from jaxai.runtime.config import Run, check_experiment
@@ -175,7 +176,7 @@ def test_class_names_are_no_markup_in_the_tables(number: int) -> None:
 
 def test_figures_titles_and_notes_are_no_markup() -> None:
     console = Console(file=io.StringIO(), width=200)
-    console.print(progress.results({"[b]x": "[red]y :dog:"}, title="Scores on [red] :cat:"))
+    console.print(progress.results({"[b]x": "[red]y :dog:"}, Meanings({}), title="Scores on [red] :cat:"))
     show_notes(["skipped [red]/1.png"], console)
     written = console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
     for text in ("[b]x", "[red]y :dog:", "Scores on [red] :cat:", "skipped [red]/1.png"):

@@ -74,7 +74,7 @@ class Display:
 
 
 def describe(metrics: Mapping[str, Any], timing: Mapping[str, Any], meanings: Meanings) -> str:
-    """`loss 0.1234 nats  accuracy 98.76 %  2,345 examples/s/chip  data wait 0 %  MFU 41.0 %`, with what there is."""
+    """`error 0.1234 m  2,345 examples/s/chip  data wait 0 %  MFU 41.0 %`, with what there is; shares as numbers."""
     single = [name for name, value in metrics.items() if is_number(value)]
     parts = [_line(metrics, meanings.shown(single), meanings)]
     rate = next(name for name in timing if name.endswith(RATE))
@@ -87,7 +87,7 @@ def describe(metrics: Mapping[str, Any], timing: Mapping[str, Any], meanings: Me
 
 
 def _line(values: Mapping[str, Any], names: Iterable[str], meanings: Meanings) -> str:
-    return "  ".join(f"{meanings.label(name)} {meanings.text(name, values[name])}" for name in names)
+    return "  ".join(f"{meanings.label(name)} {meanings.text(name, values[name], percent=False)}" for name in names)
 
 
 def summary(params: PyTree, flops_per_example: float, unit: str = "examples") -> Table:
@@ -108,5 +108,12 @@ def results(values: Mapping[str, Any], meanings: Meanings, title: str = "Finishe
     table = Table("result", "value", title=Text(title, "table.title"))
     for name, value in values.items():
         if isinstance(value, int | float | str):
-            table.add_row(Text(name), Text(meanings.text(name, value)))
+            table.add_row(Text(name), Text(meanings.text(name, value, percent=False)))
     return table
+
+
+def expectation(name: str, expected: float, found: float, meanings: Meanings) -> str:
+    """`expected test accuracy 0.9750 or more, got 0.9850`, in the direction that the metric declares."""
+    bound = "less" if meanings.better(name) == "lower" else "more"
+    texts = (meanings.text(name, value, percent=False) for value in (expected, found))
+    return f"expected {meanings.label(name)} {next(texts)} or {bound}, got {next(texts)}"

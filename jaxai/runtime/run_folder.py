@@ -14,6 +14,7 @@ from jaxai.data import Images, digests
 from jaxai.files.json_files import REMEDIES, SUPERSEDED, read_lines, read_object
 from jaxai.files.paths import given_path
 from jaxai.files.unwritten import writing
+from jaxai.metrics import Declarations
 from jaxai.runtime import config as configs
 from jaxai.runtime import continuation, environment
 from jaxai.runtime.continuation import Differences
@@ -91,6 +92,16 @@ class RunFolder:
             path = self.path / "data.json"
             raise ValueError(f"cannot read {path}: it lacks splits and classes; put a copy of it back, or delete it")
         return found
+
+    def declarations(self) -> Declarations:
+        """What the run's metrics mean; nothing is declared in a folder of a version that had no metrics.json."""
+        path = self.path / "metrics.json"
+        if not path.exists():
+            return Declarations({})
+        try:
+            return Declarations.of_dict(read_object(path))
+        except ValueError as error:
+            raise ValueError(f"cannot read {path}: {error}; delete it, and training writes it anew") from None
 
     def as_in_run(self, images: Images, subset: bool = False) -> Images:
         """Images with the labels that their classes have in the run; as they are where no names are known.

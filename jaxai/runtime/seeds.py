@@ -38,6 +38,7 @@ def train_seeds(experiment: Any, console: Console) -> str:
     if (Path(run.workdir) / "config.json").exists():
         raise ValueError(f"{run.workdir} holds a run of one seed; choose another --workdir for {run.seeds} seeds")
     results: list[dict[str, Any]] = []
+    folders: list[str] = []
     diverged: dict[int, FloatingPointError] = {}
     for seed in range(run.seed, run.seed + run.seeds):
         console.rule(f"seed {seed}")
@@ -53,11 +54,13 @@ def train_seeds(experiment: Any, console: Console) -> str:
         if outcome.interrupted:
             return outcome.interrupted
         results.append(outcome.result)
+        folders.append(one.workdir)
     if len(diverged) == run.seeds:
         raise FloatingPointError(f"all {run.seeds} seeds diverged; the first: {diverged[run.seed]}")
     together = summarize(results)
     RunFolder(run.workdir).write_json("result.json", together)
-    console.print(progress.results(together, title=f"Mean and spread of {run.seeds} seeds"))
+    meanings = RunFolder(folders[-1]).declarations().meanings
+    console.print(progress.results(together, meanings, title=f"Mean and spread of {run.seeds} seeds"))
     if diverged:
         lost = f"seed{'s' * (len(diverged) > 1)} {', '.join(map(str, diverged))} diverged"
         say(console, f"{lost}: the figures are over the others")

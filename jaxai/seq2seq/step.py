@@ -24,9 +24,9 @@ from jaxai.seq2seq.vocabulary import BEGIN
 __all__ = ["METRICS", "Config", "example_batch", "make", "make_predict", "parameters", "variables"]
 
 METRICS = {
-    "loss": Metric("loss", "nats", better="lower", shown=True),
+    "loss": Metric("loss", "nats/token", better="lower", shown=True, log=True),
     "token_accuracy": Metric("token accuracy", "%", better="higher", shown=True),
-    "grad_norm": Metric("gradient norm"),
+    "grad_norm": Metric("gradient norm", log=True),
     "learning_rate": Metric("learning rate"),
 }
 """What the metrics of the steps mean."""

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from jaxai import cnn
-from jaxai.core import State, Workload
+from jaxai.core import Metric, State, Workload
 from jaxai.data import Data, load
 from jaxai.experiments.classification.experiment import Experiment
 from jaxai.runtime.config import Run
@@ -82,7 +82,7 @@ def test_run_folder_holds_what_is_promised(finished):
     workdir, outcome, _ = finished
     names = {path.name for path in workdir.iterdir()}
     files = {"config.json", "command.txt", "environment.json", "metrics.jsonl", "timing.jsonl", "result.json"}
-    files |= {"data.json"}
+    files |= {"data.json", "metrics.json"}
     assert names == files | {"checkpoints", "pictures"}
     assert (workdir / "pictures" / "confusion_matrix.png").stat().st_size > 0
     assert json.loads((workdir / "environment.json").read_text())["versions"]["jax"] == jax.__version__
@@ -189,6 +189,7 @@ def fit_line(workdir, slope=2.0, steps=9 * EPOCH, **run):
         data={"x": x, "y": slope * x},
         splits={"test": {"x": x[:TESTED]}},
         score="test_accuracy",
+        metrics={"accuracy": Metric("accuracy", "%", better="higher")},
     )
     console = Console(file=io.StringIO(), width=200)
     config = Line(Run(**{"workdir": str(workdir), "devices": 1, "steps_per_call": 5} | run), slope)
@@ -337,6 +338,7 @@ def test_an_experiment_says_what_is_written_down_of_arrays_and_of_a_workload_wit
         data=None,
         splits={"evaluation": None},
         score="evaluation_score",
+        metrics={"score": Metric("score", better="higher")},
         unit="env_steps",
         steps_per_call=2,
         shares={"members of a program:": 4},

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from jaxai.core import State, Workload
+from jaxai.core import Metric, State, Workload
 from jaxai.runtime import parallel
 from jaxai.runtime.config import Run
 from jaxai.runtime.loop import Training, fit
@@ -44,7 +44,15 @@ def counter(axis_name):
 
 def train(workdir, epochs=EPOCHS, **run):
     training = Training(
-        counter, epochs * EPOCH, 1, EPOCH, data=None, splits={"test": None}, score="test_score", steps_per_call=EPOCH
+        counter,
+        epochs * EPOCH,
+        1,
+        EPOCH,
+        data=None,
+        splits={"test": None},
+        score="test_score",
+        metrics={"score": Metric("score", better="higher")},
+        steps_per_call=EPOCH,
     )
     console = Console(file=io.StringIO(), width=200)
     outcome = fit(training, Config(Run(**{"workdir": str(workdir), "devices": 1} | run)), console)

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from jaxai import cli, cnn
-from jaxai.core import State, Workload
+from jaxai.core import Metric, State, Workload
 from jaxai.data import Images
 from jaxai.experiments.classification.experiment import Experiment
 from jaxai.runtime import nonfinite, parallel
@@ -232,6 +232,7 @@ def test_nan_in_one_kernel_is_caught_though_the_loss_stays_finite(tmp_path):
         data={"x": x},
         splits={"test": {"x": x[:8]}},
         score="test_accuracy",
+        metrics={"accuracy": Metric("accuracy", "%", better="higher")},
     )
     run = Run(workdir=str(tmp_path / "run"), seed=SEED, devices=1)
     with pytest.raises(FloatingPointError) as error:

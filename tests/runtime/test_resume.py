@@ -17,7 +17,7 @@ import optax
 import pytest
 from rich.console import Console
 
-from jaxai.core import State, Workload
+from jaxai.core import Metric, State, Workload
 from jaxai.runtime import parallel
 from jaxai.runtime.checkpoint import Checkpoints
 from jaxai.runtime.config import Run
@@ -214,7 +214,8 @@ def line(axis_name):
 
 def fit_line(workdir, devices):
     x = np.random.default_rng(0).normal(size=64).astype(np.float32)
-    training = Training(line, 12, 16, 4, data={"x": x}, splits={"test": {"x": x[:20]}}, score="test_score")
+    splits, metrics = {"test": {"x": x[:20]}}, {"score": Metric("score", better="higher")}
+    training = Training(line, 12, 16, 4, data={"x": x}, splits=splits, score="test_score", metrics=metrics)
     return fit(training, Line(Run(workdir=str(workdir), devices=devices)), Console(file=io.StringIO()))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from jaxai.core import State, Workload
+from jaxai.core import Metric, State, Workload
 from jaxai.runtime.config import Run
 from jaxai.runtime.loop import Training, fit
 from jaxai.runtime.recorder import Recorder
@@ -43,7 +43,7 @@ def fit_line(workdir, distances=DISTANCES, splits=(), run=(), **hooks):
     """Returns the outcome and what was shown; the score is the distance."""
     x = np.linspace(-1, 1, BATCH * EVERY, dtype=np.float32)
     settings = {
-        "lower_is_better": True,
+        "metrics": {"distance": Metric("distance", better="lower")},
         "evaluates_untrained": True,
         "measure": lambda mesh, state: {"distance": distances[int(state.step)]},
     }
@@ -75,9 +75,9 @@ def stop_at_evaluation(monkeypatch, number):
     monkeypatch.setattr(Recorder, "evaluated", then_signal)
 
 
-@pytest.mark.parametrize(("lower_is_better", "best_step"), [(True, 30), (False, 40)])
-def test_best_score_is_the_lowest_of_a_distance_and_the_highest_of_the_rest(tmp_path, lower_is_better, best_step):
-    outcome, _ = fit_line(tmp_path / "run", lower_is_better=lower_is_better)
+@pytest.mark.parametrize(("better", "best_step"), [("lower", 30), ("higher", 40)])
+def test_best_score_is_the_lowest_of_a_distance_and_the_highest_of_the_rest(tmp_path, better, best_step):
+    outcome, _ = fit_line(tmp_path / "run", metrics={"distance": Metric("distance", better=better)})
     assert distances_of(tmp_path / "run") == DISTANCES
     assert (outcome.result["best_step"], outcome.result["best_distance"]) == (best_step, DISTANCES[best_step])
     assert outcome.result["distance"] == DISTANCES[STEPS]

@@ -55,7 +55,7 @@ def test_right_output_scores_right_whatever_form_either_side_has(task, written):
         assert found.get("chrf", 100) == pytest.approx(100)
         assert found.get("phoneme_error_rate", 0) == found.get("character_error_rate", 0) == 0
         assert found.get("word_error_rate", 0) == 0
-        assert scores.interval(task, [said] * 3, [right] * 3) == pytest.approx([found[scores.MAIN[task][0]]] * 2)
+        assert scores.interval(task, [said] * 3, [right] * 3) == pytest.approx([found[scores.MAIN[task]]] * 2)
         assert scores.sentence_scores(task, [said], [right])[0] in (0, pytest.approx(100))
 
 

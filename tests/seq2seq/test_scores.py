@@ -120,7 +120,7 @@ def test_ranges_of_length_hold_every_sentence_once_and_each_its_own_score(task):
     right = [" ".join(generator.choice(["a", "b", "c"], 6)) for _ in sources]
     said = [line if generator.random() < 0.5 else line[:-1] + "d" for line in right]
     rows = scores.by_length(task, said, right, sources, edges=[5, 20])
-    name, _ = scores.main_score(task)
+    name = scores.main_score(task)
     assert sum(row["count"] for row in rows) == len(sources)
     assert [row["length"] for row in rows][1:] == ["6-20", "over 20"]
     lengths = [len(source.split()) if task == "translation" else len(source) for source in sources]

@@ -17,6 +17,7 @@ from jaxai.cnn.whitening import whiten
 from jaxai.core import State
 from jaxai.data import Data, Images, check_images, digests, load
 from jaxai.data.epochs import steps_in
+from jaxai.metrics import Meanings
 from jaxai.output import say, show_notes
 from jaxai.ranges import Finite, Natural, Positive
 from jaxai.report import mosaic, pictures
@@ -119,6 +120,7 @@ class Experiment:
             data=images.train,
             splits=held_out | {"test": images.test},
             score="validation_accuracy" if images.validation else "test_accuracy",
+            metrics=cnn.METRICS,
             prepare=lambda state: self._whitened(state, images),
             identity=digests.describe_images(images),
         )
@@ -141,7 +143,7 @@ class Experiment:
                 experiment.draw(images, outcome.state, RunFolder(self.run.workdir))
             if console and self.expected:
                 got = outcome.result["test_accuracy"]
-                say(console, f"expected test accuracy {self.expected:.4f} or more, got {got:.4f}")
+                say(console, progress.expectation("test_accuracy", self.expected, got, Meanings(cnn.METRICS)))
         return outcome
 
     def make(self) -> Any:
@@ -244,7 +246,7 @@ class Experiment:
 def _show(
     result: dict[str, Any], per_class: dict[str, float | None], confusion: np.ndarray, classes: Any, console: Console
 ) -> None:
-    console.print(progress.results(result, title="Test set"))
+    console.print(progress.results(result, Meanings(cnn.METRICS), title="Test set"))
     columns = [Column(Text(name)) for name in classes]  # a name such as [red] is no markup
     table = Table("true \\ predicted", *columns, "accuracy", title="Confusion matrix")
     if len(classes) > MOST_COLUMNS:

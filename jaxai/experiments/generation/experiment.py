@@ -18,11 +18,13 @@ from jaxai.data import Data, Images, check_images, digests, load
 from jaxai.data.epochs import steps_in
 from jaxai.experiments.generation.extractor import extract, load_extractor
 from jaxai.experiments.generation.generator import CHUNK, Generator, Samples
+from jaxai.experiments.generation.metrics import METRICS
 from jaxai.experiments.generation.quality import Quality, found_wrong, table
 from jaxai.files.array_files import read_arrays
 from jaxai.files.unwritten import writing
 from jaxai.gan import fidelity
 from jaxai.gan.latent import spherical_interpolation
+from jaxai.metrics import Meanings
 from jaxai.output import say, show_notes
 from jaxai.ranges import Count, Finite, Natural, Positive
 from jaxai.report import mosaic, pictures
@@ -139,7 +141,7 @@ class Experiment:
             splits={"test": images.test},
             # Where nothing is measured, the last is the best.
             score="frechet_distance" if measures else "epoch",
-            lower_is_better=measures,
+            metrics=METRICS,
             position=lambda step: {"epoch": step * self._images_a_step / examples},
             measure=evaluator.measure,
             evaluates_untrained=measures,
@@ -176,7 +178,7 @@ class Experiment:
         console.print(table(result))
         if self.expected:
             got = result["frechet_distance"]
-            say(console, f"expected Fréchet distance {self.expected:g} or less, got {got:.4g}")
+            say(console, progress.expectation("frechet_distance", self.expected, got, Meanings(METRICS)))
         return dataclasses.replace(outcome, result=result)
 
     def make(self) -> Any:
@@ -226,7 +228,7 @@ class Experiment:
         held_out = Evaluation(gan.make(self.workload), images.test, mesh, "jit", batch_size)(state)
         result |= {f"test_{name}": value for name, value in scalars(held_out).items() if name != "count"}
         result |= {"step": int(state.step), "checkpoint": which, "measured_on": measured_on(self, data)}
-        console.print(table(result) if "extractor" in result else progress.results(result))
+        console.print(table(result) if "extractor" in result else progress.results(result, Meanings(METRICS)))
         return result
 
     def restore(self, which: Which = "latest") -> State:

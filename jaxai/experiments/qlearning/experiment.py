@@ -23,7 +23,9 @@ from jaxai.dqn.episode import run_episode
 from jaxai.dqn.evaluation import longest_episode
 from jaxai.experiments.qlearning import drawing, figures
 from jaxai.experiments.qlearning.changes import CHANGES, apply
+from jaxai.experiments.qlearning.metrics import METRICS
 from jaxai.files.unwritten import writing
+from jaxai.metrics import Meanings
 from jaxai.output import say
 from jaxai.ranges import Finite
 from jaxai.report import pictures
@@ -171,6 +173,7 @@ class Experiment:
             data=None,
             splits={"evaluation": None},
             score="evaluation_return",
+            metrics=METRICS,
             unit="env_steps",
             steps_per_call=STEPS_PER_CALL,
             shares=alone if self.alone else {"trainings of one program:": members},
@@ -203,7 +206,7 @@ class Experiment:
             self.draw(outcome, RunFolder(self.run.workdir), console)
             if console and self.expected:
                 got = outcome.result["return_mean"]
-                say(console, f"expected mean return {self.expected:g} or more, got {got:.2f}")
+                say(console, progress.expectation("return_mean", self.expected, got, Meanings(METRICS)))
         return outcome
 
     def evaluate(self, console: Console, which: Which = "latest", episodes: int = 100) -> dict[str, Any]:
@@ -230,7 +233,7 @@ class Experiment:
             "checkpoint": which,
             "measured_on": measured_on(self, None),
         }
-        console.print(progress.results(result, title="Greedy episodes"))
+        console.print(progress.results(result, Meanings(METRICS), title="Greedy episodes"))
         return result
 
     def restore(self, which: Which = "latest") -> State:

@@ -12,7 +12,7 @@ METRICS = (
         f"training_return_last_{LAST_EPISODES}": Metric(
             f"return of the last {LAST_EPISODES} training episodes", better="higher"
         ),
-        "env_steps": Metric("environment steps"),
+        "env_steps": Metric("environment steps", shown=True),
         "seeds": Metric("seeds"),
     }
 )

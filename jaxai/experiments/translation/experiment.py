@@ -22,6 +22,7 @@ from jaxai.experiments.translation import scores
 from jaxai.experiments.translation.corpus import Corpus, Tokens, make_corpus
 from jaxai.experiments.translation.held_out import DECODED_AT_ONCE, HeldOut
 from jaxai.files.unwritten import writing
+from jaxai.metrics import Meanings
 from jaxai.output import say, show_notes
 from jaxai.ranges import Count, Finite, Positive
 from jaxai.report import pictures
@@ -40,6 +41,8 @@ from jaxai.seq2seq.vocabulary import UNKNOWN, Vocabulary
 
 Source = Which | Literal["average"]
 """Where parameters come from: a checkpoint of the run, or the mean of both."""
+METRICS = seq2seq.METRICS | scores.METRICS
+"""What the figures of a run mean."""
 HEAT_MAPS, WIDEST = 6, 40
 """Sentences whose attention the report shows, and the most source tokens that one of them has."""
 WORST, SOME = 10, 10
@@ -125,7 +128,6 @@ class Experiment:
         corpus = self.corpus(pairs)
         order = functools.partial(_order, corpus=corpus)
         epochs = order(jax.random.key(0))
-        score, lower_is_better = scores.main_score(pairs.task)
         shapes = _shapes(corpus)
         counts = np.bincount(corpus.train["bucket"], minlength=len(shapes)) // [shape.rows for shape in shapes]
         evaluator = HeldOut(self, corpus, pairs)
@@ -138,8 +140,8 @@ class Experiment:
             data=corpus.train,
             order=order,
             splits={},
-            score=f"validation_{score}",
-            lower_is_better=lower_is_better,
+            score=f"validation_{scores.main_score(pairs.task)}",
+            metrics=METRICS,
             measure=evaluator.measure,
             keep=functools.partial(_save_vocabularies, corpus=corpus),
             identity=digests.describe_pairs(pairs),
@@ -167,8 +169,7 @@ class Experiment:
         outcome = fit(training, experiment, console)
         if outcome.interrupted:
             return outcome
-        score, lower_is_better = scores.main_score(pairs.task)
-        result = outcome.result
+        score, result = scores.main_score(pairs.task), outcome.result
         if score not in result:
             params = [seq2seq.parameters(experiment.restore("best"))]
             translator = Translator(
@@ -179,10 +180,9 @@ class Experiment:
             folder.write_json("result.json", result)
             with pictures.optional(console):
                 experiment.draw(found, pairs, folder)
-        console.print(progress.results(_main(result), title="Test set"))
+        console.print(progress.results(_main(result), Meanings(METRICS), title="Test set"))
         if self.expected:
-            bound = f"{self.expected:g} or {'less' if lower_is_better else 'more'}"
-            say(console, f"expected {score} {bound}, got {result[score]:.4g}")
+            say(console, progress.expectation(score, self.expected, result[score], Meanings(METRICS)))
         return dataclasses.replace(outcome, result=result)
 
     def make(self) -> Any:
@@ -220,7 +220,7 @@ class Experiment:
         translator = self.translator(which, others)
         _, result = self._test(translator, split, task)
         result |= {"sentences": len(split.sources), "checkpoint": which, "measured_on": measured_on(self, data)}
-        console.print(progress.results(_main(result), title=f"Scores on {name}"))
+        console.print(progress.results(_main(result), Meanings(METRICS), title=f"Scores on {name}"))
         notes = [f"hypotheses and references were compared in one form: {result['normalisation']}"]
         notes += _unknown_references(translator.target, split)
         if translator.cut:
@@ -305,7 +305,7 @@ class Experiment:
             each.require_finite(f"sentence {number}")
         said, answers, lowercase = [each.text for each in found], split.answers(), self.tokens.lowercase
         result = scores.score(task, said, answers, lowercase)
-        score, _ = scores.main_score(task)
+        score = scores.main_score(task)
         low, high = scores.interval(task, said, answers, lowercase=lowercase)
         return found, result | {f"{score}_low": low, f"{score}_high": high}
 

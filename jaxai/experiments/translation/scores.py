@@ -31,14 +31,15 @@ METRICS = {
     "phoneme_error_rate": Metric("phoneme error rate", "%", better="lower"),
     "character_error_rate": Metric("character error rate", "%", better="lower"),
     "exact_match": Metric("exact match", "%", better="higher"),
-    "perplexity": Metric("perplexity", better="lower"),
+    "perplexity": Metric("perplexity", better="lower", log=True),
 }
 """What the scores mean."""
 MAIN = {
-    "translation": ("bleu", False),
-    "pronunciation": ("word_error_rate", True),
-    "transformation": ("exact_match", False),
+    "translation": "bleu",
+    "pronunciation": "word_error_rate",
+    "transformation": "exact_match",
 }
+"""Kind of task -> the score that it is known by."""
 EDGES = {
     "translation": (5, 10, 15, 20, 30, 40, 60),
     "pronunciation": (4, 6, 8, 10, 12, 14),
@@ -61,8 +62,8 @@ class _Sums(NamedTuple):
     score: Callable[[np.ndarray], float]
 
 
-def main_score(task: str) -> tuple[str, bool]:
-    """The score that a task is known by, and whether lower is better.
+def main_score(task: str) -> str:
+    """The score that a task is known by.
 
     Raises:
       ValueError: no such kind of task.
@@ -142,7 +143,7 @@ def by_length(
         inside = places == place
         low = edges[place - 1] + 1 if place else min(lengths)
         name = f"over {edges[-1]}" if place == len(edges) and place else _range(low, (*edges, max(lengths))[place])
-        rows.append({"length": name, "count": int(inside.sum()), MAIN[task][0]: sums.score(sums.rows[inside].sum(0))})
+        rows.append({"length": name, "count": int(inside.sum()), MAIN[task]: sums.score(sums.rows[inside].sum(0))})
     return rows
 
 
@@ -284,7 +285,7 @@ def _main_sums(task: str, hypotheses: Sequence[str], answers: Sequence[Sequence[
     if task == "translation":
         return _bleu_sums(hypotheses, answers)
     right = [_tokens(task, said) in each for said, each in _pairs(task, hypotheses, answers)]
-    counted = np.logical_not(right) if MAIN[task][1] else np.array(right)
+    counted = np.logical_not(right) if METRICS[MAIN[task]].better == "lower" else np.array(right)
     rows = np.stack([counted, np.ones(len(right))], axis=1)
     return _Sums(rows, lambda total: float(total[0] / total[1]))
 
