@@ -205,8 +205,8 @@ class Declarations:
         score, axis, positions = values.get("score", ""), values.get("axis", "step"), values.get("positions", [])
         if not (isinstance(score, str) and isinstance(axis, str) and isinstance(positions, list)):
             raise ValueError("score and axis must be text, positions a list")
-        declared = [_metrics_of(values.get(part, {}), part) for part in ("metrics", "timing")]
-        return cls(*declared, score, axis, tuple(map(str, positions)))
+        metrics, timing = (_metrics_of(values.get(part, {}), part) for part in ("metrics", "timing"))
+        return cls(metrics, timing, score, axis, tuple(map(str, positions)))
 
 
 def check(metrics: Mapping[str, Metric]) -> None:
