@@ -1,23 +1,26 @@
-"""Environments: gymnax's by name, and sticky actions.
+"""Environments: gymnax's by name, one's own, and sticky actions.
 
 An environment is any object with the interface of gymnax 1.0, for one episode at a time:
 `reset(key, params) -> (observation, state)`,
 `step(key, state, action, params) -> (observation, state, reward, terminated, truncated, info)`, which begins the next
 episode by itself and leaves the true successor in `info["final_observation"]`, and `action_space(params)` with `n`.
-Besides:
+Optional are:
 
-- `observation_space(params)` decides how observations are given to the network; see `jaxai.dqn.observations`.
-- `info["action_mask"]`, [actions] bool, says which actions are legal, and no other one is taken or bootstrapped from.
-  It belongs to the observation that `step` returns, and the true successor's is `info["final_action_mask"]` where the
-  two differ; in a subclass of gymnax's Environment it belongs to the true successor. The legal actions of an episode's
-  first step come from a method `action_mask(state, params)`, or from a third value of `reset`, a dict with
-  `action_mask`; without either, all are legal there.
+- `observation_space(params)`: decides how observations are encoded for the network; see `jaxai.dqn.observations`.
+- `info["action_mask"]`, [actions] bool: the legal actions; no other action is taken or bootstrapped from. It belongs to
+  the observation that `step` returns, and `info["final_action_mask"]` to the true successor, where the two differ; in a
+  subclass of gymnax's Environment it belongs to the true successor. The legal actions of an episode's first step come
+  from a method `action_mask(state, params)`, or from a third value of `reset`, a dict with `action_mask`; without
+  either, all are legal there.
+
+An environment of one's own needs no gymnax: `Environment(MyEnvironment)`, or `--env.name my_package.my_module:make`.
 """
 
 import dataclasses
 import difflib
+import functools
 import inspect
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +30,7 @@ from flax import struct
 
 from jaxai import extras, ranges
 from jaxai.core import Key, PyTree
-from jaxai.dqn import spaces
+from jaxai.dqn import own, spaces
 from jaxai.ranges import INT32_MAX, Finite, Rate
 
 DISCRETE = (
@@ -58,14 +61,30 @@ Setting = Finite | bool | str
 
 @dataclass(frozen=True)
 class Environment:
-    """Which environment, and how it differs from its defaults."""
+    """Which environment, and how it differs from its defaults.
 
-    name: str = "CartPole-v1"  # a gymnax environment, as Breakout-MinAtar
+    >>> class Mine:
+    ...     "An environment."
+    >>> Environment(Mine).name.partition(":")[2]
+    'Mine'
+
+    Attributes:
+      name: in Python also a class or function, (**params) -> an environment, or a pair of it and its parameters. It is
+        registered, and its name becomes `module:name`.
+      params: parameters of the environment, or arguments of its constructor or function.
+      sticky_actions: probability of `StickyActions`.
+    """
+
+    name: str = "CartPole-v1"  # of gymnax, as Breakout-MinAtar, or one's own, as my_package.my_module:make
     # MutableMapping and not dict: of a preset's dict tyro would make options with its names and take no others.
     params: MutableMapping[str, Setting] = field(  # its parameters and constructor arguments that differ, as size 20
         default_factory=dict, hash=False
     )
     sticky_actions: Rate = 0.0  # probability that the last action is repeated instead of the chosen one
+
+    def __post_init__(self) -> None:
+        if callable(self.name):
+            object.__setattr__(self, "name", own.register(self.name))
 
 
 class StickyState(struct.PyTreeNode):
@@ -118,21 +137,18 @@ class StickyActions:
 def make_environment(environment: Environment) -> tuple[Any, PyTree]:
     """The environment and its parameters.
 
+    Args:
+      environment: which; one's own must be registered in this process, see `jaxai.dqn.own`.
+
     Raises:
-      MissingExtraError: gymnax is not installed.
-      ValueError: gymnax has no such environment, the environment has no such parameter or constructor argument, or not
-        with such a value, it cannot be made, or a probability that is none.
+      MissingExtraError: the environment is one of gymnax, which is not installed.
+      ValueError: there is no such environment, the environment has no such parameter or constructor argument, or not
+        with such a value, it cannot be made, or `sticky_actions` is no probability.
     """
     ranges.check(environment, "env.")
-    gymnax = extras.load("gymnax", f"environment {environment.name}", "rl")
-    if environment.name not in gymnax.registered_envs:
-        near = _nearest(environment.name, gymnax.registered_envs)
-        raise ValueError(
-            f"no environment {environment.name!r}; "
-            + (f"did you mean {' or '.join(near)}?" if near else f"choose {', '.join(DISCRETE)}")
-        )
-    env, params = _construct(gymnax, environment.name, {})
-    fields, arguments = _settings(env, params)
+    maker = _maker(environment.name)
+    env, params = _construct(maker, environment.name, {})
+    fields, arguments = _settings(maker, env, params)
     known = [*fields, *arguments]
     for name in environment.params:
         if name not in known:
@@ -140,28 +156,50 @@ def make_environment(environment: Environment) -> tuple[Any, PyTree]:
             takes = f", and its constructor takes {', '.join(arguments)}" if arguments else ""
             raise ValueError(
                 f"{environment.name} has no parameter {name!r}; "
-                + (f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(fields)}{takes}")
+                + (f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(fields) or 'none'}{takes}")
             )
     values = {
         name: _typed(f"{environment.name}'s parameter {name}", value, fields.get(name, arguments.get(name)))
         for name, value in environment.params.items()
     }
     if given := {name: value for name, value in values.items() if name not in fields}:
-        env, params = _construct(gymnax, environment.name, given)
+        env, params = _construct(maker, environment.name, given)
     if changes := {name: value for name, value in values.items() if name in fields}:
-        params = params.replace(**changes)
+        params = dataclasses.replace(params, **changes)
     if environment.sticky_actions:
         spaces.discrete_actions(spaces.action_space(env, params), environment.name, DISCRETE)
         env = StickyActions(env, environment.sticky_actions)
     return env, params
 
 
+def _maker(name: str) -> Callable[..., Any]:
+    """(**arguments) -> the environment of this name, or a pair of it and its parameters."""
+    if name in own.REGISTERED:
+        return own.REGISTERED[name]
+    if own.is_place(name):
+        raise ValueError(
+            f"the environment {name!r} is not registered in this process: give --env.name {name} again, or a --preset"
+            " that defines it; in Python jaxai.dqn.own.load(name)"
+        )
+    gymnax = extras.load("gymnax", f"environment {name}", "rl")
+    if name not in gymnax.registered_envs:
+        near = _nearest(name, [*gymnax.registered_envs, *own.REGISTERED])
+        raise ValueError(
+            f"no environment {name!r}; "
+            + (f"did you mean {' or '.join(near)}?" if near else f"choose {', '.join(DISCRETE)}")
+            + ", or one's own, as my_package.my_module:make" * (not near)
+        )
+    return functools.partial(gymnax.make, name)
+
+
 def is_registered(name: str) -> bool:
-    """Whether gymnax knows an environment of this name, of its own or by `gymnax.register`.
+    """Whether this process knows an environment of this name: of gymnax, by `gymnax.register`, or one's own.
 
     Raises:
-      MissingExtraError: gymnax is not installed.
+      MissingExtraError: gymnax is not installed, and it is not one's own.
     """
+    if own.is_place(name):
+        return name in own.REGISTERED
     return name in extras.load("gymnax", f"environment {name}", "rl").registered_envs
 
 
@@ -187,20 +225,28 @@ def is_minatar(env: Any) -> bool:
     return type(env).__module__.startswith("gymnax.environments.minatar.")
 
 
-def _construct(gymnax: Any, name: str, arguments: Mapping[str, Setting]) -> tuple[Any, PyTree]:
+def _construct(maker: Callable[..., Any], name: str, arguments: Mapping[str, Setting]) -> tuple[Any, PyTree]:
     try:
-        return gymnax.make(name, **arguments)
+        returned = maker(**arguments)
     except Exception as error:
         given = "".join(f" with {key} {value}" for key, value in arguments.items())
         why = "; it downloads its data when it is made" if isinstance(error, OSError) else ""
         text = str(error).partition("\n")[0]
         raise ValueError(f"{name} cannot be made{given}: {type(error).__name__}: {text}{why}") from error
+    env, params = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, None)
+    if not (hasattr(env, "reset") and hasattr(env, "step")):
+        raise ValueError(
+            f"{name} returns a value of type {type(env).__name__}; expected an environment with reset and step, or a pair of it and "
+            "its parameters"
+        )
+    return env, getattr(env, "default_params", None) if params is None else params
 
 
-def _settings(env: Any, params: PyTree) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Defaults of the parameters and of the constructor's arguments."""
+def _settings(maker: Callable[..., Any], env: Any, params: PyTree) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Defaults of the parameters, and of the arguments of the constructor, or of one's own function."""
     fields = dataclasses.fields(params) if dataclasses.is_dataclass(params) else ()
-    parameters = inspect.signature(type(env)).parameters.values()
+    constructor = type(env) if isinstance(maker, functools.partial) else maker
+    parameters = inspect.signature(constructor).parameters.values()
     named = [each for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
     return {each.name: getattr(params, each.name) for each in fields}, {each.name: each.default for each in named}
 
