@@ -236,8 +236,8 @@ def _construct(maker: Callable[..., Any], name: str, arguments: Mapping[str, Set
     env, params = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, None)
     if not (hasattr(env, "reset") and hasattr(env, "step")):
         raise ValueError(
-            f"{name} returns a value of type {type(env).__name__}; expected an environment with reset and step, or a pair of it and "
-            "its parameters"
+            f"{name} returns a value of type {type(env).__name__}; expected an environment with reset and"
+            " step, or a pair of it and its parameters"
         )
     return env, getattr(env, "default_params", None) if params is None else params
 
