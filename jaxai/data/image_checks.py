@@ -1,50 +1,77 @@
-"""The one check that every labelled image passes, whether it was read from a file or handed over in Python."""
+"""The one check of labelled images, whether they were read from a file or given in Python."""
 
+import math
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 BLOCK = 4096
 """Pixels are searched in blocks of this many images, so that the search costs no copy of the whole set."""
 OVERSHOOT = 0.05
-"""How far a resampling filter may leave [0, 1]: such floats are to be clipped, all others are of another range."""
+"""How far outside of [0, 1] a resampling filter may bring a pixel: such floats are to be clipped."""
 UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
 """Unicode categories that no class name may hold: control characters, bytes that were no UTF-8, ends of lines."""
 
 
-def check(images: np.ndarray, labels: np.ndarray, num_classes: int, source: str) -> None:
-    """Refuse arrays that would train silently wrong.
+class Named(NamedTuple):
+    """Arrays as messages name them.
+
+    Attributes:
+      images: what begins a message about the images: a file, "mine train", or the user's argument `x_test`.
+      labels: the same of the labels.
+      image_array: the images in an expression that corrects them, as `images` in `images[..., None]`.
+      label_array: the same of the labels.
+    """
+
+    images: str
+    labels: str
+    image_array: str = "images"
+    label_array: str = "labels"
+
+
+def check(images: np.ndarray, labels: np.ndarray, num_classes: int, source: str | Named) -> None:
+    """Refuses arrays with which training would give wrong results without an error.
 
     Args:
       images: [examples, height, width, channels] uint8 in [0, 255], float32 in [0, 1], or bool.
       labels: [examples] of any integer dtype, each in [0, num_classes).
       num_classes: number of classes.
-      source: where the arrays come from (a file name, "training arrays"); it begins the message.
+      source: where the arrays come from (a file name, "training arrays"), which begins the message; or `Named`.
 
     Raises:
       ValueError: one line that names the source, the index where there is one, the value, what was expected and the
-        fix. uint8 images that hold 0 and 1 alone are refused too: they would be nearly black.
+        fix. uint8 images that hold only 0 and 1 are refused too: they would be nearly black.
     """
-    for name, array in (("images", images), ("labels", labels)):
+    named = source if isinstance(source, Named) else Named(source, source)
+    for name, array, where, expression in (
+        ("images", images, named.images, named.image_array),
+        ("labels", labels, named.labels, named.label_array),
+    ):
         if isinstance(array, np.ma.MaskedArray):
-            raise ValueError(f"{source}: {name} are a masked array, whose mask would be lost; give {name}.filled(...)")
+            raise ValueError(
+                f"{where}: {name} are a masked array, whose mask would be lost; give {expression}.filled(...)"
+            )
         if not isinstance(array, np.ndarray):
-            raise ValueError(f"{source}: {name} are a {type(array).__name__}; expected a NumPy array (numpy.asarray)")
-    _check_shape_and_dtype(images, source)
-    _check_labels(labels, num_classes, source)
+            raise ValueError(f"{where}: {name} are a {type(array).__name__}; expected a NumPy array (numpy.asarray)")
+    _check_shape_and_dtype(images, named.images, named.image_array)
+    _check_labels(labels, num_classes, named.labels, named.label_array)
     if len(images) != len(labels):
-        raise ValueError(f"{source}: {len(images)} images but {len(labels)} labels; expected one label an image")
+        raise ValueError(
+            f"{named.images}: {len(images)} images but {len(labels)} labels"
+            f"{f' in {named.labels}' if named.labels != named.images else ''}; expected one label an image"
+        )
     if len(images) == 0:
-        raise ValueError(f"{source}: no examples; expected at least one")
+        raise ValueError(f"{named.images}: no examples; expected at least one")
     if images.dtype == np.float32:
-        _check_floats(images, source)
+        _check_floats(images, named.images, named.image_array)
     elif images.dtype == np.uint8:
-        _check_bytes(images, source)
+        _check_bytes(images, named.images, named.image_array)
 
 
 def check_names(classes: Sequence[str], source: str) -> None:
-    """Refuse class names that cannot be written down, or that do not tell the classes apart.
+    """Refuses class names that cannot be printed, or that are not different.
 
     Raises:
       ValueError: one line that names the source, the class and what is wrong with its name.
@@ -64,13 +91,15 @@ def check_names(classes: Sequence[str], source: str) -> None:
         first[name] = label
 
 
-def _check_shape_and_dtype(images: np.ndarray, source: str) -> None:
+def _check_shape_and_dtype(images: np.ndarray, source: str, name: str) -> None:
     if images.dtype not in (np.uint8, np.float32, np.bool_):
         raise ValueError(
-            f"{source}: images have dtype {images.dtype}; expected uint8 or float32{_dtype_fix(images.dtype)}"
+            f"{source}: images have dtype {images.dtype}; expected uint8 or float32{_dtype_fix(images.dtype, name)}"
         )
     if images.ndim != 4 or 0 in images.shape[1:]:
-        hint = "; add the channel axis with images[..., None]" if images.ndim == 3 else ""
+        hint = f"; add the channel axis with {name}[..., None]" if images.ndim == 3 else ""
+        if images.ndim == 2 and (side := math.isqrt(images.shape[1])) ** 2 == images.shape[1] > 1:
+            hint = f"; if the images were flattened, give {name}.reshape(-1, {side}, {side}, 1)"
         raise ValueError(
             f"{source}: images have shape {list(images.shape)}; expected [examples, height, width, channels]{hint}"
         )
@@ -78,20 +107,20 @@ def _check_shape_and_dtype(images: np.ndarray, source: str) -> None:
     if min(width, channels) > 4 and (height == 3 or (height == 1 and width == channels)):
         raise ValueError(
             f"{source}: images have shape {list(images.shape)}, {channels} channels; expected the channels last: "
-            "give images.transpose(0, 2, 3, 1)"
+            f"give {name}.transpose(0, 2, 3, 1)"
         )
 
 
-def _dtype_fix(dtype: np.dtype) -> str:
-    """What makes images of another dtype ones that can be taken."""
+def _dtype_fix(dtype: np.dtype, name: str) -> str:
+    """How to convert images of another dtype."""
     if dtype.name == "uint16":
-        return ": give (images // 257).astype(numpy.uint8), or images.astype(numpy.float32) / 65535"
+        return f": give ({name} // 257).astype(numpy.uint8), or {name}.astype(numpy.float32) / 65535"
     if dtype.kind in "iu":
-        return ": if they are in [0, 255], give images.astype(numpy.uint8)"
-    return ": give images.astype(numpy.float32), in [0, 1]" if "float" in dtype.name else ""
+        return f": if they are in [0, 255], give {name}.astype(numpy.uint8)"
+    return f": give {name}.astype(numpy.float32), in [0, 1]" if "float" in dtype.name else ""
 
 
-def _check_floats(images: np.ndarray, source: str) -> None:
+def _check_floats(images: np.ndarray, source: str, name: str) -> None:
     # The minimum and maximum of a block with a NaN are NaN.
     ranges = [(float(block.min()), float(block.max())) for block in _blocks(images)]
     if all(least >= 0 and most <= 1 for least, most in ranges):
@@ -105,33 +134,33 @@ def _check_floats(images: np.ndarray, source: str) -> None:
         raise ValueError(f"{source}: the pixel at index {found[0]} is {found[1]}; expected finite numbers")
     found = _first(images, lambda block: (block < 0) | (block > 1))
     assert found is not None
-    fix = _fix(min(least for least, _ in ranges), max(most for _, most in ranges))
+    fix = _fix(min(least for least, _ in ranges), max(most for _, most in ranges), name)
     raise ValueError(f"{source}: the pixel at index {found[0]} is {found[1]:g}; expected floats in [0, 1]: {fix}")
 
 
-def _fix(least: float, most: float) -> str:
-    """What brings floats of this range into [0, 1]."""
+def _fix(least: float, most: float, name: str) -> str:
+    """How to bring floats of this range into [0, 1]."""
     if least >= -OVERSHOOT and most <= 1 + OVERSHOOT:
-        return "give images.clip(0, 1)"
+        return f"give {name}.clip(0, 1)"
     if least >= 0:
         for top in (255, 65535):
             if top / 2 < most <= top:
                 return f"divide by {top}"
         return f"divide by the value of white, {most:g} or more"
     if least >= -1 and most <= 1:
-        return "give (images + 1) / 2"
+        return f"give ({name} + 1) / 2"
     return (
         f"these go from {least:g} to {most:g}; if a mean and a deviation were taken out, give the images from before "
         "(image_mean and image_std are for that)"
     )
 
 
-def _check_bytes(images: np.ndarray, source: str) -> None:
+def _check_bytes(images: np.ndarray, source: str, name: str) -> None:
     if any((block > 1).any() for block in _blocks(images)) or not images.any():
         return
     raise ValueError(
-        f"{source}: every pixel is 0 or 1; expected uint8 in [0, 255]: give bool images, or multiply by 255 before the "
-        "conversion to uint8"
+        f"{source}: every pixel is 0 or 1; expected uint8 in [0, 255]: give {name}.astype(bool), or multiply by 255 "
+        "before the conversion to uint8"
     )
 
 
@@ -150,21 +179,21 @@ def _first(images: np.ndarray, wrong: Callable[[np.ndarray], np.ndarray]) -> tup
     return None
 
 
-def _check_labels(labels: np.ndarray, num_classes: int, source: str) -> None:
+def _check_labels(labels: np.ndarray, num_classes: int, source: str, name: str) -> None:
     if labels.ndim != 1:
         hint = ""
         if labels.ndim == 2:
-            hint = "; give labels[:, 0]" if labels.shape[1] == 1 else "; from one-hot, take labels.argmax(-1)"
+            hint = f"; give {name}[:, 0]" if labels.shape[1] == 1 else f"; from one-hot, give {name}.argmax(-1)"
         raise ValueError(f"{source}: labels have shape {list(labels.shape)}; expected [examples]{hint}")
     if labels.dtype.kind not in "iu":
-        fix = ": give labels.astype(numpy.int32)" if labels.dtype.kind in "fb" else ""
+        fix = f": give {name}.astype(numpy.int32)" if labels.dtype.kind in "fb" else ""
         if labels.dtype.kind in "USO":
-            fix = ": give numpy.unique(labels, return_inverse=True)[1], and its names as classes"
+            fix = f": give numpy.unique({name}, return_inverse=True)[1], and its names as classes"
         raise ValueError(f"{source}: labels have dtype {labels.dtype}; expected integers, as int32{fix}")
     wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if len(wrong):
         from_one = labels.min() == 1 and labels.max() == num_classes
         raise ValueError(
             f"{source}: the label at index {wrong[0]} is {labels[wrong[0]]}; expected 0 to {num_classes - 1}, "
-            f"for {num_classes} classes{': they count from 1, give labels - 1' if from_one else ''}"
+            f"for {num_classes} classes{f': they count from 1, give {name} - 1' if from_one else ''}"
         )
