@@ -115,7 +115,7 @@ def with_synthetic_images(experiment: Any, examples: int = 10_000) -> Any:
     if not isinstance(getattr(experiment, "data", None), Data):
         return experiment
     data: Data = experiment.data
-    source = data.source.removeprefix("tfds:")
+    source = str(data.source).removeprefix("tfds:")
     fallback = data.image_shape if source == "synthetic" else experiment.workload.image_shape
     shape = next((shape for start, shape in SHAPES.items() if source.startswith(start)), fallback)
     if data.resize:

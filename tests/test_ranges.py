@@ -18,7 +18,7 @@ import jaxai
 from jaxai import cnn, gan, optimizer, ranges, seq2seq
 from jaxai.data import text
 from jaxai.data.images import Data
-from jaxai.data.images import load as load_images
+from jaxai.data.load_images import load as load_images
 from jaxai.dqn.environment import Environment, make_environment
 from jaxai.experiments.qlearning.sweep import Sweep
 from jaxai.optimizer import Optimizer

@@ -1,8 +1,8 @@
-"""What data is: class names, and digests of the arrays or texts that are used, wherever they were read from."""
+"""Descriptions of data: class names, shapes, and digests of the arrays or texts, wherever they were read from."""
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,23 @@ from jaxai.data.text_pairs import Pairs, PairSplit
 
 SHOWN = 5
 """Most class names in a message."""
+READ_WHOLE = 2**31
+"""Arrays up to this number of bytes are digested as a whole, at about 1 GB/s; of larger ones only `SAMPLED` blocks."""
+SAMPLED, BLOCK = 4096, 2**16
+"""Number and bytes of the blocks, evenly spaced and the last one at the end, that stand for a larger array."""
 
 
 def describe_images(images: Images, labels: bool = True) -> dict[str, Any]:
-    """As JSON takes it: `source`, `classes`, each split's `examples` and `digest`; of images alone without `labels`."""
+    """What the run folder keeps of images, as JSON takes it.
+
+    Args:
+      images: checked images.
+      labels: whether labels and class names matter; else they are left out.
+
+    Returns:
+      `source`, `classes` (in label order), `features` (shape and dtype of an example), and for each split its number of
+      `examples` and `digest`.
+    """
     found = {"train": images.train, "validation": images.validation, "test": images.test}
     splits = {
         name: {
@@ -26,25 +39,41 @@ def describe_images(images: Images, labels: bool = True) -> dict[str, Any]:
         for name, split in found.items()
         if split
     }
+    features = {"image": {"shape": list(images.shape), "dtype": images.train["image"].dtype.name}}
+    if labels:
+        features["label"] = {"shape": [], "dtype": images.train["label"].dtype.name}
     classes = {"classes": list(images.classes)} if labels else {}
-    return {"source": images.name, **classes, "splits": splits}
+    return {"source": images.name, **classes, "features": features, "splits": splits}
 
 
 def describe_pairs(pairs: Pairs) -> dict[str, Any]:
-    """The same of texts, which have no classes."""
+    """What the run folder keeps of pairs of texts: `source`, `task`, and each split's `examples` and `digest`."""
     found = {"train": pairs.train, "validation": pairs.validation, "test": pairs.test}
     splits = {name: {"examples": len(split.sources), "digest": digest_of_texts(split)} for name, split in found.items()}
-    return {"source": pairs.name, "splits": splits}
+    return {"source": pairs.name, "task": pairs.task, "splits": splits}
 
 
 def digest_of_arrays(arrays: Split) -> str:
-    """16 hexadecimal digits that change with any name, dtype, shape or element."""
+    """16 hexadecimal digits that change with any name, dtype, shape or element; of large arrays see `READ_WHOLE`."""
     digest = hashlib.blake2b(digest_size=8)
     for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
+        array = arrays[name]
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(array.reshape(-1).view(np.uint8).data)
+        for block in _blocks(array):
+            digest.update(block)
     return digest.hexdigest()
+
+
+def _blocks(array: np.ndarray) -> Iterator[memoryview]:
+    """The bytes of an array in C order; of a large one the sampled blocks."""
+    if array.nbytes <= READ_WHOLE or not array.flags.c_contiguous:
+        rows = max(1, 2**26 // max(1, array[:1].nbytes))
+        for start in range(0, max(1, len(array)), rows):
+            yield np.ascontiguousarray(array[start : start + rows]).reshape(-1).view(np.uint8).data
+        return
+    whole = array.reshape(-1).view(np.uint8)
+    for start in np.linspace(0, whole.size - BLOCK, SAMPLED, dtype=np.int64):
+        yield whole[start : start + BLOCK].data
 
 
 def digest_of_texts(split: PairSplit) -> str:

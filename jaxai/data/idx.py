@@ -28,17 +28,17 @@ MOST_CLASSES = 256
 """A label is a byte."""
 
 
-def source(folder: Path, num_classes: int, prefix: str = "", test_fraction: float = 0.0) -> ImageSource:
+def source(folder: Path, classes: tuple[str, ...], prefix: str = "", test_fraction: float = 0.0) -> ImageSource:
     """The four files in `folder`, each also as `train-images.idx3-ubyte` and with `.gz`.
 
     Args:
       folder: holds them, or a sub-folder raw or gzip does.
-      num_classes: of all but EMNIST, whose classes are known.
+      classes: names of the classes of all sets but EMNIST, whose classes are known.
       prefix: what the files' names begin with, such as "emnist-letters"; "": nothing, or the only one that is there.
       test_fraction: above 0: the two test files may be missing.
     """
-    if num_classes > MOST_CLASSES:
-        raise ValueError(f"num_classes is {num_classes}; expected at most {MOST_CLASSES}: idx labels are bytes")
+    if len(classes) > MOST_CLASSES:
+        raise ValueError(f"num_classes is {len(classes)}; expected at most {MOST_CLASSES}: idx labels are bytes")
     sets = _sets(folder)
     if not prefix and "" not in sets and len(sets) > 1:
         names = ", ".join(f"idx:{name}" for name in sorted(sets))
@@ -52,7 +52,7 @@ def source(folder: Path, num_classes: int, prefix: str = "", test_fraction: floa
     variant = emnist.variant(prefix)
 
     def read_splits() -> Splits:
-        classes = emnist.CLASSES[variant] if variant else tuple(str(label) for label in range(num_classes))
+        names = emnist.CLASSES[variant] if variant else classes
         pairs = dict(zip(("train", "test"), zip(paths[::2], paths[1::2], strict=True), strict=False))
         parts = {name: _read_split(*pair) for name, pair in pairs.items()}
         notes: tuple[str, ...] = ()
@@ -62,12 +62,10 @@ def source(folder: Path, num_classes: int, prefix: str = "", test_fraction: floa
         elif len(parts["train"]["label"]) in emnist.TRAINING_IMAGES:
             notes = (emnist.RENAMED,)
         for name, part in parts.items():
-            check(part["image"], part["label"], len(classes), str(pairs[name][1]))
-        return Splits(parts["train"], parts.get("test"), classes, notes=notes)
+            check(part["image"], part["label"], len(names), str(pairs[name][1]))
+        return Splits(parts["train"], parts.get("test"), names, notes=notes)
 
-    return ImageSource(
-        "idx" if not prefix else f"idx:{prefix}", tuple(paths), {"num_classes": num_classes}, read_splits
-    )
+    return ImageSource("idx" if not prefix else f"idx:{prefix}", tuple(paths), {"classes": list(classes)}, read_splits)
 
 
 def read(path: Path, axes: int) -> np.ndarray:

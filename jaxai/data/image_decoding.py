@@ -56,9 +56,41 @@ def decode_image(
         image.load()
         if upright:
             image = _upright(image, counted)
-        if image.mode in TRANSPARENT_MODES or "transparency" in image.info:
-            image = _on_white(image, counted)
-        return _fit(image.convert("L" if channels == 1 else "RGB"), resize)
+        return _converted(image, channels, resize, counted)
+
+
+def pixels_of(image: "Image", channels: int | None, source: str) -> np.ndarray:
+    """Pixels of a PIL image, as `decode_image` gives those of a file.
+
+    Args:
+      image: of any mode with 8 bits a channel.
+      channels: 1 converts to grey, 3 to RGB; None keeps grey images grey and makes all others RGB.
+      source: names the image in the message.
+
+    Returns:
+      [height, width, channels] uint8.
+
+    Raises:
+      ValueError: more than 8 bits a channel, or what PIL raises while it reads the pixels.
+    """
+    if channels is None:
+        channels = 1 if image.mode in GREY_MODES else 3
+    try:
+        _check_depth(image)
+        return _converted(image, channels, None, Counter())
+    except Exception as error:
+        raise ValueError(f"{source}: the image cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _converted(image: "Image", channels: int, resize: int | None, seen: Counter[str]) -> np.ndarray:
+    if image.mode in TRANSPARENT_MODES or "transparency" in image.info:
+        image = _on_white(image, seen)
+    return _fit(image.convert("L" if channels == 1 else "RGB"), resize)
+
+
+def _check_depth(image: "Image") -> None:
+    if image.mode[0] in "IF":
+        raise ValueError(f"pixels have mode {image.mode}; expected 8 bits a channel: convert with mogrify -depth 8")
 
 
 def is_grey(data: Path, source: str) -> bool:
@@ -76,10 +108,7 @@ def _opened(data: bytes | Path, source: str) -> Iterator["Image"]:
             warnings.catch_warnings(action="ignore"),
             image_module.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image,
         ):
-            if image.mode[0] in "IF":
-                raise ValueError(
-                    f"pixels have mode {image.mode}; expected 8 bits a channel: convert with mogrify -depth 8"
-                )
+            _check_depth(image)
             yield image
     # Pillow raises SyntaxError for a broken PNG chunk, and others for other damage.
     except Exception as error:

@@ -1,48 +1,48 @@
-"""Labelled images as NumPy arrays, whatever they come from: `load(Data(source="mnist5k"))`."""
+"""Labelled images as NumPy arrays, how a configuration names them, and the check that every set passes."""
 
-import difflib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from jaxai import ranges
-from jaxai.data import cache, cifar, folder, idx, mnist5k, synthetic, tfds
-from jaxai.data.holdout import stratified
 from jaxai.data.image_checks import check, check_names
-from jaxai.data.image_decoding import resize_all
-from jaxai.data.image_source import ImageSource, Split, Splits
-from jaxai.data.split_names import HOLD_OUT
-from jaxai.files.paths import given_path
+from jaxai.data.image_source import Split
 from jaxai.ranges import Count, ImageShape, Rate
 
-SOURCES = ("mnist5k", "synthetic", "folder", "idx", "idx:NAME", "cifar", "cifar10", "cifar100", "mnist", "tfds:NAME")
-WITHOUT_FILES = ("mnist5k", "synthetic")
-SHORT_NAMES = {"mnist": "tfds:mnist", "cifar10": "tfds:cifar10", "cifar100": "tfds:cifar100"}
+Source = str | Callable[[], Any]
+"""The name of a source of data, or a function without arguments that returns the data."""
 
+ARRAYS = "arrays"
+"""The source of data that was given in Python."""
 DARK = 0.25
-"""Where no pixel of a split has this share of white, the user is told."""
+"""There is a note where no pixel of a split is brighter than this share of white."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """Which images to learn from, and where they are."""
+    """Which images to learn from, and where they are.
 
-    source: str = "mnist5k"  # mnist5k, synthetic, folder, cifar, cifar10, cifar100, mnist, idx, idx:NAME or tfds:NAME
-    dir: str | None = None  # folder that holds the files of folder, idx and cifar, or the tfds data_dir
+    In a preset `source` may also be a function without arguments that returns `Images`, as `jaxai.data.arrays` and
+    `jaxai.data.from_dataset` do; on the command line it is `package.module:function`.
+    """
+
+    source: Source = "mnist5k"  # mnist5k, synthetic, folder, npz, idx[:NAME], cifar10, tfds:NAME, or module:function
+    dir: str | None = None  # folder with the files of folder, idx and cifar; the npz file; or the tfds data_dir
     cache: str = "auto"  # folder for decoded arrays; auto: $JAXAI_CACHE or the user's cache folder; off: keep none
     resize: Count | None = None  # pixels a side: the shorter side of each image is scaled to it, the centre cropped
     test_fraction: Rate = 0.0  # share of the training images of each class to test on, where there is no test split
     validation_fraction: Rate = 0.0  # share of the training images of each class to hold out for validation, below 1
+    classes: tuple[str, ...] = ()  # class names of npz and idx files, in label order; none: the file's, or numbers
     image_shape: ImageShape = (32, 32, 3)  # height, width and channels of synthetic images
-    num_classes: Count = 10  # number of classes of synthetic data and of idx files, which do not tell it
+    num_classes: Count | None = None  # number of classes of synthetic, idx and npz data; None: 10, of npz as labelled
     examples: Count = 50_000  # number of synthetic training images
     test_examples: Count = 10_000  # number of synthetic test images
 
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """One labelled set for image classification.
+    """Labelled images: a training, a test and perhaps a validation split. `arrays` and `load` make it.
 
     Each split is {"image": uint8 in [0, 255], or float32 in [0, 1], [examples, height, width, channels], "label":
     integers [examples]}.
@@ -52,8 +52,9 @@ class Images:
       test: to measure the result on.
       classes: the class names, in label order.
       name: the source that it was loaded from.
-      validation: to choose by; None unless the source has one, or `validation_fraction` asks for it.
+      validation: to choose the best checkpoint by; None unless the source has such a split, or a fraction asks for it.
       notes: what loading skipped or decided, one sentence each, to be shown to the user.
+      origin: what loads the same images again; `Data("arrays")` for arrays given in Python, which no file holds.
     """
 
     train: Split
@@ -62,6 +63,7 @@ class Images:
     name: str
     validation: Split | None = None
     notes: tuple[str, ...] = ()
+    origin: Data = Data(source=ARRAYS)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -71,18 +73,22 @@ class Images:
 
 
 def check_images(images: Images) -> Images:
-    """What every set passes before anything is learnt from it, wherever it comes from.
+    """Checks a set of images before training or evaluation, wherever it comes from.
+
+    Args:
+      images: each split as `Images` describes it; labels of any integer dtype, and images of bool, are converted.
 
     Returns:
       The same, with labels as int32, images of bool as uint8, black and white, and notes on what looks like a mistake.
 
     Raises:
-      ValueError: an array would train silently wrong, or the splits do not fit together; one line that names the
-        split, the index, the value and the fix.
+      ValueError: an array would give wrong results without an error, or the splits do not fit together; one line that
+        names the split, the index, the value and the fix.
     """
     if not isinstance(images, Images):
         raise ValueError(
-            f"images are a {type(images).__name__}; expected jaxai.data.Images(train, test, classes, name)"
+            f"images are a {type(images).__name__}; expected jaxai.data.Images, as"
+            " jaxai.data.arrays(x, y, x_test, y_test) gives"
         )
     check_names(images.classes, images.name)
     splits = {name: getattr(images, name) for name in ("train", "test", "validation")}
@@ -108,63 +114,6 @@ def check_images(images: Images) -> Images:
 def _as_the_steps_take_it(split: Split) -> Split:
     pixels, labels = split["image"], split["label"].astype(np.int32, copy=False)
     return {"image": pixels * np.uint8(255) if pixels.dtype == np.bool_ else pixels, "label": labels}
-
-
-def load(config: Data) -> Images:
-    """Read a set of images, from the cache of decoded arrays where it can.
-
-    Raises:
-      FileNotFoundError: the data is not there; one line says where it was looked for and what prepares it.
-      ValueError: a field of `config`, or the data, is wrong; one line names the file, the index and the value.
-    """
-    ranges.check(config, "data.")
-    _check_fields(config)
-    try:
-        source = _source(config)
-        found = cache.read(source, config.cache)
-    except FileNotFoundError:
-        raise
-    except OSError as error:  # no permission, a name that is too long
-        raise ValueError(
-            f"{error.filename or config.source} cannot be read: {error.strerror}; check --data.dir"
-        ) from error
-    train, test, notes = found.train, found.test, [*source.notes, *found.notes, *_unused_fields(config)]
-    if test is None:
-        if not config.test_fraction:
-            raise ValueError(f"{source.name} has no test split; {HOLD_OUT}")
-        train, test = _held_out(train, "test", config.test_fraction, notes)
-    elif config.test_fraction:
-        raise ValueError(
-            f"data.test_fraction is {config.test_fraction}, but {source.name} has a test split: leave it out"
-        )
-    validation = found.validation
-    if config.validation_fraction:
-        if validation is not None:
-            notes.append("the validation split of the data is not used: validation_fraction asks for another")
-        train, validation = _held_out(train, "validation", config.validation_fraction, notes)
-    return check_images(Images(train, test, found.classes, source.name, validation, tuple(notes)))
-
-
-def _check_fields(config: Data) -> None:
-    for name in ("source", "dir", "cache"):
-        if (text := getattr(config, name)) is not None and not text.strip():
-            raise ValueError(f"data.{name} is empty; give --data.{name} a value, or leave it out")
-    if config.dir is not None and config.source in WITHOUT_FILES:
-        raise ValueError(
-            f"data.dir is {config.dir!r}, but the source {config.source} reads no files of yours: choose another, as"
-            " --data.source folder, or leave data.dir out"
-        )
-
-
-def _unused_fields(config: Data) -> list[str]:
-    """A set that was read is as large as it is; who asks for 100 examples of it should know."""
-    fields = {"image_shape", "num_classes", "examples", "test_examples"}
-    if config.source == "synthetic":
-        return []
-    if config.source.startswith("idx"):
-        fields.remove("num_classes")
-    unused = sorted(name for name in fields if getattr(config, name) != getattr(Data, name))
-    return [f"data.{name} is of synthetic data, and not used with {config.source}" for name in unused]
 
 
 def _without_examples(classes: tuple[str, ...], splits: dict[str, Split | None]) -> list[str]:
@@ -205,61 +154,3 @@ def _seen_in_training(splits: dict[str, Split | None]) -> list[str]:
         if (split := splits[name]) and (seen := sum(each in known for each in hashes(split["image"]))):
             notes.append(f"{name}: {seen} of {len(split['image'])} images are among those of the training")
     return notes
-
-
-def _source(config: Data) -> ImageSource:
-    name = SHORT_NAMES.get(config.source, config.source)
-    if config.source in cifar.SETS and config.dir is not None and cifar.has(_dir(config), config.source):
-        name = "cifar"
-    if name.startswith("tfds:"):
-        return tfds.source(name.removeprefix("tfds:"), config.dir, config.resize, config.test_fraction)
-    match name:
-        case "synthetic":
-            if config.resize is not None:
-                raise ValueError("resize does not apply to synthetic data; set image_shape")
-            return synthetic.source(config.image_shape, config.num_classes, config.examples, config.test_examples)
-        case "folder":
-            return folder.source(_dir(config), config.resize, config.test_fraction)
-        case "mnist5k":
-            found = mnist5k.source()
-        case "idx":
-            found = idx.source(_dir(config), config.num_classes, "", config.test_fraction)
-        case _ if name.startswith("idx:"):
-            found = idx.source(_dir(config), config.num_classes, name.removeprefix("idx:"), config.test_fraction)
-        case "cifar":
-            chosen = config.source if config.source in cifar.SETS else ""
-            found = cifar.source(_dir(config), chosen, config.test_fraction)
-        case _:
-            near = difflib.get_close_matches(name.casefold(), SOURCES, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"no data source {config.source:.60}; expected one of {', '.join(SOURCES)}{hint}")
-    return found if config.resize is None else _resized(found, config.resize)
-
-
-def _dir(config: Data) -> Path:
-    if config.dir is None:
-        raise ValueError(f"data source {config.source} needs --data.dir: the folder that holds its files")
-    return given_path(config.dir, "--data.dir").resolve()
-
-
-def _resized(source: ImageSource, size: int) -> ImageSource:
-    def read_splits() -> Splits:
-        whole = source.read()
-        splits = {name: {**split, "image": resize_all(split["image"], size)} for name, split in whole.named().items()}
-        return Splits(splits["train"], splits.get("test"), whole.classes, splits.get("validation"), whole.notes)
-
-    return source._replace(options={**source.options, "resize": size}, read=read_splits)
-
-
-def _held_out(train: Split, part: str, fraction: float, notes: list[str]) -> tuple[Split, Split]:
-    """What is left of the training images, and what is held out of each class; always the same ones."""
-    examples = len(train["label"])
-    kept, held_out = stratified(train["label"], fraction)
-    if not len(kept) or not len(held_out):
-        raise ValueError(
-            f"{part}_fraction {fraction} of {examples} training images holds out {len(held_out)} "
-            f"and keeps {len(kept)}; expected at least one of each"
-        )
-    notes.append(f"{part} split: {len(held_out)} of the {examples} training images, as {part}_fraction asks")
-    first, second = ({key: array[positions] for key, array in train.items()} for positions in (kept, held_out))
-    return first, second

@@ -8,9 +8,12 @@ from typing import Annotated, Literal
 import numpy as np
 
 from jaxai import ranges
-from jaxai.data import cmudict, line_files, sequence_tasks, tfds_text
+from jaxai.data import cmudict, holdout, line_files, sequence_tasks, tfds_text
+from jaxai.data.images import Source
+from jaxai.data.load_images import GIVEN_IN_PYTHON, NAME_OF_FUNCTION
 from jaxai.data.memory import check_memory
-from jaxai.data.text_pairs import Pairs, PairSplit, ReadSplit
+from jaxai.data.text_pairs import PAIRS, Pairs, PairSplit, ReadSplit, check_pairs
+from jaxai.dotted_names import called, dotted_name, is_dotted
 from jaxai.files.paths import given_path
 from jaxai.normalisation import normalise
 from jaxai.ranges import Count, OpenShare, Range, Seed
@@ -32,9 +35,13 @@ KINDS = {
 
 @dataclass(frozen=True)
 class TextData:
-    """Which texts to learn from, and where they are."""
+    """Which texts to learn from, and where they are.
 
-    source: str = "dates"  # files, tsv, cmudict, dates, reverse, addition, or tfds:NAME as tfds:wmt16_translate/de-en
+    In a preset `source` may also be a function without arguments that returns `Pairs`, as `jaxai.data.pairs` does; on
+    the command line it is `package.module:function`.
+    """
+
+    source: Source = "dates"  # files, tsv, cmudict, dates, reverse, addition, tfds:NAME/CONFIG, or module:function
     dir: str | None = None  # folder of files and tsv (or one tsv file), own dictionary file, or the tfds data_dir
     task: Task = "auto"  # what is scored; auto: what the source is for
     train: str = "train"  # prefix of the training files: DIR/train.en and DIR/train.de, or DIR/train.tsv
@@ -56,13 +63,21 @@ class TextData:
 
 
 def load(config: TextData) -> Pairs:
-    """Read or make a set of pairs.
+    """Reads or makes a set of pairs.
+
+    Args:
+      config: which pairs, and where they are.
+
+    Returns:
+      The pairs, checked; their `origin` is `config`.
 
     Raises:
       FileNotFoundError: the data, or the package that reads it, is not there; one line says where it was looked for.
       ValueError: a field of `config`, or the data, is wrong; one line names the file, the line and the value.
     """
     ranges.check(config, "data.")
+    if not isinstance(config.source, str):
+        return _finished(_of_function(config), config)
     if config.source.startswith("tfds:"):
         pairs = _tfds(config)
     else:
@@ -75,11 +90,32 @@ def load(config: TextData) -> Pairs:
                 pairs = _pairs(splits, config, notes)
             case "dates" | "reverse" | "addition":
                 pairs = _made(config)
+            case name if name == PAIRS:
+                raise ValueError(GIVEN_IN_PYTHON)
+            case name if is_dotted(name):
+                raise ValueError(NAME_OF_FUNCTION.format(name))
             case name:
                 near = difflib.get_close_matches(name, SOURCES, n=1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise ValueError(f"no text source {name}; expected one of {', '.join(SOURCES)}{hint}")
     return _finished(pairs, config)
+
+
+def _of_function(config: TextData) -> Pairs:
+    if not callable(config.source):
+        raise ValueError(
+            f"data.source is {ranges.shown(config.source)}; expected one of {', '.join(SOURCES)}, or a function that"
+            " returns jaxai.data.Pairs"
+        )
+    name = dotted_name(config.source)
+    pairs = called(config.source, "data.source")
+    if not isinstance(pairs, Pairs):
+        raise ValueError(
+            f"data.source {name} returned {type(pairs).__name__}; expected jaxai.data.Pairs, as"
+            " jaxai.data.pairs(sources, targets) gives"
+        )
+    task = pairs.task if config.task == "auto" else config.task
+    return replace(check_pairs(pairs), name=name, task=task)
 
 
 def _path(config: TextData) -> Path:
@@ -131,7 +167,7 @@ def _split_files(folder: Path, prefix: str, config: TextData) -> ReadSplit:
 
 
 def _tfds(config: TextData) -> Pairs:
-    name = config.source.removeprefix("tfds:")
+    name = str(config.source).removeprefix("tfds:")
     return _translation(tfds_text.load(name, config.dir, _languages(config), config.empty), config)
 
 
@@ -158,31 +194,19 @@ def _held_out(splits: dict[str, PairSplit], notes: tuple[str, ...], config: Text
     """Takes the splits that are not there out of the training pairs: sources of one form go to the same split."""
     whole = splits["train"]
     fractions = {"validation": config.validation_fraction, "test": config.test_fraction}
-    missing = [split for split in fractions if split not in splits]
+    missing = {split: share for split, share in fractions.items() if split not in splits}
     if missing:
-        forms = [*map(normalise, whole.sources)]
-        different = list(dict.fromkeys(forms))
-        order = np.random.default_rng(config.seed).permutation(len(different)).tolist()
-        belongs, start = dict.fromkeys(different, "train"), 0
-        for split in missing:
-            stop = start + max(1, round(fractions[split] * len(different)))
-            belongs.update((different[index], split) for index in order[start:stop])
-            start = stop
-        if start >= len(different):
-            raise ValueError(
-                f"{config.source}: {len(different)} different sources are too few to hold out {' and '.join(missing)}; "
-                "give more pairs, or smaller --data.validation-fraction and --data.test-fraction"
-            )
-        for split in ("train", *missing):
-            splits[split] = whole.take([index for index, form in enumerate(forms) if belongs[form] == split])
+        options = "--data.validation-fraction and --data.test-fraction"
+        splits |= holdout.by_source(whole, missing, config.seed, str(config.source), options)
         sizes = " and ".join(f"{len(splits[split].sources)} for {split}" for split in missing)
         notes += (f"held out of {len(whole.sources)} training pairs: {sizes}",)
     return _pairs(splits, config, notes)
 
 
 def _pairs(splits: dict[str, PairSplit], config: TextData, notes: tuple[str, ...]) -> Pairs:
-    task = KINDS.get(config.source, "translation") if config.task == "auto" else config.task
-    return Pairs(splits["train"], splits["validation"], splits["test"], config.source, task, notes)
+    source = str(config.source)
+    task = KINDS.get(source, "translation") if config.task == "auto" else config.task
+    return Pairs(splits["train"], splits["validation"], splits["test"], source, task, notes)
 
 
 def _finished(pairs: Pairs, config: TextData) -> Pairs:
@@ -192,4 +216,12 @@ def _finished(pairs: Pairs, config: TextData) -> Pairs:
         kept = np.random.default_rng(config.seed).permutation(there)[: config.limit]
         train = train.take(np.sort(kept))
         notes += (f"train: {config.limit} of {there} pairs kept, as limit asks",)
-    return replace(pairs, train=train, notes=notes)
+    return replace(pairs, train=train, notes=notes, origin=config)
+
+
+def origin(pairs: Pairs) -> TextData:
+    """The configuration of the data of a run on these pairs; it states their task where the source does not."""
+    if pairs.origin is None:
+        return TextData(source=PAIRS, task=pairs.task)  # type: ignore[arg-type]  # `check_pairs` allows only tasks
+    named = isinstance(pairs.origin.source, str)
+    return pairs.origin if named else replace(pairs.origin, task=pairs.task)

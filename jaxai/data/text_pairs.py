@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxai.normalisation import normalise
 
+PAIRS = "pairs"
+"""The source of pairs that were given in Python."""
 TASKS = ("translation", "pronunciation", "transformation")
 
 
@@ -45,6 +47,7 @@ class Pairs:
       name: the source that it was loaded from.
       task: "translation", "pronunciation" or "transformation": decides which scores are computed.
       notes: what loading left out or decided, one sentence each, to be shown to the user.
+      origin: the `TextData` that loads the same pairs again; None for pairs given in Python, which no file holds.
     """
 
     train: PairSplit
@@ -53,16 +56,23 @@ class Pairs:
     name: str
     task: str
     notes: tuple[str, ...] = ()
+    origin: Any = None
 
 
 def check_pairs(pairs: Pairs) -> Pairs:
-    """The pairs, which were perhaps made in Python.
+    """Checks pairs before training or evaluation, wherever they come from, and returns them.
+
+    Args:
+      pairs: texts in three splits.
 
     Raises:
       ValueError: a split is empty, its sides differ in number, a text is no string, or the task is not known.
     """
     if not isinstance(pairs, Pairs):
-        raise ValueError(f"the pairs are a {type(pairs).__name__}; expected jaxai.data.text_pairs.Pairs")
+        raise ValueError(
+            f"the pairs are a {type(pairs).__name__}; expected jaxai.data.Pairs, as"
+            " jaxai.data.pairs(sources, targets) gives"
+        )
     if pairs.task not in TASKS:
         raise ValueError(f"the pairs' task is {pairs.task!r}; expected one of {', '.join(TASKS)}")
     for name in ("train", "validation", "test"):

@@ -319,7 +319,7 @@ class Experiment:
     @property
     def _task(self) -> str:
         """What the run's data is scored as, without loading it."""
-        return text.KINDS.get(self.data.source, "translation") if self.data.task == "auto" else self.data.task
+        return text.KINDS.get(str(self.data.source), "translation") if self.data.task == "auto" else self.data.task
 
     def _too_short(self, corpus: Corpus) -> list[str]:
         """What to say where the search may not write as much as the held-out targets have."""
