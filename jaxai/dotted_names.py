@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 PRESET_MODULE = "jaxai_preset_"
-"""Beginning of the module name of an executed preset; a number and a dot follow, and then the file's name."""
+"""Beginning of the name of a preset's module: `jaxai_preset_<number>.<name of the file>`."""
 
 
 def dotted_name(function: Any) -> str:

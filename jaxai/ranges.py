@@ -16,7 +16,7 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -161,6 +161,8 @@ def _expected(hint: Any, value: Any) -> str:
         return "text, in quotes"
     if kind is tuple:
         return "a tuple"
+    if kind is Callable and not callable(value):
+        return "a function"
     return "a dict" if isinstance(kind, type) and issubclass(kind, Mapping) else ""
 
 

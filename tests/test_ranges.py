@@ -198,7 +198,7 @@ def test_a_traced_learning_rate_passes() -> None:
         (cnn.Config(optimizer=None), r"^optimizer is None; it must be of type jaxai\.optimizer\.Optimizer$"),
         (cnn.Config(image_shape=(28, 28)), r"^image_shape is \(28, 28\); it must have 3 values$"),
         (cnn.Config(image_shape=28), r"^image_shape is 28; it must be a tuple$"),
-        (Data(source=3), r"^source is 3; it must be text, in quotes$"),
+        (Data(source=3), r"^source is 3; it must be text, in quotes"),
         (Environment(params=[1]), r"^params is \[1\]; it must be a dict$"),
     ],
 )

@@ -79,11 +79,6 @@ def load(config: Data) -> Images:
 
 
 def _check_fields(config: Data) -> None:
-    if not isinstance(config.source, str) and not callable(config.source):
-        raise ValueError(
-            f"data.source is {ranges.shown(config.source)}; expected one of {', '.join(SOURCES)}, or a function that"
-            " returns jaxai.data.Images"
-        )
     for name in ("source", "dir", "cache"):
         text = getattr(config, name)
         if isinstance(text, str) and not text.strip():
@@ -111,7 +106,8 @@ def _unused_fields(config: Data) -> list[str]:
 
 def _source(config: Data) -> ImageSource:
     if not isinstance(config.source, str):
-        return _of_function(config.source)
+        found = _of_function(config.source)
+        return found if config.resize is None else _resized(found, config.resize)
     name = SHORT_NAMES.get(config.source, config.source)
     if config.source in cifar.SETS and config.dir is not None and cifar.has(_dir(config), config.source):
         name = "cifar"

@@ -50,37 +50,35 @@ def _file(path: Path) -> Path:
 
 
 def _read_splits(file: Path, classes: tuple[str, ...], test_fraction: float) -> Splits:
-    arrays = _arrays(file)
-    keys, unused = _keys(file, arrays)
-    named, notes = parts(keys, test_fraction, str(file))
-    if "train" not in named or ("test" not in named and not test_fraction):
-        hint = f"; or {HOLD_OUT}" if "train" in named else ""
-        raise ValueError(f"{file} has the arrays {_listed(arrays)}; expected {LAYOUT}{hint}")
-    unused += [key for name in keys if name not in named.values() for key in keys[name].values()]
-    found = {part: _split(file, arrays, keys[name]) for part, name in named.items()}
-    names = (
-        classes
-        or _class_names(file, arrays)
-        or numbered(found["train"]["label"], f"{file}: {keys[named['train']]['label']}")
-    )
-    check_names(names, str(file))
-    for part, name in named.items():
-        of = keys[name]
-        where = Named(f"{file}: {of['image']}", f"{file}: {of['label']}", of["image"], of["label"])
-        check(found[part]["image"], found[part]["label"], len(names), where)
+    with _arrays(file) as arrays:
+        keys, unused = _keys(file, arrays)
+        named, notes = parts(keys, test_fraction, str(file))
+        if "train" not in named or ("test" not in named and not test_fraction):
+            hint = f"; or {HOLD_OUT}" if "train" in named else ""
+            raise ValueError(f"{file} has the arrays {_listed(arrays)}; expected {LAYOUT}{hint}")
+        unused += [key for name in keys if name not in named.values() for key in keys[name].values()]
+        found = {part: _split(file, arrays, keys[name]) for part, name in named.items()}
+        names = (
+            classes
+            or _class_names(file, arrays)
+            or numbered(found["train"]["label"], f"{file}: {keys[named['train']]['label']}")
+        )
+        check_names(names, str(file))
+        for part, name in named.items():
+            of = keys[name]
+            where = Named(f"{file}: {of['image']}", f"{file}: {of['label']}", of["image"], of["label"])
+            check(found[part]["image"], found[part]["label"], len(names), where)
     if unused:
         notes += (f"{file.name}: not used: the arrays {', '.join(sorted(unused))}",)
     splits = {part: split(each["image"], each["label"]) for part, each in found.items()}
     return Splits(splits["train"], splits.get("test"), names, splits.get("validation"), notes)
 
 
-def _arrays(file: Path) -> Mapping[str, np.ndarray]:
+def _arrays(file: Path) -> np.lib.npyio.NpzFile:
     if not zipfile.is_zipfile(file):
-        raise ValueError(
-            f"{file} is not an npz file, or only a part of one; expected {LAYOUT}"
-        )
+        raise ValueError(f"{file} is not an npz file, or only a part of one; expected {LAYOUT}")
     try:
-        found: Mapping[str, np.ndarray] = np.load(file, allow_pickle=False)
+        found: np.lib.npyio.NpzFile = np.load(file, allow_pickle=False)
     except Exception as error:  # a damaged archive raises nearly anything
         raise ValueError(f"{file} cannot be read: {' '.join(str(error).split())}; the file is damaged") from error
     return found

@@ -102,11 +102,7 @@ def load(config: TextData) -> Pairs:
 
 
 def _of_function(config: TextData) -> Pairs:
-    if not callable(config.source):
-        raise ValueError(
-            f"data.source is {ranges.shown(config.source)}; expected one of {', '.join(SOURCES)}, or a function that"
-            " returns jaxai.data.Pairs"
-        )
+    assert callable(config.source)
     name = dotted_name(config.source)
     pairs = called(config.source, "data.source")
     if not isinstance(pairs, Pairs):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from jaxai import ranges
+from jaxai.dotted_names import PRESET_MODULE, dotted_name
 from jaxai.files.paths import given_path, is_utf8
 from jaxai.ranges import Count, Natural, Range, Seed, check, shown
 from jaxai.runtime.parallel import Mode
@@ -19,8 +20,6 @@ Placement = Literal["auto", "device", "host"]
 Seeds = Annotated[int, Range(least=1, most=100_000)]
 T = TypeVar("T")
 
-PRESET_MODULE = "jaxai_preset_"
-"""What the name of a preset's module begins with: `jaxai_preset_<number>.<name of the file>`."""
 RENAMED = {"compute_dtype": "dtype"}
 """Fields of earlier versions -> what they are called now, in any class that has the new name and lacks the old one."""
 
@@ -96,7 +95,16 @@ def check_experiment(experiment: Any) -> None:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """A configuration as JSON takes it; `"type"` names its class, so that `from_dict` finds it again."""
-    return {"type": type_name(type(config))} | json.loads(json.dumps(dataclasses.asdict(config)))
+    return {"type": type_name(type(config))} | json.loads(json.dumps(_plain(config), default=dotted_name))
+
+
+def _plain(value: Any) -> Any:
+    """A configuration as dicts and lists. A function in it is not copied, as `dataclasses.asdict` copies its object."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, tuple | list) else value
 
 
 def type_name(kind: type) -> str:

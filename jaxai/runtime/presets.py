@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from jaxai import ranges
+from jaxai.dotted_names import PRESET_MODULE
 from jaxai.files.paths import given_path
-from jaxai.runtime.config import PRESET_MODULE, Run
+from jaxai.runtime.config import Run
 
 MOST_NAMED = 5
 """Presets that a message lists where none has a similar name."""

@@ -49,7 +49,7 @@ WRONG = {
     "class": (images(classes=("a", "b")), "mine train: the label at index 2 is 2; expected 0 to 1"),
     "shape": (images(test=UNIT[:, :6]), r"training images are \(8, 8, 1\), but test images \(6, 8, 1\)"),
     "channels": (images(validation=np.repeat(UNIT, 3, -1)), r"but validation images \(8, 8, 3\)"),
-    "tuple": ((UNIT, LABELS), r"images are a tuple; expected jaxai\.data\.Images\(train, test, classes, name\)"),
+    "tuple": ((UNIT, LABELS), r"images are a tuple; expected jaxai\.data\.Images, as jaxai\.data\.arrays"),
     "pair": (Images((UNIT, LABELS), (UNIT, LABELS), ("a",), "mine"), "mine train is a tuple; expected a dict"),
     "keys": (
         dataclasses.replace(images(), test={"x": UNIT, "y": LABELS}),

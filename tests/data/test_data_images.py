@@ -92,6 +92,4 @@ def test_a_folder_that_the_source_does_not_read_is_refused(tmp_path, source):
 
 
 def test_fields_of_synthetic_data_are_named_where_a_set_is_read():
-    assert load(Data("mnist5k", cache="off", examples=100)).notes == (
-        "data.examples is of synthetic data, and not used with mnist5k",
-    )
+    assert load(Data("mnist5k", cache="off", examples=100)).notes == ("data.examples is not used with mnist5k",)

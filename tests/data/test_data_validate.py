@@ -76,7 +76,9 @@ def test_floats_that_were_divided_twice_are_refused():
 def test_floats_that_became_zeros_and_ones_are_refused():
     ones = np.random.default_rng(0).integers(0, 2, (6, 4, 4, 3))
     check(ones.astype(bool), LABELS, 6, "mine")
-    with pytest.raises(ValueError, match=r"^mine: every pixel is 0 or 1; expected uint8 in \[0, 255\]: give bool"):
+    with pytest.raises(
+        ValueError, match=r"^mine: every pixel is 0 or 1; expected uint8 in \[0, 255\]: give images.astype\(bool\)"
+    ):
         check(ones.astype(np.uint8), LABELS, 6, "mine")
 
 
@@ -122,7 +124,7 @@ def test_wrong_image_shapes_are_refused(images, message):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (np.eye(6, dtype=np.int32), r"labels have shape \[6, 6\]; expected \[examples\]; from one-hot, take labels"),
+        (np.eye(6, dtype=np.int32), r"labels have shape \[6, 6\]; expected \[examples\]; from one-hot, give labels"),
         (LABELS.astype(np.float32), r"labels have dtype float32; expected integers, as int32: give labels\.astype"),
         (np.array(list("abcdef")), r"labels have dtype <U1; expected integers, as int32: give numpy\.unique"),
         (LABELS[:, None], r"labels have shape \[6, 1\]; expected \[examples\]; give labels\[:, 0\]"),

@@ -75,7 +75,7 @@ def test_pairs_made_in_python_are_checked(split, message):
         check_pairs(dataclasses.replace(pairs(), test=split))
     with pytest.raises(ValueError, match="the pairs' task is 'translations'; expected one of translation, "):
         check_pairs(dataclasses.replace(pairs(), task="translations"))
-    with pytest.raises(ValueError, match=r"the pairs are a PairSplit; expected jaxai.data.text_pairs.Pairs"):
+    with pytest.raises(ValueError, match=r"the pairs are a PairSplit; expected jaxai.data.Pairs"):
         check_pairs(split)
     assert check_pairs(made := pairs()) is made
 
