@@ -216,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             continue
         measured.append(record)
         if not how.dry_run:
-            workload = type(case.experiment).__module__.split(".")[1]
+            workload = type(case.experiment.workload).__module__.split(".")[1]
             console.print(f"  written to {records.append(record, how.results, workload)}", highlight=False)
     console.print(table(measured))
     for line in compare_calls(measured):
