@@ -37,7 +37,7 @@ def words_of(task: Task) -> Words:
     """Words of the training split that fill whole batches of each bucket, the buckets as frequent as in all of it."""
     from jaxai.data import cmudict
     from jaxai.data.buckets import ROWS_MULTIPLE, Buckets, choose_buckets
-    from jaxai.experiments.translation.corpus import arrays
+    from jaxai.seq2seq.batches import pad
     from jaxai.seq2seq.vocabulary import END
 
     split = cmudict.load(None, every_pronunciation=False)[0]["train"]
@@ -46,7 +46,7 @@ def words_of(task: Task) -> Words:
     for texts in (split.sources, spoken):
         ids = {symbol: FIRST_WORD + i for i, symbol in enumerate(sorted({each for text in texts for each in text}))}
         sides.append([[ids[each] for each in text] + [END] for text in texts])
-    every = arrays(*sides)
+    every = pad("source", sides[0]) | pad("target", sides[1])
     tokens = task.batch_size * PADDED_LENGTH
     buckets = choose_buckets(every["source_length"], every["target_length"], BUCKETS, tokens)
     shuffled = np.random.default_rng(0).permutation(len(buckets.of))

@@ -9,8 +9,9 @@
 
 from jaxai.optimizer import Optimizer
 from jaxai.seq2seq import attention, decode
+from jaxai.seq2seq.batches import make_batch
 from jaxai.seq2seq.bucketed import Shape, bucketed
-from jaxai.seq2seq.checks import check_values, make_batch
+from jaxai.seq2seq.checks import check_values
 from jaxai.seq2seq.decoding import Decoding
 from jaxai.seq2seq.losses import Loss, cross_entropy
 from jaxai.seq2seq.model import Model, Network, Seq2Seq, build

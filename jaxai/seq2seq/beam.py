@@ -1,10 +1,10 @@
-"""Beam search over any step function, wholly on the device.
+"""Beam search over any step function, entirely on the device.
 
-Live hypotheses of one length compete by their log probability. A candidate that is the end token, or that reaches its
-sentence's limit, leaves the beam and is kept if it is among the `n_best` finished ones by the score of Wu et al. 2016
-(arXiv:1609.08144, equation 14). A sentence is done once no live hypothesis can still reach a score above the worst kept
-one, so stopping early never changes the result. Histories are not copied: each step notes one integer a hypothesis, its
-parent and its token, and the kept hypotheses are read out at the end.
+Live hypotheses of the same length are ranked by their log probability. A candidate that is the end token, or that
+reaches its sentence's limit, leaves the beam; it is kept if it is among the `n_best` finished hypotheses by the score
+of Wu et al. 2016 (arXiv:1609.08144, equation 14). The search of a sentence stops when no live hypothesis can reach a
+score above the worst kept one, so that stopping early never changes the result. Histories are not copied: each step
+stores one integer for each hypothesis (its parent and its token), and the kept hypotheses are read back at the end.
 """
 
 import math
@@ -17,31 +17,33 @@ from jax import Array, lax
 from jaxai.core import PyTree
 from jaxai.seq2seq.checks import check_first_state, check_step
 
-_LEAST_COVERAGE = 1e-9  # a source position that was never attended is penalised by a finite amount
+__all__ = ["Decoded", "Step", "beam_search", "best_continuations", "largest"]
+
+_LEAST_COVERAGE = 1e-9  # a source position without attention gets a finite penalty
 
 
 class Step(Protocol):
     """One step of a decoder.
 
-    Takes tokens [batch, beam] int32, the last of each hypothesis, and the state, whose leaves are [batch, beam, ...].
-    Returns logits [batch, beam, vocabulary], the next state and attention [batch, beam, source] or None. A token whose
-    logit is -inf is never chosen; not all of a row may be.
+    It takes tokens [batch, beam] int32, the last of each hypothesis, and the state, with leaves [batch, beam, ...]. It
+    returns logits [batch, beam, vocabulary], the next state, and attention [batch, beam, source] or None. A token with
+    the logit -inf is never chosen; at least one token of a row must have another.
     """
 
     def __call__(self, tokens: Array, state: PyTree, /) -> tuple[Array, PyTree, Array | None]:
-        """The logits of what follows `tokens`."""
+        """The logits of the tokens after `tokens`."""
 
 
 class Decoded(NamedTuple):
-    """Hypotheses of each sentence, best first; the tokens neither begin with the begin token nor contain the end token.
+    """The hypotheses of each sentence, best first, without the begin token and the end token.
 
-    A hypothesis was cut at its limit exactly if its length equals the limit. Where a sentence has fewer hypotheses than
-    asked for, the rest are empty with a score of -inf.
+    A hypothesis was cut at its limit if and only if its length equals the limit. Missing hypotheses of a sentence are
+    empty, with the score -inf.
     """
 
     tokens: Array  # [batch, n_best, max_length] int32, 0 from `lengths` on
     lengths: Array  # [batch, n_best] int32, without the end token
-    scores: Array  # [batch, n_best] float32, what ranks them: normalised by the length penalty, with coverage penalty
+    scores: Array  # [batch, n_best] float32, by which they are ranked: with length and coverage penalty
     log_probability: Array  # [batch, n_best] float32, the sum over the tokens and the end token
     attention: Array | None  # [batch, n_best, max_length, source], the end token's row included; 0 after it
 
@@ -60,7 +62,7 @@ def starting_limits(limits: Array | None, batch: int, max_length: int) -> Array:
     if limits is None:
         return jnp.full(batch, max_length, jnp.int32)
     if jnp.shape(limits) != (batch,):
-        raise ValueError(f"limits has shape {jnp.shape(limits)}, expected ({batch},): one number a sentence")
+        raise ValueError(f"limits has shape {jnp.shape(limits)}, expected ({batch},): one number for each sentence")
     if not jnp.issubdtype(jnp.result_type(limits), jnp.integer):
         raise ValueError(f"limits has dtype {jnp.result_type(limits)}, expected integers: take limits.astype('int32')")
     return jnp.minimum(limits, max_length).astype(jnp.int32)
@@ -69,7 +71,7 @@ def starting_limits(limits: Array | None, batch: int, max_length: int) -> Array:
 def check_beam(
     beam: int, n_best: int, length_penalty: float, coverage_penalty: float, vocabulary: int | None = None
 ) -> None:
-    """Raises ValueError, of one line that begins with the number's name, where `beam_search` could not use it."""
+    """Raises ValueError, one line that begins with the number's name, unless `beam_search` can use it."""
     if beam < 1:
         raise ValueError(f"beam is {beam}, expected at least 1 live hypothesis; 1 is greedy search")
     if not 1 <= n_best <= beam:
@@ -82,15 +84,15 @@ def check_beam(
 
 
 def check_length_penalty(length_penalty: float) -> None:
-    """Raises ValueError where scores could not be divided by a power of the length."""
+    """Raises ValueError unless the length penalty is finite and at least 0."""
     if not 0 <= length_penalty < math.inf:
         raise ValueError(f"length_penalty is {length_penalty}, expected at least 0 and finite; 0 switches it off")
 
 
 def largest(values: Array, count: int) -> tuple[Array, Array]:
-    """The `count` largest of values [batch, width] in falling order and their places; the first of equals is first."""
+    """The `count` largest of values [batch, width] in decreasing order, and their indices; ties by the lower index."""
     if count > 1:
-        # XLA's CPU kernel takes rows of a matrix and more than one of each: everything else is sorted, 30 times slower.
+        # XLA's CPU kernel needs the rows of a matrix and a count above 1; all else is sorted, which is 30 times slower.
         return lax.top_k(values, count)
     best = jnp.max(values, 1, keepdims=True)
     places = lax.broadcasted_iota(jnp.int32, values.shape, 1)
@@ -100,13 +102,18 @@ def largest(values: Array, count: int) -> tuple[Array, Array]:
 def best_continuations(logits: Array, log_probability: Array, count: int) -> tuple[Array, Array]:
     """The `count` most probable hypotheses that are one token longer.
 
-    Takes logits [batch, beam, vocabulary] and the log probability [batch, beam] of the hypotheses so far. Returns log
-    probabilities [batch, count], falling, and [batch, count] int32 `beam index * vocabulary + token`.
+    Args:
+        logits: [batch, beam, vocabulary].
+        log_probability: [batch, beam] of the hypotheses so far.
+        count: number of continuations.
+
+    Returns:
+        Log probabilities [batch, count], decreasing, and [batch, count] int32 `beam index * vocabulary + token`.
     """
     batch, beam, vocabulary = logits.shape
     logits = logits.astype(jnp.float32)
-    # The best are in the blocks with the largest maxima, so that the wide array is read twice and never written or
-    # sorted: on CPU 2 to 7 times as fast as top_k over all, and no slower for one sentence.
+    # The best are in the blocks with the largest maxima: the wide array is read twice, and never written or sorted. On
+    # CPU this is 2 to 7 times as fast as top_k over all, and not slower for one sentence.
     size = 8 if vocabulary < 2048 else 64
     blocks = -(-vocabulary // size)
     wide = jnp.pad(logits, ((0, 0), (0, 0), (0, blocks * size - vocabulary)), constant_values=-jnp.inf)
@@ -120,26 +127,26 @@ def best_continuations(logits: Array, log_probability: Array, count: int) -> tup
     inside += jnp.take_along_axis(offset, chosen // blocks, 1)[..., None]
     values, places = largest(inside.reshape(batch, count * size), count)
     block = jnp.take_along_axis(chosen, places // size, 1)
-    # Padding is chosen only where too few are left, and must not name a hypothesis that does not exist.
+    # Padding is chosen only where too few candidates are left, and must not index a hypothesis that does not exist.
     token = jnp.minimum(block % blocks * size + places % size, vocabulary - 1)
     return values, block // blocks * vocabulary + token
 
 
 def _follow(leaf: Array, parents: Array) -> Array:
-    """The rows of leaf [batch, beam, ...] that parents [batch, beam] name."""
+    """The rows of leaf [batch, beam, ...] at the indices parents [batch, beam]."""
     return jnp.take_along_axis(leaf, parents.reshape(parents.shape + (1,) * (leaf.ndim - 2)), 1)
 
 
 class _Finished(NamedTuple):
     """The best finished hypotheses of each sentence, [batch, n_best], best first."""
 
-    scores: Array  # -inf where there is none
+    scores: Array  # -inf for a missing hypothesis
     log_probability: Array
     at: Array  # int32: step * beam + beam index of its last token
 
 
 class _Search(NamedTuple):
-    """What a step of the search changes."""
+    """The state of the search between two steps."""
 
     time: Array
     tokens: Array  # [batch, beam]
@@ -171,28 +178,29 @@ def beam_search(
 
     A finished hypothesis Y has the score `log P(Y) / ((5 + |Y|) / 6) ** length_penalty + coverage_penalty * sum over
     source positions of log(min(attention received, 1))`, where |Y| counts its tokens and the end token (Wu et al. 2016,
-    arXiv:1609.08144, equation 14). Sentences do not see each other: a sentence's result depends neither on its
-    neighbours nor on the size of the batch nor, where it has a limit, on `max_length`. A beam of 1 is greedy search.
+    arXiv:1609.08144, equation 14). Sentences are independent: a result depends neither on the other sentences nor on
+    the size of the batch nor, for a sentence with a limit, on `max_length`. A beam of 1 is greedy search.
 
     Args:
         step: one step of the decoder, see `Step`.
-        state: its first state, leaves [batch, 1, ...]. What all hypotheses share, such as the encoder's output, belongs
-            into the closure of `step` instead, so that it is never tiled.
+        state: its first state, leaves [batch, 1, ...]. Arrays that all hypotheses share, such as the encoder's output,
+            belong in the closure of `step` instead, so that they are never tiled.
         batch: number of sentences.
         beam: number of live hypotheses.
-        max_length: most tokens of any hypothesis, the end token included.
-        begin: token that is fed first.
-        end: token that ends a hypothesis; -1 for none, so that all go to their limit.
-        length_penalty: 0 for none, else above 0: the larger, the longer the hypotheses. A Python number.
-        coverage_penalty: 0 for none, else above 0: the larger, the more of the source is attended. A Python number.
+        max_length: largest number of tokens of a hypothesis, the end token included.
+        begin: the first input token.
+        end: token that ends a hypothesis; -1 for none: every hypothesis then has the length of its limit.
+        length_penalty: at least 0; larger values prefer longer hypotheses; 0: none. A Python number.
+        coverage_penalty: at least 0; larger values prefer hypotheses that attend to more of the source; 0: none. A
+            Python number.
         n_best: number of hypotheses returned.
-        limits: [batch] int32, most tokens of each sentence, the end token included. A hypothesis that reaches it is cut
-            there and competes with the log probability it has. A sentence of limit 0 costs nothing and gets none.
-        source_mask: [batch, source] bool, the real source positions; needed by the coverage penalty.
-        attention: return the attention too, if `step` gives one.
+        limits: [batch] int32, largest number of tokens for each sentence, the end token included. A hypothesis that
+            reaches it is cut there and ranked by its score so far. A sentence with the limit 0 has no hypothesis.
+        source_mask: [batch, source] bool, true for real source positions; needed by the coverage penalty.
+        attention: return the attention too, if `step` returns it.
 
     Raises:
-        ValueError: a number is out of its range, an array or what the step gives has another shape or dtype, or the
+        ValueError: a number is out of its range, an array or a result of the step has another shape or dtype, or the
             coverage penalty lacks attention or mask.
     """
     limits = starting_limits(limits, batch, max_length)
@@ -214,7 +222,7 @@ def beam_search(
             " the source is real"
         )
     rows = None if source is None else (batch, beam, source)
-    # The log probability only falls, so the largest divisor a hypothesis may meet bounds the score it may reach.
+    # The log probability only decreases, so that the largest divisor bounds the score that a hypothesis can reach.
     divisor = length_penalty_of(limits, length_penalty)
 
     def advance(search: _Search) -> _Search:
@@ -261,7 +269,7 @@ def beam_search(
 
 
 def _keep_best(finished: _Finished, scores: Array, log_probability: Array, first: Array) -> _Finished:
-    """The best of those kept and of the candidates [batch, beam], whose places count from `first`."""
+    """The best of the kept hypotheses and of the candidates [batch, beam], whose indices start at `first`."""
     n_best = finished.scores.shape[1]
     at = jnp.broadcast_to(first + jnp.arange(scores.shape[1], dtype=jnp.int32), scores.shape)
     best, places = largest(jnp.concatenate([finished.scores, scores], 1), n_best)
@@ -271,10 +279,10 @@ def _keep_best(finished: _Finished, scores: Array, log_probability: Array, first
 
 
 def _read_out(search: _Search, vocabulary: int, end: int) -> Decoded:
-    """Follows the finished hypotheses from their last token back to their first."""
+    """Follows the finished hypotheses from their last token back to their first one."""
     finished = search.finished
     max_length, batch, beam = search.history.shape
-    last = finished.at // beam  # -1 where there is no hypothesis
+    last = finished.at // beam  # -1 for a missing hypothesis
     n_best = last.shape[1]
 
     def back(carry: tuple[Array, Array, Array | None, Array]) -> tuple[Array, Array, Array | None, Array]:

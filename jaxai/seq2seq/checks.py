@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxai.seq2seq.vocabulary import BEGIN, END, PAD
+from jaxai.seq2seq.vocabulary import END
 
-__all__ = ["check_batch", "check_first_state", "check_sequences", "check_step", "check_values", "make_batch"]
+__all__ = ["check_batch", "check_first_state", "check_sequences", "check_step", "check_values"]
 
 SOURCE, TARGET = ("source", "source_length"), ("target", "target_length")
 PAIRS = SOURCE + TARGET
@@ -125,49 +125,6 @@ def check_sequences(side: str, tokens: Any, lengths: Any, vocabulary: int | None
             f"the {side} of row {row} ends with {tokens[row, lengths[row] - 1]} after {lengths[row]} "
             f"tokens; expected END, which is {END}, there and only there"
         )
-
-
-def make_batch(
-    sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]] | None = None
-) -> dict[str, np.ndarray]:
-    """A batch from token sequences of any lengths: END is appended, and PAD fills the rows.
-
-    >>> make_batch([[5, 6], [7]])
-    {'source': array([[5, 6, 2],
-           [7, 2, 0]], dtype=int32), 'source_length': array([3, 2], dtype=int32)}
-
-    Args:
-      sources: the tokens of each source, without PAD, BEGIN and END.
-      targets: the tokens of each target; None: a batch to decode.
-
-    Returns:
-      "source" [batch, S], "source_length" [batch], and the same of the target, int32.
-
-    Raises:
-      ValueError: there are no sequences, different numbers of sources and targets, or a token is no integer or is PAD,
-        BEGIN or END.
-    """
-    sides = {"source": sources} if targets is None else {"source": sources, "target": targets}
-    if len({len(side) for side in sides.values()}) > 1 or not len(sources):
-        counts = " and ".join(f"{len(side)} {name}s" for name, side in sides.items())
-        raise ValueError(f"the batch has {counts}; expected the same number of both, at least 1")
-    batch: dict[str, np.ndarray] = {}
-    for name, side in sides.items():
-        rows = [np.asarray(row) for row in side]
-        for number, row in enumerate(rows):
-            if row.ndim != 1 or (row.size and not np.issubdtype(row.dtype, np.integer)):
-                raise ValueError(f"{name} {number} is {row.dtype}{list(row.shape)}; expected a sequence of integers")
-            if (reserved := np.isin(row, (PAD, BEGIN, END)) | (row < 0)).any():
-                raise ValueError(
-                    f"{name} {number} has the token {row[reserved.argmax()]}; expected tokens from {END + 1} on: "
-                    f"{PAD}, {BEGIN} and {END} are PAD, BEGIN and END"
-                )
-        lengths = np.array([len(row) + 1 for row in rows], np.int32)
-        tokens = np.full((len(rows), lengths.max()), PAD, np.int32)
-        for filled, row in zip(tokens, rows, strict=True):
-            filled[: len(row) + 1] = [*row, END]
-        batch |= {name: tokens, f"{name}_length": lengths}
-    return batch
 
 
 def check_step(step: Any, tokens: jax.Array, state: Any, begin: int, end: int) -> tuple[int, int | None]:

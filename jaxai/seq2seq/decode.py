@@ -1,7 +1,14 @@
-"""Greedy search, sampling and beam search over any step function, jittable and wholly on the device.
+"""Greedy search, sampling and beam search over any step function, jittable and entirely on the device.
 
-A step function takes tokens [batch, beam] and a state with leaves [batch, beam, ...] and gives logits, the next state
-and attention; see `Step`. `ensemble` makes one of several, `average` makes one model of several checkpoints.
+A step function takes tokens [batch, beam] and a state with leaves [batch, beam, ...], and returns logits, the next
+state and attention; see `Step`. `ensemble` combines step functions, `average` averages the parameters of checkpoints.
+
+>>> import jax.numpy as jnp
+>>> def counts(tokens, state):  # the next token is the last one plus 1, and after 5 comes END, which is 2
+...     following = jnp.where(tokens == 1, 3, jnp.where(tokens == 5, 2, tokens + 1))
+...     return jnp.where(jnp.arange(6) == following[..., None], 0.0, -9.0), state, None
+>>> greedy(counts, (), batch=1, max_length=8, begin=1, end=2).tokens.tolist()
+[[[3, 4, 5, 0, 0, 0, 0, 0]]]
 """
 
 import math
@@ -30,11 +37,11 @@ __all__ = ["Decoded", "Step", "average", "beam_search", "ensemble", "greedy", "s
 # (logits [batch, 1, vocabulary], step number) -> log probability [batch], token [batch] int32
 Choose = Callable[[Array, Array], tuple[Array, Array]]
 LOWEST_TEMPERATURE = 1e-30
-"""Below it float32 would be 0; sampling is greedy long before."""
+"""Lower values would be 0 in float32; sampling is greedy at far higher ones."""
 
 
 class _Walk(NamedTuple):
-    """What a step of a walk changes."""
+    """The state of greedy search or sampling between two steps."""
 
     time: Array
     tokens: Array  # [batch], the last ones
@@ -59,7 +66,7 @@ def _walk(
     length_penalty: float,
     with_attention: bool,
 ) -> Decoded:
-    """One token at a time until every sentence has its end token or its limit."""
+    """Chooses one token at a time until every sentence has its end token or its limit."""
     limits = starting_limits(limits, batch, max_length)
     check_length_penalty(length_penalty)
     check_first_state(state, batch)
@@ -124,7 +131,22 @@ def greedy(
     length_penalty: float = 0.6,
     attention: bool = False,
 ) -> Decoded:
-    """The most probable token at each step, n_best 1; the arguments are `beam_search`'s, which says more of them."""
+    """Chooses the most probable token at each step; one hypothesis for each sentence.
+
+    Args:
+        step: one step of the decoder, see `Step`.
+        state: its first state, leaves [batch, 1, ...].
+        batch: number of sentences.
+        max_length: largest number of tokens of a hypothesis, the end token included.
+        begin: the first input token.
+        end: token that ends a hypothesis; -1 for none.
+        limits: [batch] int32, largest number of tokens for each sentence, the end token included.
+        length_penalty: for the scores; see `beam_search`.
+        attention: return the attention too, if `step` returns it.
+
+    Raises:
+        ValueError: a number is out of its range, or an array or a result of the step has another shape or dtype.
+    """
 
     def choose(logits: Array, time: Array) -> tuple[Array, Array]:
         log_probability, token = best_continuations(logits, jnp.zeros((batch, 1)), 1)
@@ -149,51 +171,51 @@ def sample(
     length_penalty: float = 0.6,
     attention: bool = False,
 ) -> Decoded:
-    """One random hypothesis a sentence, n_best 1; the arguments not named here are `beam_search`'s.
+    """Draws one random hypothesis for each sentence.
 
-    The temperature is applied first, then `top_k`, then `top_p` to what is left of the probability. `scores` and
-    `log_probability` are the model's, without any of them.
+    The temperature is applied first, then `top_k`, then `top_p` to the remaining probability. `scores` and
+    `log_probability` are the model's, without any of the three.
 
     Args:
         step: one step of the decoder, see `Step`.
         state: its first state, leaves [batch, 1, ...].
-        keys: [batch] random keys, one a sentence, such as `jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)`. Each
-            step folds its number in. A sentence's hypothesis depends on its own key only, not on its neighbours.
+        keys: [batch] random keys, one for each sentence, such as `jax.vmap(jax.random.fold_in, (None, 0))(key,
+            numbers)`. Each step folds its number in. A hypothesis depends on the key of its own sentence only.
         batch: number of sentences.
-        max_length: most tokens of any hypothesis, the end token included.
-        begin: token that is fed first.
+        max_length: largest number of tokens of a hypothesis, the end token included.
+        begin: the first input token.
         end: token that ends a hypothesis; -1 for none.
         temperature: above 0; the logits are divided by it. A Python number.
-        top_k: only this many most probable tokens are drawn from (Fan et al. 2018, arXiv:1805.04833); 0 for all.
-        top_p: only the smallest set of most probable tokens that holds this much probability is drawn from (nucleus
-            sampling, Holtzman et al. 2020, arXiv:1904.09751); above 0, 1 for all. A Python number.
-        limits: [batch] int32, most tokens of each sentence, the end token included.
-        length_penalty: for the scores.
-        attention: return the attention too, if `step` gives one.
+        top_k: number of the most probable tokens that are drawn from (Fan et al. 2018, arXiv:1805.04833); 0: all.
+        top_p: only the smallest set of most probable tokens with at least this probability is drawn from (nucleus
+            sampling, Holtzman et al. 2020, arXiv:1904.09751); above 0 to 1; 1: all. A Python number.
+        limits: [batch] int32, largest number of tokens for each sentence, the end token included.
+        length_penalty: for the scores; see `beam_search`.
+        attention: return the attention too, if `step` returns it.
 
     Raises:
-        ValueError: a number is out of its range, or an array or what the step gives has another shape or dtype.
+        ValueError: a number is out of its range, or an array or a result of the step has another shape or dtype.
     """
     check_sampling(temperature, top_k, top_p)
     kind = getattr(keys, "dtype", type(keys).__name__)
     if kind == jnp.uint32:
         keys = jax.random.wrap_key_data(keys)
     elif not hasattr(keys, "dtype") or not jnp.issubdtype(kind, jax.dtypes.prng_key):
-        raise ValueError(f"keys is {kind}, expected random keys, such as jax.random.split gives")
+        raise ValueError(f"keys is {kind}, expected random keys, as from jax.random.split")
     if keys.shape != (batch,):
-        raise ValueError(f"keys has shape {keys.shape}, expected ({batch},): one random key a sentence")
+        raise ValueError(f"keys has shape {keys.shape}, expected ({batch},): one random key for each sentence")
 
     def choose(logits: Array, time: Array) -> tuple[Array, Array]:
         logits = logits[:, 0].astype(jnp.float32)
         vocabulary = logits.shape[1]
         check_sampling(temperature, top_k, top_p, vocabulary)
-        # From the largest down, so that no temperature, however low, overflows.
+        # Relative to the largest, so that no temperature overflows.
         kept, places = (logits - logits.max(1, keepdims=True)) / max(temperature, LOWEST_TEMPERATURE), None
         if top_k or top_p < 1:
             kept, places = largest(kept, top_k or vocabulary)
         if top_p < 1:
             probability = jax.nn.softmax(kept)
-            # A token is in the nucleus if those before it hold too little: the first one always is.
+            # A token is in the nucleus if the tokens before it have too little probability: the first one always is.
             kept = jnp.where(jnp.cumsum(probability, 1) - probability < top_p, kept, -jnp.inf)
         at_time = jax.vmap(jax.random.fold_in, (0, None))(keys, time)
         noise = jax.vmap(lambda key: jax.random.gumbel(key, kept.shape[1:]))(at_time)
@@ -207,7 +229,7 @@ def sample(
 
 
 def check_sampling(temperature: float, top_k: int, top_p: float, vocabulary: int | None = None) -> None:
-    """Raises ValueError, of one line that begins with the number's name, where `sample` could not use it."""
+    """Raises ValueError, one line that begins with the number's name, unless `sample` can use it."""
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature is {temperature}, expected above 0 and finite; use greedy for the limit of 0")
     if not 0 < top_p <= 1:
@@ -219,17 +241,23 @@ def check_sampling(temperature: float, top_k: int, top_p: float, vocabulary: int
 
 
 def ensemble(steps: Sequence[Step]) -> Step:
-    """A step function whose probabilities are the mean of those of several models with one vocabulary.
+    """A step function with the mean probabilities of several models that share a vocabulary.
 
-    Its state is the tuple of theirs. Its attention is the mean of theirs, or None unless all give one.
+    Its state is the tuple of their states. Its attention is the mean of theirs; None unless all return one.
+
+    Args:
+        steps: the step functions of the models.
+
+    Raises:
+        ValueError: there is none; or, by the step, another number of states, or vocabularies of different sizes.
     """
     steps = tuple(steps)
     if not steps:
-        raise ValueError("an ensemble of 0 steps was asked for, expected at least 1: give one step function a model")
+        raise ValueError("an ensemble got 0 steps, expected at least 1: one step function for each model")
 
     def step(tokens: Array, state: PyTree) -> tuple[Array, PyTree, Array | None]:
         if len(state) != len(steps):
-            raise ValueError(f"an ensemble of {len(steps)} steps got {len(state)} states, expected one a step")
+            raise ValueError(f"an ensemble of {len(steps)} steps got {len(state)} states, expected one for each step")
         logits, states, attention = zip(*(one(tokens, own) for one, own in zip(steps, state, strict=True)), strict=True)
         if len(sizes := {one.shape[-1] for one in logits}) > 1:
             raise ValueError(f"an ensemble's models have vocabularies of {sorted(sizes)} tokens, expected one for all")
@@ -242,17 +270,20 @@ def ensemble(steps: Sequence[Step]) -> Step:
 
 
 def average(trees: Sequence[Any]) -> Any:
-    """The mean of several checkpoints' parameters, leaf by leaf: one pytree of their structure, shapes and dtypes.
+    """The mean of the parameters of several checkpoints, with their structure, shapes and dtypes.
+
+    Args:
+        trees: the parameters of each checkpoint.
 
     Raises:
         ValueError: there is none, they differ in structure or shape, or a leaf is not floating point.
     """
     if not trees:
-        raise ValueError("an average of 0 checkpoints was asked for, expected at least 1: give parameter pytrees")
+        raise ValueError("an average got 0 checkpoints, expected at least 1: give parameter pytrees")
     structures: list[Any] = [jax.tree.structure(tree) for tree in trees]
     for number, structure in enumerate(structures):
         if structure != structures[0]:
-            raise ValueError(f"checkpoint {number} has other parameters than checkpoint 0: average one model's only")
+            raise ValueError(f"checkpoint {number} has other parameters than checkpoint 0: average one model only")
 
     def mean(path: tuple[Any, ...], *leaves: Array) -> Array:
         first, name = jnp.asarray(leaves[0]), jax.tree_util.keystr(path)

@@ -1,4 +1,4 @@
-"""How the target is searched for, as a preset and the command line say it."""
+"""Options of decoding, for presets and the command line."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -9,38 +9,38 @@ from jaxai.seq2seq.model import Model
 
 Method = Literal["beam", "greedy", "sample"]
 TopP = Annotated[float, Range(above=0, most=1)]
-# Beyond these a model that never ends would fill the memory.
+# With larger values, a model that never predicts END would use all memory.
 LongestRatio = Annotated[float, Range(least=0, most=100)]
 LongestExtra = Annotated[int, Range(least=1, most=10_000)]
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How the target is searched for."""
+    """Options of decoding."""
 
     method: Method = "beam"  # beam, greedy, or sample
-    beam: Count = 4  # hypotheses that the beam search goes on with
-    length_penalty: NonNegative = 0.6  # exponent of the length that scores are divided by (Wu et al. 2016); 0: none
-    coverage_penalty: NonNegative = 0.0  # weight of source tokens that nothing attended to (Wu et al. 2016); 0: none
-    temperature: Positive = 1.0  # of sampling; below 1 takes likely tokens more often
-    top_k: Natural = 0  # number of the likeliest tokens that sampling draws from; 0: all
-    top_p: TopP = 1.0  # sampling takes one of the likeliest tokens that have this probability together; 1: of all
-    longest_ratio: LongestRatio = 2.0  # a translation has at most so many tokens for each of its source,
-    longest_extra: LongestExtra = 10  # and so many more
+    beam: Count = 4  # number of live hypotheses of the beam search
+    length_penalty: NonNegative = 0.6  # exponent of the length by which scores are divided (Wu et al. 2016); 0: none
+    coverage_penalty: NonNegative = 0.0  # weight of source tokens without attention (Wu et al. 2016); 0: none
+    temperature: Positive = 1.0  # of sampling; below 1 prefers probable tokens
+    top_k: Natural = 0  # number of the most probable tokens that sampling draws from; 0: all
+    top_p: TopP = 1.0  # total probability of the most probable tokens that sampling draws from; 1: all tokens
+    longest_ratio: LongestRatio = 2.0  # maximum length = longest_ratio * source length + longest_extra
+    longest_extra: LongestExtra = 10  # tokens; see longest_ratio
 
 
 BY_METHOD = {"beam": "beam", "coverage_penalty": "beam", "temperature": "sample", "top_k": "sample", "top_p": "sample"}
-"""Fields of `Decoding` that only one method reads."""
+"""Fields of `Decoding` that have an effect with one method only -> that method."""
 
 
 def check_decoding(decoding: Decoding, model: Model, n_best: int = 1, prefix: str = "decoding.") -> None:
-    """Refuses what could not be searched for.
+    """Refuses options that are out of range or do not fit the model.
 
     Args:
-      decoding: how to search.
-      model: whose target vocabulary and attention it has to fit.
-      n_best: translations wanted of each sentence.
-      prefix: what the user types before a field's name.
+      decoding: the options.
+      model: the network, with its target vocabulary and attention.
+      n_best: number of translations of each sentence.
+      prefix: text before a field's name in messages, as the user types it.
 
     Raises:
       ValueError: one line that begins with the name of the field.
@@ -49,7 +49,7 @@ def check_decoding(decoding: Decoding, model: Model, n_best: int = 1, prefix: st
     for name in ("beam", "top_k"):
         if (value := getattr(decoding, name)) > model.target_vocabulary:
             raise ValueError(
-                f"{prefix}{name} is {value}; it must be at most {model.target_vocabulary}, the tokens of the target's "
+                f"{prefix}{name} is {value}; it must be at most {model.target_vocabulary}, the size of the target's "
                 "vocabulary"
             )
     if decoding.coverage_penalty and model.attention == "none":

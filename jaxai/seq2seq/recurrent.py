@@ -1,11 +1,11 @@
 """Recurrent layers and stacks of them, over a whole batch of sequences or one step at a time.
 
-A layer without layer normalisation and without recurrent dropout is `jaxai.ops.lstm` or `jaxai.ops.gru`, in its
-fastest form; the others are a scan over `lstm_step` or `gru_step`. The parameters have one layout, so that a model
-trained with dropout decodes through the fast form.
+A layer without layer normalization and without recurrent dropout is computed by `jaxai.ops.lstm` or `jaxai.ops.gru`,
+which is faster; the others are a scan over single steps. The parameters have the same layout in both forms, so that a
+model trained with dropout decodes in the fast form.
 
-Initial weights are those of Keras: Glorot's uniform draw for the input, orthogonal for the recurrence, and a bias of 1
-for the LSTM's forget gate (Jozefowicz et al. 2015).
+Initial weights are those of Keras: Glorot uniform for the input, orthogonal for the recurrence, and a bias of 1 for the
+LSTM's forget gate (Jozefowicz et al. 2015).
 """
 
 from typing import Any, NamedTuple
@@ -19,18 +19,18 @@ from jaxai.ops import gru as gru_ops
 from jaxai.ops import lstm as lstm_ops
 
 LayerState = tuple[jax.Array, ...]
-"""Of one recurrent layer, h first: (h, c) of an LSTM, (h,) of a GRU; each [batch, hidden]."""
+"""The state of one recurrent layer, h first: (h, c) of an LSTM, (h,) of a GRU; each [batch, hidden]."""
 
 GATES = {"lstm": 4, "gru": 3}
 EPSILON = 1e-5
 
 
 class Masks(NamedTuple):
-    """Dropout masks of one layer that hold for all steps; a unit is 0 or 1 / (1 - rate).
+    """Dropout masks of one layer, the same for all steps; an entry is 0 or 1 / (1 - rate).
 
     Attributes:
-      inputs: [batch, features], or None where each step draws its own or nothing is dropped.
-      recurrent: of each direction [batch, hidden] or None.
+      inputs: [batch, features]; None if each step draws its own, or nothing is dropped.
+      recurrent: for each direction [batch, hidden] or None.
     """
 
     inputs: jax.Array | None
@@ -38,12 +38,12 @@ class Masks(NamedTuple):
 
 
 def normalise(x: jax.Array, scale: jax.Array, sizes: tuple[int, ...]) -> jax.Array:
-    """Layer normalisation without a bias (Ba, Kiros and Hinton 2016, eq. 4), of each block of the last axis alone.
+    """Layer normalization without a bias (Ba, Kiros and Hinton 2016, eq. 4), separately for each block of the axis.
 
     Args:
       x: [..., features] float32.
       scale: [features].
-      sizes: of the blocks, which sum to `features`.
+      sizes: of the blocks; their sum is `features`.
     """
     blocks = []
     start = 0
@@ -57,20 +57,20 @@ def normalise(x: jax.Array, scale: jax.Array, sizes: tuple[int, ...]) -> jax.Arr
 
 
 def keep(x: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """`x` times the mask, where there is one."""
+    """`x` times the mask; `x` itself for None."""
     return x if mask is None else x * mask.astype(x.dtype)
 
 
 class Layer(nn.Module):
-    """One recurrent layer that reads in one direction.
+    """One recurrent layer in one direction.
 
     Attributes:
       cell: "lstm" or "gru".
       features: size of the input.
       hidden: units.
-      layer_norm: normalise inside the cell (Ba et al. 2016, arXiv:1607.06450, eq. 20 to 22 and 29 to 31): the sums of
-        the input, those of the recurrence, and the LSTM's c before its tanh. Their biases are the cell's own.
-      reverse: read each sequence from its last real step to its first.
+      layer_norm: normalize inside the cell (Ba et al. 2016, arXiv:1607.06450, eq. 20 to 22 and 29 to 31): the sums of
+        the input, the sums of the recurrence, and the LSTM's c before its tanh. The biases are those of the cell.
+      reverse: read each sequence from its last real step to its first one.
       dtype: of the matmuls, and of h; c stays float32.
     """
 
@@ -116,12 +116,12 @@ class Layer(nn.Module):
         Args:
           x: [batch, time, features], padded on the right.
           state: before the first step; None: zeros.
-          lengths: [batch] int32, the steps that are no padding; None: all.
-          mask: [batch, hidden], of the recurrent state at all steps; None: nothing is dropped.
+          lengths: [batch] int32, number of real steps; None: all.
+          mask: [batch, hidden], dropout of the recurrent state at all steps; None: no dropout.
 
         Returns:
           Outputs [batch, time, hidden], 0 where the input is padding, and the state after each sequence's last real
-          step (its first one where the layer reads in reverse).
+          step (after its first step where the layer reads in reverse).
         """
         state = self.zeros(x.shape[0]) if state is None else state
         x = x.astype(self.dtype)
@@ -133,7 +133,7 @@ class Layer(nn.Module):
         return outputs, (h,)
 
     def step(self, x: jax.Array, state: LayerState, mask: jax.Array | None = None) -> LayerState:
-        """The state after one step more on x [batch, features]; its first leaf is the output."""
+        """The state after one more step on x [batch, features]; its first leaf is the output."""
         x = x.astype(self.dtype)
         if self.layer_norm or mask is not None:
             return self.general_step(self.projected(x), state, mask)
@@ -147,30 +147,30 @@ class Layer(nn.Module):
         return (h, jnp.zeros((batch, self.hidden), jnp.float32)) if self.cell == "lstm" else (h,)
 
     def lstm_weights(self) -> lstm_ops.Weights:
-        """Of `jaxai.ops.lstm`, in the dtype of the matmuls."""
+        """The weights for `jaxai.ops.lstm`, in the dtype of the matmuls."""
         return lstm_ops.Weights(*(leaf.astype(self.dtype) for leaf in (self.input, self.recurrent, self.bias)))
 
     def gru_weights(self) -> gru_ops.Weights:
-        """Of `jaxai.ops.gru`, in the dtype of the matmuls."""
+        """The weights for `jaxai.ops.gru`, in the dtype of the matmuls."""
         leaves = self.input, self.recurrent, self.bias, self.recurrent_bias
         return gru_ops.Weights(*(leaf.astype(self.dtype) for leaf in leaves))
 
     def blocks(self) -> tuple[int, ...]:
-        """Sizes that are normalised apart: all gates of an LSTM as one; of a GRU the two gates, and the candidate."""
+        """Sizes of blocks that are normalized separately: all gates of an LSTM; gates and candidate of a GRU."""
         return (4 * self.hidden,) if self.cell == "lstm" else (2 * self.hidden, self.hidden)
 
     def projected(self, x: jax.Array) -> jax.Array:
-        """What the input [..., features] adds to the gates, in float32."""
+        """The part of the gates' sums that comes from the input [..., features], in float32."""
         sums = jnp.dot(x, self.input.astype(self.dtype), preferred_element_type=jnp.float32)
         return (normalise(sums, self.input_scale, self.blocks()) if self.layer_norm else sums) + self.bias
 
     def general_step(self, projected: jax.Array, state: LayerState, mask: jax.Array | None) -> LayerState:
-        """One step with normalisation or dropout, in float32 but for the matmul.
+        """One step with normalization or dropout, in float32 except for the matmul.
 
         Args:
           projected: [batch, gates * hidden].
-          state: of the step before.
-          mask: [batch, hidden] of h where it enters the gates (Gal and Ghahramani 2016), or None.
+          state: of the previous step.
+          mask: [batch, hidden], dropout of h before the gates (Gal and Ghahramani 2016), or None.
         """
         h = keep(state[0], mask)
         sums = jnp.dot(h, self.recurrent.astype(self.dtype), preferred_element_type=jnp.float32)
@@ -211,17 +211,17 @@ def forget_bias(shape: tuple[int, ...]) -> jax.Array:
 
 
 class Stack(nn.Module):
-    """Recurrent layers, each reading the outputs of the one below.
+    """Recurrent layers; each reads the outputs of the previous one.
 
     Attributes:
       cell: "lstm" or "gru".
       features: size of the input.
       hidden: units of a layer in one direction.
-      layers: how many.
-      bidirectional: two layers side by side, one in each direction; their outputs and states are concatenated.
+      layers: number of layers.
+      bidirectional: each layer reads in both directions; the outputs and states of both are concatenated.
       layer_norm: inside the cells.
-      residual: add a layer's input to its output, where they are of one size (Wu et al. 2016, arXiv:1609.08144).
-      dropout: share of a layer's inputs, the lowest one's too, that is dropped in training (Zaremba et al. 2014).
+      residual: add a layer's input to its output where both have the same size (Wu et al. 2016, arXiv:1609.08144).
+      dropout: share of each layer's inputs that is dropped in training, also of the first layer (Zaremba et al. 2014).
       variational: one mask of the inputs for all steps (Gal and Ghahramani 2016, arXiv:1512.05287).
       recurrent_dropout: share of the recurrent state that is dropped in training, one mask for all steps.
       dtype: of the matmuls.
@@ -260,7 +260,7 @@ class Stack(nn.Module):
         self.dropped = nn.Dropout(self.dropout)
 
     def masks(self, batch: int, *, train: bool) -> tuple[Masks, ...]:
-        """Draws the masks that hold for all steps, for each layer; reads the random stream "dropout"."""
+        """Draws each layer's masks for all steps, from the random stream "dropout"."""
         return tuple(
             Masks(
                 self.mask((batch, layers[0].features), self.dropout if train and self.variational else 0.0),
@@ -270,13 +270,13 @@ class Stack(nn.Module):
         )
 
     def mask(self, shape: tuple[int, int], rate: float) -> jax.Array | None:
-        """Float32, 0 with the probability `rate` and else 1 / (1 - rate); None where the rate is 0."""
+        """Float32: 0 with the probability `rate`, otherwise 1 / (1 - rate); None for the rate 0."""
         if rate == 0.0:
             return None
         return jax.random.bernoulli(self.make_rng("dropout"), 1 - rate, shape) / jnp.float32(1 - rate)
 
     def drop(self, x: jax.Array, mask: jax.Array | None, *, train: bool) -> jax.Array:
-        """Drops by the mask, or, unless dropout is variational, by one drawn here."""
+        """Drops by the mask; if dropout is not variational, by a mask drawn here."""
         return keep(x, mask) if self.variational else self.dropped(x, deterministic=not train)
 
     def __call__(
@@ -291,13 +291,13 @@ class Stack(nn.Module):
 
         Args:
           x: [batch, time, features], padded on the right.
-          states: of each layer before the first step, not for a bidirectional stack; None: zeros.
-          lengths: [batch] int32, the steps that are no padding; None: all.
+          states: of each layer before the first step, for a stack of one direction only; None: zeros.
+          lengths: [batch] int32, number of real steps; None: all.
           train: whether dropout is on.
 
         Returns:
           Outputs [batch, time, directions * hidden] and each layer's state after each sequence's last real step,
-          leaves [batch, directions * hidden]. Outputs of a residual stack are not 0 where the input is padding.
+          leaves [batch, directions * hidden]. The outputs of a residual stack are not 0 where the input is padding.
         """
         final = []
         for index, (layers, masks) in enumerate(zip(self.each, self.masks(x.shape[0], train=train), strict=True)):
@@ -317,12 +317,12 @@ class Stack(nn.Module):
         *,
         train: bool = False,
     ) -> tuple[jax.Array, tuple[LayerState, ...]]:
-        """Reads one step more; for a stack of one direction.
+        """Reads one more step; for a stack of one direction.
 
         Args:
           x: [batch, beam, features].
           states: of each layer, leaves [batch, beam, hidden].
-          masks: what `masks` drew for `batch * beam` sequences; None: none.
+          masks: from `masks`, for `batch * beam` sequences; None: none.
           train: whether dropout is on.
 
         Returns:
@@ -340,5 +340,5 @@ class Stack(nn.Module):
         return x.reshape(batch, beam, -1), tuple(final)
 
     def shortcut(self, x: jax.Array, outputs: jax.Array) -> jax.Array:
-        """The outputs, and the input on top in a residual stack where it is of their size."""
+        """The outputs; in a residual stack plus the input where it has the same size."""
         return outputs + x.astype(outputs.dtype) if self.residual and x.shape == outputs.shape else outputs

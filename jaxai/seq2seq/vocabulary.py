@@ -1,6 +1,6 @@
-"""Text to numbers and back: character, word and subword vocabularies, kept as one JSON file in the run folder.
+"""From text to tokens and back: character, word and subword vocabularies, each saved as one JSON file.
 
-Every vocabulary starts with the same four special tokens. Text is brought to one form first (`jaxai.normalisation`).
+Every vocabulary starts with the same four special tokens. Text is normalized first (`jaxai.normalisation`).
 `decode(encode(text)) == normalise(text)` for text without unknown tokens.
 """
 
@@ -20,14 +20,16 @@ from typing import Any
 from jaxai import extras
 from jaxai.normalisation import WORD_START, normalise
 
+__all__ = ["BEGIN", "END", "PAD", "SPECIALS", "UNKNOWN", "Vocabulary", "build", "load"]
+
 PAD, BEGIN, END, UNKNOWN = 0, 1, 2, 3
+"""The special tokens: padding, first input of the decoder, end of a sequence, what the vocabulary lacks."""
 SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
 KINDS = ("character", "word", "subword")
 ALGORITHMS = ("bpe", "unigram")
 FORMAT = 1
 RESERVED = "\u2585"
-"""What sentencepiece keeps for itself: it would leave out every line that holds one, so a subword vocabulary never
-knows this character."""
+"""Reserved by sentencepiece, which leaves out every line with this character: a subword vocabulary never has it."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,8 @@ class Vocabulary:
 
     Attributes:
       kind: "character", "word" (split at white space) or "subword" (sentencepiece).
-      tokens: every token as text, by id; the first four are `SPECIALS`.
-      lowercase: text is lower-cased first.
+      tokens: the text of every token, by id; the first four are `SPECIALS`.
+      lowercase: whether text is lower-cased first.
       model: the sentencepiece model of a subword vocabulary; empty for the other kinds.
     """
 
@@ -50,7 +52,7 @@ class Vocabulary:
         return len(self.tokens)
 
     def normalise(self, text: str) -> str:
-        """`text` as the vocabulary sees it; see `jaxai.normalisation.normalise`."""
+        """`text` in the form that is encoded; see `jaxai.normalisation.normalise`."""
         return normalise(text, self.lowercase)
 
     def encode(self, text: str) -> list[int]:
@@ -61,7 +63,11 @@ class Vocabulary:
         return [self._ids.get(token, UNKNOWN) for token in _split(self.kind, text)]
 
     def decode(self, ids: Iterable[int], unknown: str = "") -> str:
-        """The text of `ids` up to the first `END`, without special tokens; `unknown` stands for `UNKNOWN`.
+        """The text of `ids` up to the first `END`, without special tokens.
+
+        Args:
+          ids: tokens.
+          unknown: text for `UNKNOWN`.
 
         Raises:
           ValueError: an id is not in the vocabulary.
@@ -79,24 +85,24 @@ class Vocabulary:
         return (" " if self.kind == "word" else "").join(kept)
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
-        """One readable text an id, special tokens too, as an attention heat map labels its axes; a space is `␣`."""
+        """A readable text for each id, special tokens included, as labels of attention heat maps; a space is `␣`."""
         return ["␣" if (text := self._text(int(token))) == " " else text for token in ids]
 
     def unknown(self, text: str) -> int:
-        """How many tokens of `text` (characters, words, or pieces of a subword vocabulary) it does not know."""
+        """Number of tokens of `text` (characters, words or subwords) that are not in the vocabulary."""
         return self.encode(text).count(UNKNOWN)
 
     @cached_property
     def digest(self) -> str:
-        """12 hexadecimal digits that change with anything that `encode` and `decode` depend on."""
+        """12 hexadecimal digits that change with everything on which `encode` and `decode` depend."""
         return hashlib.sha256(json.dumps(self._content(), sort_keys=True).encode()).hexdigest()[:12]
 
     def require(self, digest: str, where: str) -> None:
-        """Refuse to be used with a model that another vocabulary was trained with.
+        """Refuses use with a model that was trained with another vocabulary.
 
         Args:
-          digest: the `digest` that was kept with the model.
-          where: what holds that model, for the message.
+          digest: the `digest` that was saved with the model.
+          where: name of the model's folder, for the message.
 
         Raises:
           ValueError: the digests differ.
@@ -108,7 +114,7 @@ class Vocabulary:
             )
 
     def save(self, path: str | Path) -> None:
-        """Write it as one JSON file, sentencepiece model included; whole or not at all."""
+        """Writes one JSON file, sentencepiece model included; whole or not at all."""
         text = json.dumps({**self._content(), "digest": self.digest}, ensure_ascii=False, indent=1)
         temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
         temporary.write_text(text + "\n", encoding="utf-8")
@@ -146,14 +152,16 @@ def build(
     lowercase: bool = False,
     algorithm: str = "bpe",
 ) -> Vocabulary:
-    """The vocabulary of `texts`, the same for the same texts; for one over both languages pass both sides' texts.
+    """Builds the vocabulary of `texts`; the same texts give the same vocabulary.
+
+    For one vocabulary over both languages, pass the texts of both sides.
 
     Args:
       kind: "character", "word" or "subword".
-      texts: the training text, one sentence each.
-      size: at most this many tokens, the four special ones included; the most frequent are kept, ties in the order of
-        Unicode. None: no limit (a subword vocabulary needs one; it ends up smaller where the text has no more pieces).
-      min_frequency: characters and words that are rarer than this are left out; subwords ignore it.
+      texts: the sentences of the training text.
+      size: largest number of tokens, the four special ones included; the most frequent are kept, ties in Unicode order.
+        None: no limit. A subword vocabulary needs a size; it is smaller where the text has fewer subwords.
+      min_frequency: characters and words with fewer occurrences are left out; no effect on subwords.
       lowercase: lower-case all text first.
       algorithm: of subwords: "bpe" or "unigram".
 
@@ -187,11 +195,11 @@ def build(
 
 
 def load(path: str | Path) -> Vocabulary:
-    """The vocabulary that `Vocabulary.save` wrote.
+    """Reads the vocabulary that `Vocabulary.save` wrote.
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: the file is no vocabulary, or was changed since.
+      ValueError: the file is no vocabulary, or was changed after it was written.
     """
     path = Path(path)
     again = "restore it, or give the run's train command again, which writes it from the same data"
@@ -244,10 +252,10 @@ def _build_subword(texts: Iterable[str], size: int | None, lowercase: bool, algo
         model_writer=model,
         model_type=algorithm,
         vocab_size=size,
-        # Small texts have fewer pieces than asked for: take those that there are.
+        # Small texts may have fewer subwords than `size`.
         hard_vocab_limit=False,
         character_coverage=1.0,
-        # `normalise` has done this already, and only so does decode give back what encode was given.
+        # `normalise` has done this already; decode then inverts encode exactly.
         normalization_rule_name="identity",
         add_dummy_prefix=True,
         pad_id=PAD,
@@ -255,9 +263,9 @@ def _build_subword(texts: Iterable[str], size: int | None, lowercase: bool, algo
         eos_id=END,
         unk_id=UNKNOWN,
         pad_piece=SPECIALS[PAD],
-        # Longer sentences would be left out without a word.
+        # Longer sentences would be left out silently.
         max_sentence_length=max(len(line.encode()) for line in lines) + 10,
-        # More threads add up in another order each time.
+        # Several threads sum in a different order each time.
         num_threads=1,
         minloglevel=2,
     )

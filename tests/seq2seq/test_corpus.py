@@ -42,7 +42,7 @@ def test_characters_that_cannot_be_learnt_are_counted():
     pytest.importorskip("sentencepiece")
     notes = make_corpus(Tokens("subword", batch=64, size=20), dataclasses.replace(pairs(), train=odd)).notes
     for side in ("sources", "targets"):
-        text = f"training {side} with U+2585, which sentencepiece keeps for itself, so it stays unknown: 8"
+        text = f"training {side} with U+2585, which sentencepiece reserves, so that it stays unknown: 8"
         assert text in notes
         assert any(note.startswith(f"8 tokens of the training {side}") for note in notes)
 

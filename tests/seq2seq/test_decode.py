@@ -302,7 +302,7 @@ def test_average_is_the_mean_of_each_leaf_in_its_type():
 @pytest.mark.parametrize(
     ("trees", "message"),
     [
-        ([], "average of 0 checkpoints"),
+        ([], "average got 0 checkpoints"),
         ([{"w": 1.0}, {"v": 1.0}], "checkpoint 1 has other parameters"),
         ([{"w": jnp.ones(2)}, {"w": jnp.ones(3)}], "'w'.*shapes"),
         ([{"step": 1}], "'step'.*int32, expected floating point"),

@@ -97,8 +97,8 @@ def test_lines_before_one_that_cannot_be_read_are_translated_where_it_could_not_
         (("--input", "FOLDER/no"), "no file"),
         (("--output", "FOLDER"), "is a folder; give a file of translations"),
         (("--output", "FOLDER/no/file"), "for --output; make it first"),
-        (("--input", "FOLDER/file", "--output", "FOLDER/file"), "is the file that is read; give another file"),
-        (("--input", "FOLDER/file", "--output", "FOLDER/link"), "is the file that is read; give another file"),
+        (("--input", "FOLDER/file", "--output", "FOLDER/file"), "is the input file; give another file"),
+        (("--input", "FOLDER/file", "--output", "FOLDER/link"), "is the input file; give another file"),
         (("--input", "FOLDER/mac"), "lines end in a carriage return alone; convert it with tr"),
     ],
 )

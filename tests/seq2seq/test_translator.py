@@ -100,7 +100,7 @@ def test_model_that_is_not_finite_is_named(params):
     ("fields", "message"),
     [
         ({"beam": 0}, "decoding.beam is 0; it must be at least 1"),
-        ({"beam": 13}, "decoding.beam is 13; it must be at most 12, the tokens of the target's vocabulary"),
+        ({"beam": 13}, "decoding.beam is 13; it must be at most 12, the size of the target's vocabulary"),
         ({"top_k": 13, "method": "sample"}, "decoding.top_k is 13; it must be at most 12"),
         ({"top_k": -1}, "decoding.top_k is -1"),
         ({"top_p": 0.0}, "decoding.top_p is 0.0"),

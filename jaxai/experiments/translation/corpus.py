@@ -1,4 +1,4 @@
-"""Pairs of texts as the arrays that training takes: vocabularies, lengths, buckets, and what was left out."""
+"""From pairs of texts to the arrays of training: vocabularies, lengths, buckets, and notes on what was left out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from jaxai.data.text_pairs import Pairs, PairSplit
 from jaxai.normalisation import control_characters
 from jaxai.ranges import Count, Natural
 from jaxai.seq2seq import vocabulary
+from jaxai.seq2seq.batches import pad
 from jaxai.seq2seq.checks import check_values
 from jaxai.seq2seq.translator import cut
 from jaxai.seq2seq.vocabulary import END, RESERVED, UNKNOWN, Vocabulary
@@ -22,25 +23,25 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Tokens:
-    """How text becomes tokens, and how they are batched."""
+    """How text becomes tokens, and how the tokens are batched."""
 
-    kind: Kind = "subword"  # character, word or subword
-    target_kind: Kind | None = None  # of the target; None: as of the source
-    size: Count = 8_000  # most tokens in a vocabulary
+    kind: Kind = "subword"  # of the tokens: character, word or subword
+    target_kind: Kind | None = None  # kind of the target's tokens; None: the same as the source's
+    size: Count = 8_000  # largest number of tokens in a vocabulary
     joint: bool = False  # one vocabulary for both sides
-    lowercase: bool = False  # lower-case all text; BLEU then is no longer case-sensitive
-    min_frequency: Count = 1  # characters and words that are rarer are unknown
+    lowercase: bool = False  # lower-case all text; BLEU is then not case-sensitive
+    min_frequency: Count = 1  # characters and words with fewer occurrences are unknown
     algorithm: Literal["bpe", "unigram"] = "bpe"  # of subwords
-    longest_source: Natural = 0  # tokens, END among them, that a source may have; 0: as many as a batch
-    longest_target: Natural = 0  # tokens, END among them, that a target may have; 0: as many as a batch
-    overlong: Literal["drop", "cut"] = "drop"  # what is done with training pairs that are longer
-    buckets: Count = 8  # shapes of batches, by length
+    longest_source: Natural = 0  # largest number of tokens of a source, END included; 0: that of a batch
+    longest_target: Natural = 0  # largest number of tokens of a target, END included; 0: that of a batch
+    overlong: Literal["drop", "cut"] = "drop"  # what happens to training pairs that are longer
+    buckets: Count = 8  # number of shapes of batches, by length
     batch: Count = 4_096  # tokens of a batch on its longer side, padding included, over all devices
     digests: tuple[str, ...] = ()  # of the vocabularies of a run; filled in
 
 
 class Corpus(NamedTuple):
-    """What a run trains on and is measured with.
+    """The data of a run as arrays.
 
     Attributes:
       source: vocabulary of the sources.
@@ -48,7 +49,7 @@ class Corpus(NamedTuple):
       train: source [pairs, S], target [pairs, T], their lengths and bucket [pairs], all int32.
       buckets: shapes of training batches.
       validation: the same arrays of the held-out pairs, without bucket.
-      notes: what was left out, cut or unknown, and how much is padding; a sentence each.
+      notes: sentences on what was left out, cut or unknown, and on the share of padding.
     """
 
     source: Vocabulary
@@ -88,7 +89,11 @@ def _build(config: Tokens, kind: Kind, texts: Sequence[str]) -> Vocabulary:
 
 
 def make_corpus(config: Tokens, pairs: Pairs) -> Corpus:
-    """Encodes and buckets the pairs.
+    """Encodes the pairs and assigns them to buckets.
+
+    Args:
+      config: how text becomes tokens.
+      pairs: the text.
 
     Raises:
       ValueError: nothing is left to train on, or a field of `config` is out of its range.
@@ -113,21 +118,19 @@ def make_corpus(config: Tokens, pairs: Pairs) -> Corpus:
 
 
 def _odd_characters(known: Vocabulary, side: str, texts: Sequence[str]) -> list[str]:
-    """What to say of characters that cannot be learnt."""
+    """Notes on characters that cannot be learnt."""
     notes = []
     if lost := sum(map(control_characters, texts)):
         notes.append(f"control characters, such as NUL, left out of the training {side}: {lost:,}")
     if known.kind == "subword" and (lines := sum(RESERVED in text for text in texts)):
-        notes.append(
-            f"training {side} with U+2585, which sentencepiece keeps for itself, so it stays unknown: {lines:,}"
-        )
+        notes.append(f"training {side} with U+2585, which sentencepiece reserves, so that it stays unknown: {lines:,}")
     return notes
 
 
 def _encoded(
     config: Tokens, name: str, split: PairSplit, source: Vocabulary, target: Vocabulary, notes: list[str]
 ) -> dict[str, Array]:
-    """The arrays of one split; what is done to it is added to `notes`."""
+    """The arrays of one split; remarks are added to `notes`."""
     sides = [[[*side.encode(text), END] for text in texts] for side, texts in ((source, split[0]), (target, split[1]))]
     for which, side, known in zip(("sources", "targets"), sides, (source, target), strict=True):
         unknown = sum(tokens.count(UNKNOWN) for tokens in side)
@@ -152,11 +155,11 @@ def _encoded(
         raise ValueError(f"no {name} pairs are left; expected at least one: check the data and tokens.longest_source")
     if name == "training":
         _require_room(config, *sides)
-    return arrays(*sides)
+    return pad("source", sides[0]) | pad("target", sides[1])
 
 
 def _require_room(config: Tokens, *sides: Sequence[Sequence[int]]) -> None:
-    """Refuses a pair that no batch holds, before all others are padded to its length."""
+    """Refuses a pair that is too long for a batch, before all pairs are padded to its length."""
     for side, sequences in zip(("source", "target"), sides, strict=True):
         lengths = [len(tokens) for tokens in sequences]
         if (longest := max(lengths)) > config.batch:
@@ -164,14 +167,3 @@ def _require_room(config: Tokens, *sides: Sequence[Sequence[int]]) -> None:
                 f"tokens.batch is {config.batch}, too few for the training {side} of {longest:,} tokens in pair "
                 f"{lengths.index(longest) + 1}; raise it, or set tokens.longest_{side} to leave out what is longer"
             )
-
-
-def arrays(sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> dict[str, Array]:
-    """Ids, END last, as a train step takes them: int32, padded with 0 to the longest, with their lengths."""
-    found: dict[str, Array] = {}
-    for name, sequences in (("source", sources), ("target", targets)):
-        lengths = np.array([len(sequence) for sequence in sequences], np.int32)
-        padded = np.zeros((len(sequences), int(lengths.max())), np.int32)
-        padded[np.arange(padded.shape[1]) < lengths[:, None]] = np.concatenate(sequences)
-        found |= {name: padded, f"{name}_length": lengths}
-    return found

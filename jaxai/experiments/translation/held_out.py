@@ -1,4 +1,4 @@
-"""Measures a state in training on held-out pairs: cross-entropy over all, scores of the greedy translations of some."""
+"""Evaluation during training on held-out pairs: cross-entropy of all pairs, scores of some greedy translations."""
 
 import dataclasses
 import math
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from jaxai.experiments.translation.experiment import Experiment
 
 EVALUATION_BUCKETS = 3
-"""Shapes that held-out pairs are measured in; the result does not depend on it."""
+"""Number of shapes of the held-out batches; the result does not depend on it."""
 DECODED_AT_ONCE = 128
-"""Sentences in a batch where many are translated; the result does not depend on it."""
+"""Number of sentences that are translated together; the result does not depend on it."""
 
 
 class HeldOut:
-    """Measures a state on the held-out pairs: cross-entropy over all of them, the score of greedy translations."""
+    """Evaluates a state on the held-out pairs: cross-entropy of all of them, scores of greedy translations."""
 
     def __init__(self, experiment: "Experiment", corpus: Corpus, pairs: Pairs):
         self._experiment, self._corpus, self._task = experiment, corpus, pairs.task
@@ -36,7 +36,7 @@ class HeldOut:
         self._translator: Translator | None = None
 
     def measure(self, mesh: Mesh, state: State) -> dict[str, Any]:
-        """`validation_loss` (nats a token), `_perplexity`, `_token_accuracy`, and the scores of the task."""
+        """`validation_loss` (nats per token), `validation_perplexity`, `validation_token_accuracy`, and scores."""
         if not self._evaluations:
             self._evaluations = self._split(mesh)
         parts = [evaluation(state) for evaluation in self._evaluations]
@@ -54,14 +54,14 @@ class HeldOut:
                 experiment.workload, params, corpus.source, corpus.target, greedy, experiment.longest
             )
         translated = self._translator.with_params(params).translate_all(self._sentences.sources, DECODED_AT_ONCE)
-        said = [best.text for best, *_ in translated]
+        predicted = [best.text for best, *_ in translated]
         lowercase = self._experiment.tokens.lowercase
-        scored = scores.score(self._task, said, self._sentences.answers(), lowercase)
+        scored = scores.score(self._task, predicted, self._sentences.answers(), lowercase)
         found |= {name: float(value) for name, value in scored.items() if isinstance(value, float | int)}
         return {f"validation_{name}": value for name, value in found.items()}
 
     def _split(self, mesh: Mesh) -> list[Evaluation]:
-        """The held-out pairs in a few shapes."""
+        """The evaluations of the held-out pairs, one for each shape."""
         experiment, held_out = self._experiment, self._corpus.validation
         mode, tokens = experiment.run.mode, max(experiment.tokens.batch, held_out["source"].shape[1])
         workload = seq2seq.make(experiment.workload, parallel.axis_name(mode))

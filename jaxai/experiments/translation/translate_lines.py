@@ -1,4 +1,4 @@
-"""Lines in, translations out: the input and the output of `jaxai translate`."""
+"""Input and output of `jaxai translate`: a line of text in, a line of translation out."""
 
 import contextlib
 import io
@@ -13,16 +13,16 @@ from jaxai.data import line_files
 from jaxai.seq2seq.translator import Translation, Translator
 
 NOTED = 20
-"""Lines whose notes are shown; further ones are counted."""
+"""Number of notes that are shown; further ones are counted."""
 
 
 class Input(NamedTuple):
-    """Where sentences come from, one a line.
+    """The text to translate, one sentence per line.
 
     Attributes:
       name: for messages.
       stream: of bytes.
-      typed: it is a terminal, whose lines are translated one by one.
+      typed: whether it is a terminal; its lines are translated one at a time.
     """
 
     name: str
@@ -32,7 +32,10 @@ class Input(NamedTuple):
 
 @contextlib.contextmanager
 def open_input(path: Path | None) -> Iterator[Input]:
-    """A file, pipe or device, or standard input. What can be read twice is checked to its end at once.
+    """Opens a file, pipe or device, or standard input; a file is first checked to its end.
+
+    Args:
+      path: of the file; None: standard input.
 
     Raises:
       FileNotFoundError: no such file.
@@ -42,7 +45,7 @@ def open_input(path: Path | None) -> Iterator[Input]:
         if path is not None:
             found = Input(str(path), files.enter_context(line_files.open_text(path)), False)
         elif sys.stdin is None:
-            raise ValueError("standard input is closed; give --input FILE, a text of one sentence a line")
+            raise ValueError("standard input is closed; give --input FILE, a text with one sentence per line")
         else:
             found = Input("standard input", sys.stdin.buffer, sys.stdin.isatty())
         if found.stream.seekable():
@@ -54,46 +57,50 @@ def open_input(path: Path | None) -> Iterator[Input]:
 
 
 def check_output(path: Path | None, source: Input) -> None:
-    """Refuses an output that could not be written, or that is the input; nothing is opened yet.
+    """Refuses an output that cannot be written or is the input, before anything is opened.
+
+    Args:
+      path: of the output; None: standard output.
+      source: the input.
 
     Raises:
-      ValueError: one line that says so.
+      ValueError: one line with the reason.
     """
     if path is None:
         if sys.stdout is None:
             raise ValueError("standard output is closed; give --output FILE")
         if _same(source.stream, sys.stdout):
-            raise ValueError("standard output is the file that is read; give --output another file")
+            raise ValueError("standard output is the input file; give --output another file")
         return
     if path.is_dir():
         raise ValueError(f"--output {path} is a folder; give a file of translations")
     if not path.parent.is_dir():
         raise ValueError(f"no folder {path.parent} for --output; make it first")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise ValueError(f"--output {path} may not be written; give another file")
+        raise ValueError(f"--output {path} cannot be written: no permission; give another file")
     if path.is_file():
         with path.open("rb") as there:
             if _same(source.stream, there):
-                raise ValueError(f"--output {path} is the file that is read; give another file")
+                raise ValueError(f"--output {path} is the input file; give another file")
 
 
 def translate(
     translator: Translator, source: Input, output: Path | None, batch_size: int, n_best: int, scores: bool
 ) -> None:
-    """Writes the translations of each line as they come, and to standard error what became of a line.
+    """Writes the translations of each line as soon as they are ready, and notes on the lines to standard error.
 
     Args:
       translator: of the text.
       source: the sentences.
       output: file of the translations in UTF-8; None for standard output.
       batch_size: lines in a batch.
-      n_best: translations of each line, a line each.
-      scores: score, a tab, log probability and a tab before each translation.
+      n_best: translations of each line, each on a line of its own.
+      scores: write score, tab, log probability and tab before each translation.
 
     Raises:
-      ValueError: a line is not UTF-8; those before it are translated.
+      ValueError: a line is not UTF-8; the lines before it are translated.
       FloatingPointError: the model's probabilities are not finite.
-      OSError: the output could not be written; its message says how many lines were translated.
+      OSError: the output could not be written; the message has the number of lines that were translated.
     """
     unreadable: list[ValueError] = []
     texts = _until_unreadable(line_files.utf8_lines(source.stream, source.name), unreadable)
@@ -120,13 +127,13 @@ def _write(found: Iterable[list[Translation]], target: TextIO, output: Path | No
         if translations[0].note:
             noted += 1
             if noted <= NOTED:
-                _say(f"line {number}: {translations[0].note}")
+                _note(f"line {number}: {translations[0].note}")
     if noted > NOTED:
-        _say(f"further lines with such notes: {noted - NOTED:,}")
+        _note(f"further lines with such notes: {noted - NOTED:,}")
 
 
-def _say(note: str) -> None:
-    """To standard error; a closed or full one does not spoil the translation."""
+def _note(note: str) -> None:
+    """Writes to standard error; an error there does not stop the translation."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
             print(f"jaxai: {note}", file=sys.stderr)
@@ -142,7 +149,7 @@ def _until_unreadable(lines: Iterator[str], unreadable: list[ValueError]) -> Ite
 def _opened(output: Path | None, files: contextlib.ExitStack) -> TextIO:
     if output is None:
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(encoding="utf-8")  # whatever the terminal's locale: the input is UTF-8 too
+            sys.stdout.reconfigure(encoding="utf-8")  # in any locale, because the input is UTF-8 too
         return sys.stdout
     try:
         target = output.open("w", encoding="utf-8")
@@ -153,7 +160,7 @@ def _opened(output: Path | None, files: contextlib.ExitStack) -> TextIO:
 
 
 def _close(target: TextIO) -> None:
-    # What could not be written is tried once more, and has been told of.
+    # Closing writes the rest once more; an error there has been reported before.
     with contextlib.suppress(OSError):
         target.close()
 
@@ -162,6 +169,6 @@ def _same(one: BinaryIO, other: BinaryIO | TextIO) -> bool:
     """Whether both are one regular file."""
     try:
         first, second = os.fstat(one.fileno()), os.fstat(other.fileno())
-    except (OSError, ValueError):  # no file of the system
+    except (OSError, ValueError):  # not a file of the operating system
         return False
     return stat.S_ISREG(first.st_mode) and os.path.samestat(first, second)
