@@ -11,12 +11,13 @@ from typing import Any
 import jax
 
 from benchmarks.machine import MOST_FOREIGN, ForeignCpu, load_average
-from jaxai.core import PyTree
+from jaxai.core import PyTree, State
 from jaxai.runtime import chips, parallel
+from jaxai.runtime.batches import CallBatches, StreamedBatches, make_batches
 from jaxai.runtime.config import Run
-from jaxai.runtime.feed import Feed, StreamFeed, make_feed
-from jaxai.runtime.loop import Training, flops_per_step
-from jaxai.runtime.schedule import STEPS_PER_CALL, Schedule
+from jaxai.runtime.loop import flops_per_step
+from jaxai.runtime.plan import STEPS_PER_CALL, Plan
+from jaxai.runtime.training import Training
 
 ROTATION = 8
 """Calls whose batches differ; they wait on the device, so that only the step is timed."""
@@ -43,40 +44,41 @@ def measure(training: Training, run: Run, effort: Effort) -> tuple[dict[str, Any
       flags: one line for each thing that was not as it should be.
     """
     mesh, steps_per_call = parallel.make_mesh(run.devices), run.steps_per_call or STEPS_PER_CALL
-    schedule = Schedule(FOREVER, steps_per_call, FOREVER, FOREVER)
-    state = training.prepare(jax.jit(training.make(None).init)(jax.random.key(run.seed)))
+    plan = Plan(FOREVER, steps_per_call, FOREVER, FOREVER)
+    program = training.program
+    state = program.prepare(jax.jit(program.make(None).init)(jax.random.key(run.seed)))
     state = parallel.place_state(state, mesh, run.mode)
     device = mesh.devices.flat[0]
     load_before, peak_before = load_average(), _device_peak(device)
-    with make_feed(training.data, training.batches(run.seed), run, mesh, schedule, first_step=0) as feed:
+    with make_batches(training.data, run, mesh, plan, first_step=0) as batches:
         call = parallel.compile_step(
-            training.make(parallel.axis_name(run.mode)).train_step, mesh, run.mode, steps_per_call
+            program.make(parallel.axis_name(run.mode)).train_step, mesh, run.mode, steps_per_call
         )
         started = time.perf_counter()
-        lowered = call.lower(state, feed.batches(0), feed.dataset)
+        lowered = call.lower(state, batches.at(0), batches.dataset)
         traced = time.perf_counter()
         call = call._replace(function=lowered.compile())
         compiled = time.perf_counter()
-        trainer = _Trainer(call, state, feed, steps_per_call, wait=device.platform == "cpu" and mesh.size > 1)
+        trainer = _Trainer(call, state, batches, steps_per_call, wait=device.platform == "cpu" and mesh.size > 1)
         warm_steps, seconds_per_step = _warm_up(trainer, effort)
         steps = _block_steps(effort, seconds_per_step)
         rates, foreign = [], []
         for _ in range(effort.blocks):
             with ForeignCpu() as others:
                 done, seconds = trainer.run(steps)
-            rates.append(done * training.units / seconds / chips.count(mesh))
+            rates.append(done * training.units_per_step / seconds / chips.count(mesh))
             foreign.append(others.share)
-    per_example = flops_per_step(training) / training.units
+    per_example = flops_per_step(training) / training.units_per_step
     rate, peak = statistics.median(rates), chips.peak_flops(device)
     memory, memory_source = _peak_memory(device, peak_before, call.function)
     figures = {
-        "batch_size": training.batch_size,
-        "unit": training.unit,  # what is called an example below
+        "batch_size": training.units_per_step if training.data is None else training.batch_size,
+        "unit": training.log.unit,  # what is called an example below
         "steps_per_call": steps_per_call,
         "mode": run.mode,
         "devices": mesh.size,
         "examples_per_second_per_chip": spread(rates),
-        "seconds_per_step": training.units / rate / chips.count(mesh),
+        "seconds_per_step": training.units_per_step / rate / chips.count(mesh),
         "trace_seconds": round(traced - started, 3),
         "compile_seconds": round(compiled - traced, 3),
         "flops_per_example": per_example,
@@ -87,7 +89,7 @@ def measure(training: Training, run: Run, effort: Effort) -> tuple[dict[str, Any
         "blocks": rates,
         "steps_per_block": done,
         "warm_up_steps": warm_steps,
-        "placement": "host" if isinstance(feed, StreamFeed) else "device",
+        "placement": "host" if isinstance(batches, StreamedBatches) else "device",
         "load_average": load_before,
         "foreign_cpu_share": foreign,
     }
@@ -108,9 +110,15 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 class _Trainer:
     """Goes on training with a compiled call."""
 
-    def __init__(self, call: parallel.Call, state: Any, feed: Feed, steps_per_call: int, wait: bool):
-        self._call, self._state, self._dataset, self._most, self._wait = call, state, feed.dataset, steps_per_call, wait
-        self._next = _batches(feed, steps_per_call)
+    def __init__(self, call: parallel.Call, state: Any, batches: CallBatches, steps_per_call: int, wait: bool):
+        self._call, self._state, self._dataset, self._most, self._wait = (
+            call,
+            state,
+            batches.dataset,
+            steps_per_call,
+            wait,
+        )
+        self._next = _batches(batches, steps_per_call)
         self.finite = True
 
     def run(self, steps: int) -> tuple[int, float]:
@@ -118,7 +126,7 @@ class _Trainer:
         calls, per_call = math.ceil(steps / self._most), min(steps, self._most)
         started = time.perf_counter()
         for _ in range(calls):
-            self._state, metrics = self._call(self._state, self._next(), self._dataset, per_call)
+            self._state, metrics = self._call(self._state, self._next(self._state), self._dataset, per_call)
             if self._wait:  # many collectives in flight exhaust the threads that CPU devices meet in
                 jax.block_until_ready(metrics)
         jax.block_until_ready((self._state, metrics))
@@ -127,12 +135,12 @@ class _Trainer:
         return calls * per_call, seconds
 
 
-def _batches(feed: Feed, steps_per_call: int) -> Callable[[], PyTree]:
-    if isinstance(feed, StreamFeed):  # what does not wait on the device is part of what is measured
+def _batches(batches: CallBatches, steps_per_call: int) -> Callable[[State], PyTree]:
+    if isinstance(batches, StreamedBatches):  # what does not wait on the device is part of what is measured
         starts = itertools.count(0, steps_per_call)
-        return lambda: feed.next(next(starts))[0]
-    waiting = itertools.cycle([feed.batches(i * steps_per_call) for i in range(ROTATION)])
-    return lambda: next(waiting)
+        return lambda state: batches.next(next(starts), steps_per_call, state)[0]
+    waiting = itertools.cycle([batches.at(i * steps_per_call) for i in range(ROTATION)])
+    return lambda state: next(waiting)
 
 
 def _warm_up(trainer: _Trainer, effort: Effort) -> tuple[int, float]:

@@ -28,8 +28,8 @@ from jaxai.experiments.classification.experiment import Experiment
 from jaxai.runtime import chips
 from jaxai.runtime.config import Run, flatten, to_dict
 from jaxai.runtime.parallel import Mode
+from jaxai.runtime.plan import STEPS_PER_CALL
 from jaxai.runtime.presets import load_preset
-from jaxai.runtime.schedule import STEPS_PER_CALL
 
 SHAPES = {"mnist": (28, 28, 1), "idx": (28, 28, 1), "cifar": (32, 32, 3)}
 """Images of the data sources whose name begins so, after `tfds:`."""

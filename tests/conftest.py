@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import io
 import os
+import signal
 import tempfile
 import tokenize
 
@@ -50,6 +51,23 @@ def jaxai(capsys):
         return code, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture
+def signal_at():
+    """(metric, number, name="SIGTERM") -> a callback: this process gets the signal when that metric is reported for the
+    number-th time, from 1."""
+
+    def make(metric, number, name="SIGTERM"):
+        times = iter(range(1, 1000))
+
+        def callback(step, metrics, state):
+            if metric in metrics and next(times) == number:
+                os.kill(os.getpid(), signal.Signals[name])
+
+        return callback
+
+    return make
 
 
 @pytest.fixture

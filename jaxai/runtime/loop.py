@@ -1,10 +1,10 @@
 """The only training loop: it serves every workload, and knows none."""
 
+import contextlib
 import functools
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -12,201 +12,117 @@ import numpy as np
 from jax.sharding import Mesh
 from rich.console import Console
 
-from jaxai.core import Key, Metric, PyTree, State, Workload
-from jaxai.data.epochs import Epochs, Order
+from jaxai.core import State, Workload
 from jaxai.files.json_files import SUPERSEDED
-from jaxai.metrics import Declarations
 from jaxai.output import say, show_notes
 from jaxai.runtime import chips, continuation, flops, nonfinite, parallel, progress
+from jaxai.runtime.batches import CallBatches, example_batch, make_batches
+from jaxai.runtime.callbacks import Callback, CallbackError, call_back, check_callbacks, measured
 from jaxai.runtime.checkpoint import Checkpoints, Which
 from jaxai.runtime.config import Run
 from jaxai.runtime.evaluation import Evaluations
-from jaxai.runtime.feed import Feed, data_key, example_batch, make_feed
 from jaxai.runtime.lock import only_training
 from jaxai.runtime.nonfinite import NonFiniteError
-from jaxai.runtime.recorder import Recorder, scalars
+from jaxai.runtime.plan import Plan
+from jaxai.runtime.recorder import Machine, Recorder
 from jaxai.runtime.restore import keep_best, newest_state, restored_state
 from jaxai.runtime.run_folder import RunFolder
-from jaxai.runtime.schedule import STEPS_PER_CALL, Schedule
 from jaxai.runtime.signals import Stop, stop_on_signal
-from jaxai.runtime.timing import declarations
-
-
-@dataclass(frozen=True)
-class Training:
-    """What an experiment hands to the loop.
-
-    Attributes:
-      make: axis name -> workload.
-      steps: train steps in all.
-      batch_size: examples in a step, over all devices; or what else `unit` counts.
-      units_per_step: as many of `unit` are in a step, where that is not `batch_size`.
-      steps_per_epoch: train steps that see the data once; after as many it evaluates, unless the run says otherwise.
-      data: arrays [examples, ...] to train on; None for a workload that makes its own.
-      order: key -> which examples each step learns from; default: all of them, permuted anew in each epoch.
-      identity: what the data is, see `jaxai.data.digests`, which is kept and compared where a run goes on; None: not.
-      apply: a restored state -> the same with what the configuration says now, where the state keeps a copy of it.
-      keep: writes into the run folder what belongs to the configuration, as vocabularies.
-      flops_per_step: of a train step, where steps differ and counting the dearest would say too much.
-      splits: name -> arrays to evaluate on, as `test` or `validation`; None for a workload that makes its own.
-      score: the evaluation metric that the best checkpoint and early stopping go by.
-      prepare: what the data sets in a fresh state, as whitening does.
-      unit: what the speed counts.
-      steps_per_call: about as many train steps in a call where the run does not say.
-      shares: name -> number of what devices share evenly besides batches of data.
-      position: step -> what stands beside it in every line of metrics; default: the epoch.
-      describe: one call's metrics, and its number of steps -> what is written down of them.
-      describe_evaluation: an evaluation's metrics, named `<split>_<metric>` -> what is written down of them.
-      summarize: (final figures, all lines of metrics) -> the final figures as they are written down.
-      parameters: state -> the parameters of the network, for the table at the start.
-      metrics: name -> what a metric of the steps or of an evaluation means. The declaration of the score says whether
-        higher or lower values are better; what is not declared is shown by its name.
-      measure: (mesh, state) -> the metrics of an evaluation, beside or instead of `splits`.
-      evaluates_untrained: whether the fresh state is evaluated too, for what is told against it.
-      warnings: what a call or an evaluation wrote down -> kind -> what a person should know of it, in a line, or ""
-        where that is well; said once for as long as it goes on. It may raise FloatingPointError to end the run.
-      opening: a line that is shown below the table of the parameters, before anything is allocated; "": none.
-      renewed: what checkpoints do not hold and a run that goes on makes anew, as `the replay`; "": nothing.
-    """
-
-    make: Callable[[str | None], Workload]
-    steps: int
-    batch_size: int
-    steps_per_epoch: int
-    data: Mapping[str, np.ndarray] | None
-    splits: Mapping[str, Mapping[str, np.ndarray] | None]
-    score: str
-    prepare: Callable[[State], State] = lambda state: state
-    unit: str = "examples"
-    steps_per_call: int = STEPS_PER_CALL
-    shares: Mapping[str, int] = field(default_factory=dict)
-    position: Callable[[int], dict[str, float]] | None = None
-    describe: Callable[[Mapping[str, np.ndarray], int], dict[str, Any]] = scalars
-    describe_evaluation: Callable[[Mapping[str, np.ndarray]], dict[str, Any]] = scalars
-    summarize: Callable[[dict[str, Any], list[dict[str, Any]]], dict[str, Any]] = lambda result, lines: result
-    parameters: Callable[[State], PyTree] = lambda state: state.params
-    metrics: Mapping[str, Metric] = field(default_factory=dict)
-    measure: Callable[[Mesh, State], dict[str, Any]] = lambda mesh, state: {}
-    units_per_step: float | None = None
-    order: Callable[[Key], Order] | None = None
-    flops_per_step: float | None = None
-    identity: Mapping[str, Any] | None = None
-    apply: Callable[[State], State] = lambda state: state
-    keep: Callable[[Path], None] = lambda folder: None
-    evaluates_untrained: bool = False
-    warnings: Callable[[Mapping[str, Any]], Mapping[str, str]] = lambda values: {}
-    opening: str = ""
-    renewed: str = ""
-
-    @property
-    def units(self) -> float:
-        """How many of what `unit` counts a step has."""
-        return self.batch_size if self.units_per_step is None else self.units_per_step
-
-    def batches(self, seed: int) -> Order | None:
-        """Which examples each step of a run with this seed learns from; None for a workload that makes its own.
-
-        Raises:
-          ValueError: the batch is larger than the data.
-        """
-        if self.data is None:
-            return None
-        if self.order is not None:
-            return self.order(data_key(seed))
-        return Epochs(data_key(seed), len(next(iter(self.data.values()))), self.batch_size)
-
-    @property
-    def declarations(self) -> Declarations:
-        """What `metrics.json` of the run folder holds.
-
-        Raises:
-          ValueError: a declaration that is none, or a score that does not say which values are better.
-        """
-        positions = tuple(self.beside(0))
-        return declarations(self.metrics, self.score, self.unit, positions)
-
-    def beside(self, step: int) -> dict[str, float]:
-        """What stands beside a step in every line of metrics."""
-        return {"epoch": step / self.steps_per_epoch} if self.position is None else self.position(step)
+from jaxai.runtime.training import Examples, Training
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A run's end: the state as it is then, the final figures, and the signal that cut it short, if one did."""
+    """The end of a run.
+
+    Attributes:
+      state: as it is then.
+      result: the final values, as in `result.json`; empty where a signal interrupted the run.
+      interrupted: name of the signal that interrupted the run; "": none.
+      stopped_by: name of the callback that ended the run; "": none.
+    """
 
     state: State
     result: dict[str, Any]
     interrupted: str = ""
+    stopped_by: str = ""
 
 
-def fit(training: Training, config: Any, console: Console | None = None) -> Outcome:
-    """Trains to the end, or goes on where the run in `config.run.workdir` stopped.
+def fit(training: Training, config: Any, console: Console | None = None, callbacks: Sequence[Callback] = ()) -> Outcome:
+    """Trains to the end, or continues the run in `config.run.workdir`.
 
     Args:
-      training: the workload and its data.
+      training: what is trained, on which data, how it is scored, logged and kept.
       config: the resolved configuration, which is saved; its field `run` is a `Run`.
       console: where progress goes; default: standard output.
+      callbacks: functions (step, metrics, state) that run between calls; see `jaxai.runtime.callbacks`.
 
     Raises:
-      ValueError: the workdir holds a run with another configuration, or the batch does not fit the devices.
+      ValueError: the workdir holds a run with another configuration, the batch does not fit the devices, or a callback
+        is no such function.
+      CallbackError: a callback failed; everything is saved.
       FloatingPointError: a gradient or a parameter became non-finite; a dump for `jaxai replay` is left behind.
     """
-    started, console = time.monotonic(), console or Console()
+    started, console, callbacks = time.monotonic(), console or Console(), check_callbacks(callbacks)
     run: Run = config.run
     mesh = parallel.make_mesh(run.devices)
-    declared = training.declarations
-    schedule = Schedule.of(run, training.steps, training.steps_per_epoch, training.steps_per_call)
+    plan = Plan.of(run, training.steps, training.scoring.every, training.program.steps_per_call)
     # Before the folder is made or changed: a configuration that cannot run leaves no run behind.
-    folder = RunFolder(run.workdir, run.tensorboard)
-    differences = folder.compare(config, training.identity)
+    folder, identity = RunFolder(run.workdir, run.tensorboard), training.storage.identity
+    differences = folder.compare(config, identity)
     if training.data is not None:
         parallel.check_divides("a batch of", training.batch_size, mesh)
-    for name, number in training.shares.items():
+    for name, number in training.program.divided.items():
         parallel.check_divides(name, number, mesh)
     check_memory(training, mesh)
-    flops_per_unit = flops_per_step(training) / training.units
-    saved = Checkpoints(folder.checkpoints, training.make(None).stored)
+    machine, declared = _machine(training, mesh), training.declarations
+    one_device = training.program.make(None)
+    saved = Checkpoints(folder.checkpoints, one_device.stored)
     with only_training(folder.path), stop_on_signal() as stop, saved as checkpoints:
-        state = newest_state(training.make(None), run, mesh, checkpoints, training.apply, training.steps)
+        state = newest_state(one_device, run, mesh, checkpoints, training.storage.apply, training.steps)
         first_step = 0 if state is None else int(state.step)
         # From here on everything is accepted, and what the folder holds may be replaced.
         show_notes(differences.lines, console)
         if differences.measured:
-            folder.supersede(training.score)
-        measured_on = continuation.measured_on(config, training.identity)
+            folder.supersede(training.scoring.is_evaluation)
+        measured_on = continuation.measured_on(config, identity)
         finished = folder.result(measured_on, first_step)
-        folder.open(config, training.identity)
+        folder.open(config, identity)
         folder.write_json("metrics.json", declared.to_dict())
-        training.keep(folder.path)
+        training.storage.write(folder.path)
         checkpoints.verify("best")
         checkpoints.set_aside()
         if state is None:
-            _announce(training, flops_per_unit, console)
+            _announce(training, machine, console)
             state = _new_state(training, run, mesh, checkpoints)
         folder.rewind(first_step)
-        recorder = _recorder(training, declared, folder, mesh, flops_per_unit, started)
+        stopped_by = folder.stopped_by(first_step, goes_on=run.resume_with_changes)
         if first_step:
-            anew = f"; {training.renewed} is made anew, so that it ends in other bits" if training.renewed else ""
-            say(console, f"going on at step {first_step} of {training.steps}{anew}")
-        feed = make_feed(training.data, training.batches(run.seed), run, mesh, schedule, first_step)
-        with feed, progress.Display(console, declared.meanings, first_step, training.steps) as display:
-            recorder.display = display
-            state = _Trainer(training, run, mesh, schedule, feed, recorder, checkpoints).train(state, stop)
+            say(console, _resumes(training, first_step, stopped_by))
+        batches = make_batches(training.data, run, mesh, plan, first_step)
+        with batches, progress.Display(console, declared.meanings, first_step, training.steps) as display:
+            recorder = Recorder(folder, training, machine, display, started)
+            trainer = _Trainer(training, run, mesh, plan, batches, recorder, checkpoints, callbacks)
+            state, stopped_by = trainer.train(state, stop, stopped_by)
         checkpoints.save(parallel.gather_state(state, run.mode))
+        checkpoints.wait()
+        step = int(state.step)
+        if stopped_by:
+            folder.write_stopped(step, stopped_by)
     folder.close()
-    step = int(state.step)
-    if step < training.steps and not recorder.stale(run.early_stopping):
+    if step < training.steps and not stopped_by and not recorder.stale(run.early_stopping):
         say(console, f"{stop.name}: saved at step {step}; the same command goes on from there")
         return Outcome(state, {}, interrupted=stop.name)
     result = finished
     if result is None or step != first_step or result.get("best_step", recorder.best_step) != recorder.best_step:
         lines = [line for line in folder.lines("metrics.jsonl") if not line.get(SUPERSEDED)]
-        result = training.summarize(recorder.result(), lines)
+        result = training.log.summarize(recorder.result(), lines)
         result |= {"steps": step, "chip": chips.name(mesh.devices.flat[0]), "devices": mesh.size}
+        result |= {"stopped_by": stopped_by} if stopped_by else {}
         result |= {"measured_on": measured_on}
         folder.write_json("result.json", result)
     console.print(progress.results(result, declared.meanings))
-    return Outcome(state, result)
+    return Outcome(state, result, stopped_by=stopped_by)
 
 
 @dataclass(frozen=True)
@@ -216,131 +132,208 @@ class _Trainer:
     training: Training
     run: Run
     mesh: Mesh
-    schedule: Schedule
-    feed: Feed
+    plan: Plan
+    batches: CallBatches
     recorder: Recorder
     checkpoints: Checkpoints
+    callbacks: Sequence[Callback]
 
-    def train(self, state: State, stop: Stop) -> State:
-        """From the state's step to the last, or to where a signal or early stopping ends it."""
-        training, run, recorder, schedule = self.training, self.run, self.recorder, self.schedule
-        first_step = int(state.step)
+    def train(self, state: State, stop: Stop, stopped_by: str) -> tuple[State, str]:
+        """From the state's step to the last, or until a signal, early stopping or a callback ends it.
+
+        Args:
+          state: to train on.
+          stop: set by a signal.
+          stopped_by: the callback that has ended the run already; "": none.
+
+        Returns:
+          The state, and the name of the callback that ended the run; "": none.
+        """
+        recorder, first_step = self.recorder, int(state.step)
         if first_step or recorder.measured(0):
-            self._measure_again(state)
-        if first_step >= training.steps or recorder.stale(run.early_stopping):
-            return state
-        call = parallel.compile_step(self._workload.train_step, self.mesh, run.mode, schedule.steps_per_call)
-        recorder.compiling()
-        call = call.compile(state, self.feed.batches(first_step), self.feed.dataset)
-        recorder.compiled(f"{self.mesh.size} x {self.mesh.devices.flat[0].device_kind}")
-        if training.evaluates_untrained and first_step == 0 and not recorder.measured(0):
-            # Nothing may ever be better; and before it is measured, as a run that is resumed measures it no more.
+            stopped_by = self._measure_again(state) or stopped_by
+        if stopped_by or first_step >= self.training.steps or recorder.stale(self.run.early_stopping):
+            return state, stopped_by
+        call = self._compiled(state)
+        if self.training.scoring.initial and first_step == 0 and not recorder.measured(0):
+            # Saved as the best, since later states may all be worse; before its evaluation is written down, as a run
+            # that resumes does not evaluate it again.
             self._save(state, "best")
-            self._evaluate(state)
+            if stopped_by := self._evaluate(state):
+                return state, stopped_by
+        return self._loop(call, state, stop)
+
+    def _loop(self, call: parallel.Call, state: State, stop: Stop) -> tuple[State, str]:
+        recorder, plan, stopped_by = self.recorder, self.plan, ""
         try:
-            for start, steps in schedule.calls(first_step):
+            for start, steps in plan.calls(int(state.step)):
                 if stop.requested:
                     break
-                batches, waited = self.feed.next(start)
-                state, metrics = call(state, batches, self.feed.dataset, steps)
+                batches, waited = self.batches.next(start, steps, state)
+                state, metrics = call(state, batches, self.batches.dataset, steps)
                 step = start + steps
                 recorder.submit(step, steps, metrics, waited)
-                if schedule.evaluates(step):
+                if self.callbacks:
+                    stopped_by = self._call_back(recorder.flush(), state)
+                if plan.evaluates(step) or stopped_by:
                     recorder.flush()
-                    self._evaluate(state)
-                    if recorder.improved(step):
-                        self._save(state, "best")
-                    if recorder.stale(run.early_stopping):
-                        break
-                if schedule.checkpoints(step):
+                    stopped_by = self._evaluate(state) or stopped_by
+                if stopped_by or (plan.evaluates(step) and recorder.stale(self.run.early_stopping)):
+                    break
+                if plan.checkpoints(step):
                     recorder.flush()
                     self._save(state)
             recorder.flush()
         except NonFiniteError as found:
             self.checkpoints.wait()
-            if training.renewed:
-                unseen = f"{found}; {training.renewed} is not in its checkpoints, so that the step cannot be run again"
-                unseen += nonfinite.cause(state, training.make(None))
-                raise NonFiniteError(found.step, unseen) from None
-            before = self._state_before(found.step, call)
-            workload = training.make(None)
-            raise nonfinite.dump(recorder.folder, before, self._batch(found.step), workload) from None
+            raise self._explained(found, state, call) from None
         except FloatingPointError as found:
-            # All of several trainings have diverged, maybe by what the environment gave.
-            raise FloatingPointError(f"{found}{nonfinite.cause(state, training.make(None))}") from None
-        return state
+            # All of several trainings have diverged, maybe because of what the environment returned.
+            raise FloatingPointError(f"{found}{nonfinite.cause(state, self._on_one_device)}") from None
+        return state, stopped_by
 
-    def _measure_again(self, state: State) -> None:
-        """Measures the best and the restored state where no figures of theirs are left that compare with later ones."""
+    def _compiled(self, state: State) -> parallel.Call:
+        call = parallel.compile_step(self._workload.train_step, self.mesh, self.run.mode, self.plan.steps_per_call)
+        self.recorder.compiling()
+        call = call.compile(state, self.batches.at(int(state.step)), self.batches.dataset)
+        self.recorder.compiled(f"{self.mesh.size} x {self.mesh.devices.flat[0].device_kind}")
+        return call
+
+    def _measure_again(self, state: State) -> str:
+        """Evaluates the best and the restored state where they have no metrics that compare with later ones.
+
+        Returns the name of a callback that ends the run here; "": none.
+        """
         step, recorder = int(state.step), self.recorder
         for best in self.checkpoints.steps("best"):
             if not recorder.measured(best):
-                held = restored_state(self.training.make(None), self.run, self.mesh, self.checkpoints, "best")
+                held = restored_state(self._on_one_device, self.run, self.mesh, self.checkpoints, "best")
                 if held is not None:
-                    self._evaluate(held)
+                    self._record_evaluation(held)
         keep_best(state, self.run, recorder, self.checkpoints)
         ends = step >= self.training.steps or recorder.stale(self.run.early_stopping)
-        if (ends or self.schedule.evaluates(step)) and not recorder.measured(step):
-            self._evaluate(state)
-            if recorder.improved(step):
-                self._save(state, "best")
+        if (ends or self.plan.evaluates(step)) and not recorder.measured(step):
+            return self._evaluate(state)
+        return ""
+
+    @functools.cached_property
+    def _on_one_device(self) -> Workload:
+        return self.training.program.make(None)
 
     @functools.cached_property
     def _workload(self) -> Workload:
-        return self.training.make(parallel.axis_name(self.run.mode))
+        return self.training.program.make(parallel.axis_name(self.run.mode))
 
     @functools.cached_property
     def _evaluations(self) -> Evaluations:
-        return Evaluations(self._workload, self.training.splits, self.mesh, self.run.mode, self.training.batch_size)
+        scoring = self.training.scoring
+        return Evaluations(self._workload, scoring.splits, self.mesh, self.run.mode, self.training.batch_size)
 
-    def _evaluate(self, state: State) -> None:
-        measured = self.training.describe_evaluation(self._evaluations(state))
-        self.recorder.evaluated(int(state.step), measured | self.training.measure(self.mesh, state))
+    def _evaluate(self, state: State) -> str:
+        """Evaluates, keeps the best, and calls back. Returns the name of a callback that ends the run; "": none."""
+        if not (metrics := self._record_evaluation(state)):
+            return ""
+        if self.recorder.improved(int(state.step)):
+            self._save(state, "best")
+        return self._call_back(metrics, state)
+
+    def _record_evaluation(self, state: State) -> dict[str, Any]:
+        scoring, step = self.training.scoring, int(state.step)
+        found = self.training.log.describe_evaluation(self._evaluations(state)) | scoring.measure(self.mesh, state)
+        with self._saved_on_failure(state):
+            found = measured(scoring.measures, step, parallel.gather_state(state, self.run.mode), found)
+        return self.recorder.evaluated(step, found) if found else {}
+
+    def _call_back(self, metrics: Mapping[str, Any], state: State) -> str:
+        """Runs the callbacks, whose time is not that of the next call; where one fails, everything is saved first."""
+        if not self.callbacks:
+            return ""
+        with self._saved_on_failure(state):
+            stopped_by = call_back(
+                self.callbacks, int(state.step), metrics, parallel.gather_state(state, self.run.mode)
+            )
+        self.recorder.restart_clock()
+        return stopped_by
+
+    @contextlib.contextmanager
+    def _saved_on_failure(self, state: State) -> Iterator[None]:
+        """Saves the state if a callback or a measure inside fails."""
+        try:
+            yield
+        except CallbackError as error:
+            self._save(state)
+            self.checkpoints.wait()
+            saved = f"step {int(state.step)} is saved, and the same command goes on from there"
+            raise CallbackError(f"{error}; {saved}") from error.__cause__
 
     def _save(self, state: State, which: Which = "latest") -> None:
         self.checkpoints.save(parallel.gather_state(state, self.run.mode), which)
 
+    def _explained(self, found: NonFiniteError, state: State, call: parallel.Call) -> NonFiniteError:
+        """The error of a non-finite step; leaves a dump of the step, where it can be run again."""
+        lacking = self.training.storage.recreated
+        if not lacking and not isinstance(self.training.data, Examples | None):
+            lacking = "what a feed returned"
+        if lacking:
+            unseen = f"{found}; {lacking} is not in the checkpoints, so the step cannot be run again"
+            return NonFiniteError(found.step, unseen + nonfinite.cause(state, self._on_one_device))
+        before = self._state_before(found.step, call)
+        return nonfinite.dump(self.recorder.folder, before, self._batch(found.step), self._on_one_device)
+
     def _state_before(self, step: int, call: parallel.Call) -> State:
         """The state right before `step`: the last checkpoint, and the same program again, which gives the same bits."""
-        make, apply = self.training.make, self.training.apply
-        state = restored_state(make(None), self.run, self.mesh, self.checkpoints, None, apply)
+        apply = self.training.storage.apply
+        state = restored_state(self._on_one_device, self.run, self.mesh, self.checkpoints, None, apply)
         assert state is not None
         while (start := int(state.step)) < step:
             steps = min(call.steps_per_call, step - start)
-            state, _ = call(state, self.feed.batches(start), self.feed.dataset, steps)
+            state, _ = call(state, self.batches.at(start), self.batches.dataset, steps)
         return parallel.gather_state(state, self.run.mode)
 
     def _batch(self, step: int) -> dict[str, np.ndarray] | None:
         """The batch of a step, on the host."""
-        data, order = self.training.data, self.training.batches(self.run.seed)
-        if data is None or order is None:
+        data = self.training.data
+        if not isinstance(data, Examples):
             return None
-        index = order.host_indices(step, 1)[0]
-        return {name: array[index] for name, array in data.items()} | {"index": index}
+        index = data.batches(self.run.seed).host_indices(step, 1)[0]
+        return {name: array[index] for name, array in data.arrays.items()} | {"index": index}
 
 
-def _announce(training: Training, flops_per_unit: float, console: Console) -> None:
-    """Shows what is going to be trained, by its shapes alone."""
-    init = training.make(None).init
-    parameters = jax.eval_shape(lambda key: training.parameters(init(key)), jax.random.key(0))
-    console.print(progress.summary(parameters, flops_per_unit, training.unit))
-    if training.opening:
-        say(console, training.opening)
+def _announce(training: Training, machine: Machine, console: Console) -> None:
+    """Shows what is going to be trained, from its shapes alone."""
+    program, log = training.program, training.log
+    init = program.make(None).init
+    parameters = jax.eval_shape(lambda key: program.parameters(init(key)), jax.random.key(0))
+    console.print(progress.summary(parameters, machine.flops_per_unit, log.unit))
+    if log.opening:
+        say(console, log.opening)
+
+
+def _resumes(training: Training, step: int, stopped_by: str) -> str:
+    if stopped_by:
+        return (
+            f"callback {stopped_by} stopped this run at step {step} of {training.steps}; it stays so, and goes on with"
+            " resume_with_changes (--resume-with-changes)"
+        )
+    recreated = training.storage.recreated
+    note = f"; {recreated} is made anew, so that it ends in other bits" if recreated else ""
+    return f"going on at step {step} of {training.steps}{note}"
 
 
 def _new_state(training: Training, run: Run, mesh: Mesh, checkpoints: Checkpoints) -> State:
     # Jitted: an eager init compiles its operations one by one, which takes twice as long.
-    state = training.prepare(jax.jit(training.make(None).init)(jax.random.key(run.seed)))
+    init = jax.jit(training.program.make(None).init)
+    state = training.program.prepare(init(jax.random.key(run.seed)))
     state = parallel.place_state(state, mesh, run.mode)
-    # A run that goes wrong before its first checkpoint needs a place to be run again from.
+    # A run that fails before its first checkpoint needs a state to run the failing step again from.
     checkpoints.save(parallel.gather_state(state, run.mode))
     checkpoints.wait()
     return state
 
 
 def check_memory(training: Training, mesh: Mesh) -> None:
-    """Raises ValueError, in one line, for a state that no device holds; XLA would end the process without one."""
-    shapes = jax.eval_shape(training.make(None).init, jax.random.key(0))
+    """Raises ValueError, in one line, for a state that exceeds the memory; XLA would end the process without one."""
+    shapes = jax.eval_shape(training.program.make(None).init, jax.random.key(0))
     needed = sum(leaf.size * getattr(leaf.dtype, "itemsize", 1) for leaf in jax.tree.leaves(shapes))
     memory = chips.memory(mesh)
     if memory is not None and needed > memory:
@@ -352,29 +345,15 @@ def check_memory(training: Training, mesh: Mesh) -> None:
 
 
 def flops_per_step(training: Training) -> float:
-    """FLOPs of a train step over all devices: what the training says, or counted."""
-    if training.flops_per_step is not None:
-        return training.flops_per_step
-    workload = training.make(None)
+    """FLOPs of a train step over all devices: what the program declares, or counted."""
+    program = training.program
+    if program.flops_per_step is not None:
+        return program.flops_per_step
+    workload = program.make(None)
     state = jax.eval_shape(workload.init, jax.random.key(0))
-    batch = example_batch(training.data, training.batch_size)
-    return flops.count(workload.train_step, state, batch)
+    return flops.count(workload.train_step, state, example_batch(training.data))
 
 
-def _recorder(
-    training: Training, declared: Declarations, folder: RunFolder, mesh: Mesh, flops_per_unit: float, started: float
-) -> Recorder:
-    return Recorder(
-        folder,
-        score=training.score,
-        lower_is_better=declared.meanings.better(training.score) == "lower",
-        warnings=training.warnings,
-        batch_size=training.units,
-        unit=training.unit,
-        beside=training.beside,
-        describe=training.describe,
-        chips=chips.count(mesh),
-        flops_per_example=flops_per_unit,
-        peak_flops=chips.peak_flops(mesh.devices.flat[0]),
-        started=started,
-    )
+def _machine(training: Training, mesh: Mesh) -> Machine:
+    flops_per_unit = flops_per_step(training) / training.units_per_step
+    return Machine(chips.count(mesh), flops_per_unit, chips.peak_flops(mesh.devices.flat[0]))

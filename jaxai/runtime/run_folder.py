@@ -5,7 +5,7 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -184,12 +184,30 @@ class RunFolder:
         path.unlink()
         return None
 
-    def supersede(self, score: str) -> None:
+    def supersede(self, is_evaluation: Callable[[Mapping[str, Any]], bool]) -> None:
         """Marks every evaluation: its figures do not compare with those that follow."""
         lines = self.lines("metrics.jsonl")
-        marked = [line | {SUPERSEDED: True} if score in line else line for line in lines]
+        marked = [line | {SUPERSEDED: True} if is_evaluation(line) else line for line in lines]
         if marked != lines:
             self._replace("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in marked))
+
+    def write_stopped(self, step: int, callback: str) -> None:
+        """Records that a callback ended the run at this step."""
+        self.write_json("stopped.json", {"step": step, "callback": callback})
+
+    def stopped_by(self, step: int, goes_on: bool) -> str:
+        """Name of the callback that ended the run at this step; "" where none did.
+
+        A record of another step, as after a loss of checkpoints, is removed; so is any where the run `goes_on`.
+        """
+        path = self.path / "stopped.json"
+        if not path.exists():
+            return ""
+        found = self.read_json("stopped.json")
+        if not goes_on and found.get("step") == step:
+            return str(found.get("callback"))
+        path.unlink()
+        return ""
 
     def read_json(self, file: str) -> dict[str, Any]:
         """The content of one of the folder's JSON files; see `json_files.read_object` for what it raises."""

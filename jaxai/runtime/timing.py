@@ -39,12 +39,14 @@ def metrics(unit: str) -> dict[str, Metric]:
     }
 
 
-def declarations(declared: Mapping[str, Metric], score: str, unit: str, positions: tuple[str, ...]) -> Declarations:
+def declarations(
+    declared: Mapping[str, Metric], score: str | None, unit: str, positions: tuple[str, ...]
+) -> Declarations:
     """What `metrics.json` of a run holds.
 
     Args:
       declared: by the workload and its experiment.
-      score: the evaluation metric that the best checkpoint is chosen by.
+      score: the evaluation metric that the best checkpoint is chosen by; None: the latest is the best.
       unit: what the speed counts.
       positions: names that each line of metrics has beside its metrics.
 
@@ -52,10 +54,10 @@ def declarations(declared: Mapping[str, Metric], score: str, unit: str, position
       ValueError: a declaration that is none, or a score that does not say which values are better.
     """
     check(declared)
-    if Meanings(declared).better(score) is None:
+    if score is not None and Meanings(declared).better(score) is None:
         raise ValueError(
             f"whether a higher or a lower {score} is better is not declared, so that no best checkpoint can be chosen;"
             f" declare it, as metrics={{{score!r}: Metric({Meanings(declared).label(score)!r}, better='lower')}}"
         )
     axis = unit if unit in positions else "step"
-    return Declarations(declared, metrics(unit), score, axis, positions)
+    return Declarations(declared, metrics(unit), score or "", axis, positions)

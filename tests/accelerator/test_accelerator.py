@@ -9,11 +9,12 @@ from jax import lax
 from jaxai import cnn, gan, ops
 from jaxai.cnn.model import build
 from jaxai.core import State
-from jaxai.data import Data, Epochs, Images, load
+from jaxai.data import Data, Images, load
 from jaxai.runtime import parallel
+from jaxai.runtime.batches import make_batches
 from jaxai.runtime.config import Run
-from jaxai.runtime.feed import data_key, make_feed
-from jaxai.runtime.schedule import Schedule
+from jaxai.runtime.plan import Plan
+from jaxai.runtime.training import Examples
 
 pytestmark = pytest.mark.accelerator
 
@@ -38,15 +39,14 @@ def train(
     config: cnn.Config, images: Images, steps: int, steps_per_call: int, placement: str = "device"
 ) -> tuple[State, list[float]]:
     run = Run(steps_per_call=steps_per_call, placement=placement, devices=1)
-    mesh, schedule = parallel.make_mesh(1), Schedule(steps, steps_per_call, 2**30, 2**30)
+    mesh, plan = parallel.make_mesh(1), Plan(steps, steps_per_call, 2**30, 2**30)
     workload = cnn.make(config)
     state = parallel.place_state(jax.jit(workload.init)(jax.random.key(0)), mesh)
     call = parallel.compile_step(workload.train_step, mesh, steps_per_call=steps_per_call)
     losses = []
-    order = Epochs(data_key(run.seed), len(images.train["label"]), BATCH)
-    with make_feed(images.train, order, run, mesh, schedule, 0) as feed:
-        for start, count in schedule.calls(0):
-            state, metrics = call(state, feed.next(start)[0], feed.dataset, count)
+    with make_batches(Examples(images.train, BATCH), run, mesh, plan, 0) as batches:
+        for start, count in plan.calls(0):
+            state, metrics = call(state, batches.next(start, count, state)[0], batches.dataset, count)
             losses.append(float(metrics["loss"]))
     return state, losses
 

@@ -1,8 +1,6 @@
 import dataclasses
 import io
 import json
-import os
-import signal
 
 import jax
 import numpy as np
@@ -17,7 +15,6 @@ from jaxai.runtime import parallel
 from jaxai.runtime.checkpoint import Checkpoints
 from jaxai.runtime.config import Run
 from jaxai.runtime.loop import fit
-from jaxai.runtime.recorder import Recorder
 from jaxai.runtime.restore import restored_state
 from jaxai.runtime.run_folder import RunFolder
 
@@ -44,10 +41,10 @@ def experiment(workdir, **run):
     return Experiment(WORKLOAD, Environment("Catch-bsuite"), run=Run(**settings | {"evaluate_every": EVERY} | run))
 
 
-def train(workdir, **run):
+def train(workdir, callbacks=(), **run):
     """Without the pictures, which take longer than the training."""
     resolved, console = experiment(workdir, **run), Console(file=io.StringIO(), width=200)
-    return fit(resolved.training(), resolved, console), console.file.getvalue()
+    return fit(resolved.training(), resolved, console, callbacks), console.file.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +67,7 @@ def saved(workdir, which="latest"):
     resolved = RunFolder(workdir).load_config()
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         run = dataclasses.replace(resolved.run, mode="jit")
-        return restored_state(resolved.training().make(None), run, parallel.make_mesh(1), checkpoints, which)
+        return restored_state(resolved.training().program.make(None), run, parallel.make_mesh(1), checkpoints, which)
 
 
 def leaves(state):
@@ -87,18 +84,6 @@ def differing(one, other):
     one, other = leaves(one), leaves(other)
     assert one.keys() == other.keys()
     return [name for name in one if one[name].tobytes() != other[name].tobytes()]
-
-
-def stop_at_evaluation(monkeypatch, number):
-    """SIGTERM arrives while the run writes down its evaluation of that number, from 1."""
-    evaluated, count = Recorder.evaluated, iter(range(1, 1000))
-
-    def then_signal(self, step, metrics):
-        evaluated(self, step, metrics)
-        if next(count) == number:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(Recorder, "evaluated", then_signal)
 
 
 def calls_and_evaluations(workdir):
@@ -201,12 +186,10 @@ def test_each_of_several_seeds_trains_as_it_would_alone(single, four):
 
 # The seeds of one program go on below, on other devices, and end where those of the run that was not stopped do.
 @pytest.mark.parametrize("which", ["single", pytest.param("four", marks=pytest.mark.slow)])
-def test_interrupted_training_ends_bitwise_where_the_other_did(which, request, tmp_path, monkeypatch):
+def test_interrupted_training_ends_bitwise_where_the_other_did(which, request, tmp_path, signal_at):
     workdir = request.getfixturevalue(which)[0]
     run = {"seed": 1} if which == "single" else {"seeds": 4, "devices": 2}
-    with monkeypatch.context() as patch:
-        stop_at_evaluation(patch, 1)
-        first, text = train(tmp_path / "run", **run)
+    first, text = train(tmp_path / "run", [signal_at("evaluation_return", 1)], **run)
     assert first.interrupted == "SIGTERM"
     assert f"saved at step {EVERY}" in text
     assert not (tmp_path / "run" / "result.json").exists()
@@ -221,16 +204,14 @@ def test_interrupted_training_ends_bitwise_where_the_other_did(which, request, t
 
 
 @pytest.mark.parametrize("run", [{"seed": 1}, {"seeds": 4, "mode": "pmap"}], ids=["environments", "seeds-pmap"])
-def test_training_saved_on_four_devices_goes_on_on_two(run, single, four, tmp_path, monkeypatch):
+def test_training_saved_on_four_devices_goes_on_on_two(run, single, four, tmp_path, monkeypatch, signal_at):
     placed, place_state = [], parallel.place_state
 
     def remember(state, mesh, mode="jit"):
         placed.append(leaves(state))
         return place_state(state, mesh, mode)
 
-    with monkeypatch.context() as patch:
-        stop_at_evaluation(patch, 1)
-        first, table = train(tmp_path / "run", devices=4, **run)
+    first, table = train(tmp_path / "run", [signal_at("evaluation_return", 1)], devices=4, **run)
     # One network, whatever the number of seeds and the engine.
     tables = [text[: text.index("training FLOPs")] for text in (table, single[2], four[2])]
     assert tables[0] == tables[1] == tables[2]

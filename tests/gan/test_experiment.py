@@ -1,9 +1,7 @@
 import dataclasses
 import io
 import json
-import os
 import re
-import signal
 from pathlib import Path
 
 import jax
@@ -21,7 +19,6 @@ from jaxai.runtime.checkpoint import Checkpoints
 from jaxai.runtime.config import Run
 from jaxai.runtime.loop import flops_per_step
 from jaxai.runtime.presets import load_preset
-from jaxai.runtime.recorder import Recorder
 from jaxai.runtime.restore import restored_state
 from jaxai.runtime.run_folder import RunFolder
 
@@ -50,9 +47,9 @@ def experiment(workdir, workload=WORKLOAD, **settings):
     return Experiment(workload, run=run, **settings)
 
 
-def train(workdir, images, **settings):
+def train(workdir, images, callbacks=(), **settings):
     console = Console(file=io.StringIO(), width=200)
-    return experiment(workdir, **settings).train(images, console), console.file.getvalue()
+    return experiment(workdir, **settings).train(images, console, callbacks=callbacks), console.file.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -177,23 +174,9 @@ def test_neighbours_tell_copies_from_images_as_far_as_new_ones(images):
     assert same_ratio == ratio
 
 
-def stop_at_evaluation(monkeypatch, number):
-    """SIGTERM arrives while the run writes down its evaluation of that number, from 1."""
-    evaluated, count = Recorder.evaluated, iter(range(1, 1000))
-
-    def then_signal(self, step, metrics):
-        evaluated(self, step, metrics)
-        if next(count) == number:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(Recorder, "evaluated", then_signal)
-
-
-def test_training_stopped_at_half_ends_bitwise_where_the_other_did(trained, images, tmp_path, monkeypatch):
+def test_training_stopped_at_half_ends_bitwise_where_the_other_did(trained, images, tmp_path, signal_at):
     workdir, outcome, _ = trained
-    with monkeypatch.context() as patch:
-        stop_at_evaluation(patch, 2)
-        first, text = train(tmp_path / "run", images)
+    first, text = train(tmp_path / "run", images, [signal_at("frechet_distance", 2)])
     assert first.interrupted == "SIGTERM"
     assert f"saved at step {EVERY}" in text
     assert not (tmp_path / "run" / "result.json").exists()
@@ -318,7 +301,7 @@ def test_two_devices_measure_what_one_measures(trained, images, tmp_path, mode):
     state, mesh = saved(workdir), parallel.make_mesh(2)
     training = experiment(tmp_path).resolve(images).training(images)
     (tmp_path / "pictures").mkdir()
-    found = training.measure(mesh, parallel.place_state(state, mesh, mode))
+    found = training.scoring.measure(mesh, parallel.place_state(state, mesh, mode))
     assert found["frechet_distance"] == pytest.approx(evaluations(workdir)[-1]["frechet_distance"], rel=1e-3)
 
 
@@ -402,7 +385,7 @@ def test_schedules_end_with_the_training_of_each_network(images):
     assert (training.steps, training.batch_size) == (3 * EXAMPLES // (2 * BATCH), 2 * BATCH)
     assert several.workload.generator_optimizer.decay_steps == training.steps
     assert several.workload.discriminator_optimizer.decay_steps == 2 * training.steps
-    assert training.beside(training.steps) == {"epoch": 3}
+    assert training.log.position(training.steps) == {"epoch": 3}
     chosen = dataclasses.replace(WORKLOAD, generator_optimizer=dataclasses.replace(ADAM, decay_steps=7))
     assert experiment("unused", chosen).resolve(images).workload.generator_optimizer.decay_steps == 7
 

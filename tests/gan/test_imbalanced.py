@@ -84,7 +84,7 @@ def test_a_perfect_generator_is_measured_near_the_floor(tmp_path, monkeypatch):
     (tmp_path / "pictures").mkdir()
 
     def distance(kind):
-        values = kind.training(IMAGES).measure(parallel.make_mesh(1), state)
+        values = kind.training(IMAGES).scoring.measure(parallel.make_mesh(1), state)
         return values["frechet_distance"] / values["frechet_floor"]
 
     assert distance(resolved) < 2

@@ -3,9 +3,7 @@
 import dataclasses
 import io
 import json
-import os
 import shutil
-import signal
 
 import numpy as np
 import pytest
@@ -19,7 +17,6 @@ from jaxai.report.run_record import read_run
 from jaxai.runtime import parallel
 from jaxai.runtime.checkpoint import Checkpoints
 from jaxai.runtime.config import Run
-from jaxai.runtime.recorder import Recorder
 from jaxai.runtime.restore import restored_state
 from jaxai.runtime.run_folder import RunFolder
 
@@ -44,12 +41,12 @@ def experiment(workdir, epochs=2.0, batch_size=BATCH, learning_rate=3e-2, worklo
     return Classifier(cnn.Config(**settings | (workload or {})), epochs=epochs, batch_size=batch_size, run=Run(**run))
 
 
-def train(workdir, images, **settings):
+def train(workdir, images, callbacks=(), **settings):
     """Without the pictures, which take longer than the training."""
     console = Console(file=io.StringIO(), width=300)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("jaxai.report.pictures.available", lambda: False)
-        outcome = experiment(workdir, **settings).train(images, console)
+        outcome = experiment(workdir, **settings).train(images, console, callbacks=callbacks)
     return outcome, console.file.getvalue()
 
 
@@ -294,15 +291,9 @@ def test_best_step_is_that_of_the_best_checkpoint_whatever_the_lines_say(images,
     assert outcome.result["best_test_accuracy"] == pytest.approx(evaluate(run, images, "best")[0]["test_accuracy"])
 
 
-def test_result_of_an_unfinished_run_is_gone(images, run, monkeypatch):
-    evaluated = Recorder.evaluated
-
-    def then_stop(self, step, metrics):
-        evaluated(self, step, metrics)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(Recorder, "evaluated", then_stop)
-    outcome, _ = train(run, images, epochs=4.0, resume_with_changes=True)
+def test_result_of_an_unfinished_run_is_gone(images, run, signal_at):
+    callbacks = [signal_at("test_accuracy", 1)]
+    outcome, _ = train(run, images, callbacks, epochs=4.0, resume_with_changes=True)
     assert outcome.interrupted
     assert not (run / "result.json").exists()
 

@@ -1,7 +1,6 @@
 import dataclasses
 import io
 import json
-import os
 import signal
 import time
 import types
@@ -18,13 +17,15 @@ from jaxai.core import Metric, State, Workload
 from jaxai.data import Data, load
 from jaxai.experiments.classification.experiment import Experiment
 from jaxai.runtime.config import Run
-from jaxai.runtime.loop import Training, fit
+from jaxai.runtime.loop import fit
 from jaxai.runtime.parallel import NONFINITE
-from jaxai.runtime.recorder import Recorder, scalars
+from jaxai.runtime.recorder import Machine, Recorder
 from jaxai.runtime.run_folder import RunFolder
+from jaxai.runtime.training import Examples, Log, Program, Scoring, Training, position_in_epochs
 
 EXAMPLES, BATCH, TESTED = 80, 8, 30
 EPOCH = EXAMPLES // BATCH
+ACCURACY = {"accuracy": Metric("accuracy", "%", better="higher")}
 
 
 @pytest.fixture(scope="module")
@@ -57,18 +58,6 @@ def assert_same_bits(one, other):
     one, other = bits(one.state), bits(other.state)
     assert one.keys() == other.keys()
     assert [name for name in one if one[name].tobytes() != other[name].tobytes()] == []
-
-
-def stop_at_evaluation(monkeypatch, number, name=signal.SIGTERM):
-    """A signal arrives while the run writes down its evaluation of that number, from 1."""
-    evaluated, count = Recorder.evaluated, iter(range(1, 1000))
-
-    def then_signal(self, step, metrics):
-        evaluated(self, step, metrics)
-        if next(count) == number:
-            os.kill(os.getpid(), name)
-
-    monkeypatch.setattr(Recorder, "evaluated", then_signal)
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +155,7 @@ class Line:
     slope: float = 2.0
 
 
-def fit_line(workdir, slope=2.0, steps=9 * EPOCH, **run):
+def fit_line(workdir, slope=2.0, steps=9 * EPOCH, callbacks=(), **run):
     """Fits y = slope * x; its score is 1/3 at every evaluation."""
     x = np.linspace(-1, 1, EXAMPLES, dtype=np.float32)
 
@@ -182,18 +171,16 @@ def fit_line(workdir, slope=2.0, steps=9 * EPOCH, **run):
         )
 
     training = Training(
-        make,
+        Program(make),
         steps,
-        BATCH,
-        EPOCH,
-        data={"x": x, "y": slope * x},
-        splits={"test": {"x": x[:TESTED]}},
-        score="test_accuracy",
-        metrics={"accuracy": Metric("accuracy", "%", better="higher")},
+        Examples({"x": x, "y": slope * x}, BATCH),
+        Scoring(EPOCH, "test_accuracy", splits={"test": {"x": x[:TESTED]}}),
+        Log(position=position_in_epochs(EPOCH)),
+        metrics=ACCURACY,
     )
     console = Console(file=io.StringIO(), width=200)
     config = Line(Run(**{"workdir": str(workdir), "devices": 1, "steps_per_call": 5} | run), slope)
-    return fit(training, config, console), console.file.getvalue()
+    return fit(training, config, console, callbacks), console.file.getvalue()
 
 
 def test_early_stopping_stops_after_its_patience_and_stays_stopped(tmp_path):
@@ -208,12 +195,11 @@ def test_early_stopping_stops_after_its_patience_and_stays_stopped(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_signal_ends_a_run_with_everything_saved_and_patience_goes_on_counting(tmp_path, monkeypatch, name):
+def test_signal_ends_a_run_with_everything_saved_and_patience_goes_on_counting(tmp_path, signal_at, name):
     whole, _ = fit_line(tmp_path / "whole", early_stopping=3)
     handler = signal.getsignal(signal.Signals[name])
-    with monkeypatch.context() as patch:
-        stop_at_evaluation(patch, 2, signal.Signals[name])
-        first, text = fit_line(tmp_path / "run", early_stopping=3)
+    callbacks = [signal_at("test_accuracy", 2, name)]
+    first, text = fit_line(tmp_path / "run", early_stopping=3, callbacks=callbacks)
     assert signal.getsignal(signal.Signals[name]) == handler
     assert first.interrupted == name
     assert f"{name}: saved at step {2 * EPOCH}" in text
@@ -245,22 +231,8 @@ def recorder(folder):
         def training(self, step, values, timing):
             pass
 
-    made = Recorder(
-        RunFolder(folder),
-        "test_accuracy",
-        False,
-        lambda values: {},
-        8,
-        "examples",
-        lambda step: {},
-        scalars,
-        1,
-        1.0,
-        None,
-        time.monotonic(),
-    )
-    made.display = Silent()
-    return made
+    training = Training(None, 20, None, Scoring(10, "test_accuracy"), Log(units_per_step=8), metrics=ACCURACY)
+    return Recorder(RunFolder(folder), training, Machine(1, 1.0, None), Silent(), time.monotonic())
 
 
 def test_an_equal_score_after_a_resume_is_no_better(tmp_path):
@@ -327,26 +299,28 @@ def test_an_experiment_says_what_is_written_down_of_arrays_and_of_a_workload_wit
         return state.replace(step=state.step + 1), metrics
 
     training = Training(
-        lambda axis_name: Workload(
-            lambda key: State(jnp.int32(0), {}, (), key, local=jnp.arange(4.0)),
-            train_step,
-            lambda state, batch: {"score": 2 * state.local, "count": jnp.full_like(state.local, 2)},
+        Program(
+            lambda axis_name: Workload(
+                lambda key: State(jnp.int32(0), {}, (), key, local=jnp.arange(4.0)),
+                train_step,
+                lambda state, batch: {"score": 2 * state.local, "count": jnp.full_like(state.local, 2)},
+            ),
+            steps_per_call=2,
+            divided={"members of a program:": 4},
+            parameters=lambda state: {"counter": state.local[0]},
         ),
         steps=6,
-        batch_size=10,
-        steps_per_epoch=4,
         data=None,
-        splits={"evaluation": None},
-        score="evaluation_score",
+        scoring=Scoring(4, "evaluation_score", splits={"evaluation": None}),
+        log=Log(
+            position=lambda step: {"env_steps": 100 + 10 * step},
+            unit="env_steps",
+            units_per_step=10,
+            describe=lambda metrics, steps: {"members": metrics["score"].tolist(), "steps": steps},
+            describe_evaluation=lambda metrics: {"evaluation_score": float(metrics["evaluation_score"].max())},
+            summarize=lambda result, lines: {"best": result["best_evaluation_score"], "lines": len(lines)},
+        ),
         metrics={"score": Metric("score", better="higher")},
-        unit="env_steps",
-        steps_per_call=2,
-        shares={"members of a program:": 4},
-        position=lambda step: {"env_steps": 100 + 10 * step},
-        describe=lambda metrics, steps: {"members": metrics["score"].tolist(), "steps": steps},
-        describe_evaluation=lambda metrics: {"evaluation_score": float(metrics["evaluation_score"].max())},
-        summarize=lambda result, lines: {"best": result["best_evaluation_score"], "lines": len(lines)},
-        parameters=lambda state: {"counter": state.local[0]},
     )
     console = Console(file=io.StringIO(), width=200)
     run = Run(workdir=str(tmp_path / "run"), devices=2, mode="shard_map")
@@ -373,15 +347,15 @@ def test_an_experiment_says_what_is_written_down_of_arrays_and_of_a_workload_wit
 def test_full_batch_is_one_step_an_epoch(images, tmp_path):
     resolved = experiment(tmp_path / "run", batch_size=0, epochs=3.0).resolve(images)
     training = resolved.training(images)
-    assert (training.steps, training.batch_size, training.steps_per_epoch) == (3, EXAMPLES, 1)
+    assert (training.steps, training.batch_size, training.scoring.every) == (3, EXAMPLES, 1)
 
 
 def test_validation_decides_on_the_best_where_there_is_one(images, tmp_path):
     training = experiment(tmp_path / "run").resolve(images).training(images)
-    assert (training.score, set(training.splits)) == ("test_accuracy", {"test"})
+    assert (training.scoring.score, set(training.scoring.splits)) == ("test_accuracy", {"test"})
     held_out = dataclasses.replace(images, validation={name: array[:20] for name, array in images.train.items()})
     training = experiment(tmp_path / "run").resolve(held_out).training(held_out)
-    assert (training.score, set(training.splits)) == ("validation_accuracy", {"validation", "test"})
+    assert (training.scoring.score, set(training.scoring.splits)) == ("validation_accuracy", {"validation", "test"})
 
 
 def events(folder):

@@ -13,9 +13,10 @@ from rich.console import Console
 from jaxai.core import Metric, State, Workload
 from jaxai.runtime import parallel
 from jaxai.runtime.config import Run
-from jaxai.runtime.loop import Training, fit
+from jaxai.runtime.loop import fit
 from jaxai.runtime.restore import trained_state
 from jaxai.runtime.run_folder import RunFolder
+from jaxai.runtime.training import Log, Program, Scoring, Training, position_in_epochs
 
 EPOCH, EPOCHS = 4, 5
 SCORES = (0.1, 0.9, 0.3, 0.2, 0.5)
@@ -44,15 +45,12 @@ def counter(axis_name):
 
 def train(workdir, epochs=EPOCHS, **run):
     training = Training(
-        counter,
+        Program(counter, steps_per_call=EPOCH),
         epochs * EPOCH,
-        1,
-        EPOCH,
         data=None,
-        splits={"test": None},
-        score="test_score",
+        scoring=Scoring(EPOCH, "test_score", splits={"test": None}),
+        log=Log(position=position_in_epochs(EPOCH)),
         metrics={"score": Metric("score", better="higher")},
-        steps_per_call=EPOCH,
     )
     console = Console(file=io.StringIO(), width=200)
     outcome = fit(training, Config(Run(**{"workdir": str(workdir), "devices": 1} | run)), console)

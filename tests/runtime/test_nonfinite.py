@@ -17,9 +17,10 @@ from jaxai.experiments.classification.experiment import Experiment
 from jaxai.runtime import nonfinite, parallel
 from jaxai.runtime.checkpoint import Checkpoints
 from jaxai.runtime.config import Run
-from jaxai.runtime.loop import Training, fit
+from jaxai.runtime.loop import fit
 from jaxai.runtime.restore import restored_state
 from jaxai.runtime.run_folder import RunFolder
+from jaxai.runtime.training import Examples, Program, Scoring, Training
 
 EXAMPLES, BATCH, SEED = 48, 8, 5
 STEPS_PER_EPOCH = EXAMPLES // BATCH
@@ -225,13 +226,10 @@ def test_nan_in_one_kernel_is_caught_though_the_loss_stays_finite(tmp_path):
         assert np.isfinite(state.params["good"])
 
     training = Training(
-        make=hides_the_nan,
+        Program(hides_the_nan),
         steps=12,
-        batch_size=BATCH,
-        steps_per_epoch=STEPS_PER_EPOCH,
-        data={"x": x},
-        splits={"test": {"x": x[:8]}},
-        score="test_accuracy",
+        data=Examples({"x": x}, BATCH),
+        scoring=Scoring(STEPS_PER_EPOCH, "test_accuracy", splits={"test": {"x": x[:8]}}),
         metrics={"accuracy": Metric("accuracy", "%", better="higher")},
     )
     run = Run(workdir=str(tmp_path / "run"), seed=SEED, devices=1)

@@ -21,10 +21,10 @@ from jaxai.core import Metric, State, Workload
 from jaxai.runtime import parallel
 from jaxai.runtime.checkpoint import Checkpoints
 from jaxai.runtime.config import Run
-from jaxai.runtime.loop import Training, fit
-from jaxai.runtime.recorder import Recorder
+from jaxai.runtime.loop import fit
 from jaxai.runtime.restore import restored_state
 from jaxai.runtime.run_folder import RunFolder
+from jaxai.runtime.training import Examples, Program, Scoring, Training
 
 EXAMPLES, BATCH, STEPS = 160, 8, 400
 """A checkpoint every 10 steps takes the run seconds, most of them in the writing: a kill hits any part of it."""
@@ -212,32 +212,28 @@ def line(axis_name):
     return Workload(init, train_step, eval_step)
 
 
-def fit_line(workdir, devices):
+def fit_line(workdir, devices, callbacks=()):
     x = np.random.default_rng(0).normal(size=64).astype(np.float32)
-    splits, metrics = {"test": {"x": x[:20]}}, {"score": Metric("score", better="higher")}
-    training = Training(line, 12, 16, 4, data={"x": x}, splits=splits, score="test_score", metrics=metrics)
-    return fit(training, Line(Run(workdir=str(workdir), devices=devices)), Console(file=io.StringIO()))
+    scoring = Scoring(4, "test_score", splits={"test": {"x": x[:20]}})
+    training = Training(
+        Program(line), 12, Examples({"x": x}, 16), scoring, metrics={"score": Metric("score", better="higher")}
+    )
+    return fit(training, Line(Run(workdir=str(workdir), devices=devices)), Console(file=io.StringIO()), callbacks)
 
 
-def test_training_goes_on_on_8_2_and_1_devices(tmp_path, monkeypatch):
+def test_training_goes_on_on_8_2_and_1_devices(tmp_path, monkeypatch, signal_at):
     whole = fit_line(tmp_path / "whole", 1)
-    placed, place_state, evaluated = [], parallel.place_state, Recorder.evaluated
+    placed, place_state = [], parallel.place_state
 
     def remember(state, mesh, mode="jit"):
         placed.append(jax.tree.map(np.array, state.replace(key=jax.random.key_data(state.key))))
         return place_state(state, mesh, mode)
 
-    def then_stop(self, step, metrics):
-        evaluated(self, step, metrics)
-        os.kill(os.getpid(), signal.SIGTERM)
-
     monkeypatch.setattr(parallel, "place_state", remember)
     before = None
     for devices in (8, 2, 1):
-        with monkeypatch.context() as patch:
-            if devices > 1:
-                patch.setattr(Recorder, "evaluated", then_stop)
-            outcome = fit_line(tmp_path / "run", devices)
+        callbacks = [signal_at("test_score", 1)] if devices > 1 else []
+        outcome = fit_line(tmp_path / "run", devices, callbacks)
         assert {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(outcome.state)} == {devices}
         if before is not None:
             for one, two in zip(jax.tree.leaves(placed[-1]), jax.tree.leaves(before), strict=True):

@@ -1,7 +1,5 @@
 import io
-import os
 import shutil
-import signal
 from dataclasses import dataclass
 
 import jax
@@ -12,9 +10,9 @@ from rich.console import Console
 
 from jaxai.core import Metric, State, Workload
 from jaxai.runtime.config import Run
-from jaxai.runtime.loop import Training, fit
-from jaxai.runtime.recorder import Recorder
+from jaxai.runtime.loop import fit
 from jaxai.runtime.run_folder import RunFolder
+from jaxai.runtime.training import Examples, Log, Program, Scoring, Training, position_in_epochs
 
 BATCH, STEPS, CALL, EVERY = 8, 40, 5, 10
 DISTANCES = {0: 5.0, 10: 3.0, 20: 4.0, 30: 2.0, 40: 6.0}
@@ -39,20 +37,26 @@ def make(axis_name):
     return Workload(lambda key: State(jnp.int32(0), jnp.zeros(()), (), key), train_step, eval_step)
 
 
-def fit_line(workdir, distances=DISTANCES, splits=(), run=(), **hooks):
+def fit_line(
+    workdir, distances=DISTANCES, splits=(), run=(), warnings=lambda values: {}, callbacks=(), better="lower", **hooks
+):
     """Returns the outcome and what was shown; the score is the distance."""
     x = np.linspace(-1, 1, BATCH * EVERY, dtype=np.float32)
     settings = {
-        "metrics": {"distance": Metric("distance", better="lower")},
-        "evaluates_untrained": True,
+        "initial": True,
         "measure": lambda mesh, state: {"distance": distances[int(state.step)]},
     }
     training = Training(
-        make, STEPS, BATCH, EVERY, data={"x": x}, splits=dict(splits), score="distance", **settings | hooks
+        Program(make),
+        STEPS,
+        Examples({"x": x}, BATCH),
+        Scoring(EVERY, "distance", splits=dict(splits), **settings | hooks),
+        Log(position=position_in_epochs(EVERY), warnings=warnings),
+        metrics={"distance": Metric("distance", better=better)},
     )
     console = Console(file=io.StringIO(), width=200)
     config = Line(Run(**{"workdir": str(workdir), "devices": 1, "steps_per_call": CALL} | dict(run)))
-    return fit(training, config, console), console.file.getvalue()
+    return fit(training, config, console, callbacks), console.file.getvalue()
 
 
 def distances_of(workdir):
@@ -63,21 +67,9 @@ def best_checkpoint(workdir):
     return [int(path.name) for path in (workdir / "checkpoints" / "best").iterdir()]
 
 
-def stop_at_evaluation(monkeypatch, number):
-    """SIGTERM arrives while the run writes down its evaluation of that number, from 1."""
-    evaluated, count = Recorder.evaluated, iter(range(1, 1000))
-
-    def then_signal(self, step, metrics):
-        evaluated(self, step, metrics)
-        if next(count) == number:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(Recorder, "evaluated", then_signal)
-
-
 @pytest.mark.parametrize(("better", "best_step"), [("lower", 30), ("higher", 40)])
 def test_best_score_is_the_lowest_of_a_distance_and_the_highest_of_the_rest(tmp_path, better, best_step):
-    outcome, _ = fit_line(tmp_path / "run", metrics={"distance": Metric("distance", better=better)})
+    outcome, _ = fit_line(tmp_path / "run", better=better)
     assert distances_of(tmp_path / "run") == DISTANCES
     assert (outcome.result["best_step"], outcome.result["best_distance"]) == (best_step, DISTANCES[best_step])
     assert outcome.result["distance"] == DISTANCES[STEPS]
@@ -91,7 +83,7 @@ def test_untrained_state_is_the_best_checkpoint_where_nothing_was_better(tmp_pat
 
 
 def test_fresh_state_is_evaluated_only_where_that_is_asked_for(tmp_path):
-    fit_line(tmp_path / "run", evaluates_untrained=False)
+    fit_line(tmp_path / "run", initial=False)
     assert list(distances_of(tmp_path / "run")) == [10, 20, 30, 40]
 
 
@@ -118,7 +110,7 @@ def test_measure_sees_the_state_of_each_evaluation_and_stands_beside_the_splits(
 
 
 @pytest.mark.parametrize("number", [1, 2], ids=["untrained", "half"])
-def test_stopped_run_measures_nothing_twice_and_leaves_the_same_lines(tmp_path, monkeypatch, number):
+def test_stopped_run_measures_nothing_twice_and_leaves_the_same_lines(tmp_path, signal_at, number):
     measured = []
 
     def measure(mesh, state):
@@ -126,9 +118,7 @@ def test_stopped_run_measures_nothing_twice_and_leaves_the_same_lines(tmp_path, 
         return {"distance": DISTANCES[int(state.step)]}
 
     whole, _ = fit_line(tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        stop_at_evaluation(patch, number)
-        first, _ = fit_line(tmp_path / "run", measure=measure)
+    first, _ = fit_line(tmp_path / "run", measure=measure, callbacks=[signal_at("distance", number)])
     assert first.interrupted == "SIGTERM"
     rest, _ = fit_line(tmp_path / "run", measure=measure)
     fit_line(tmp_path / "run", measure=measure)
@@ -174,10 +164,8 @@ def test_warnings_see_every_call_and_evaluation_with_its_step(tmp_path):
         assert all(line[name] == pytest.approx(value) for name, value in values.items())
 
 
-def test_what_went_on_when_a_run_was_stopped_is_not_said_again(tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        stop_at_evaluation(patch, 3)
-        fit_line(tmp_path / "run", warnings=loud)
+def test_what_went_on_when_a_run_was_stopped_is_not_said_again(tmp_path, signal_at):
+    fit_line(tmp_path / "run", warnings=loud, callbacks=[signal_at("distance", 3)])
     assert warnings_of(tmp_path / "run") == SAID[:2]
     _, text = fit_line(tmp_path / "run", warnings=loud)
     assert warnings_of(tmp_path / "run") == SAID

@@ -31,9 +31,9 @@ def test_run_leaves_scores_examples_and_pictures(trained):
 
 
 def test_same_run_in_two_parts_leaves_the_same_bytes(trained, preset, tmp_path, jaxai, monkeypatch):
-    from jaxai.runtime.schedule import Schedule
+    from jaxai.runtime.plan import Plan
 
-    whole = Schedule.calls
+    whole = Plan.calls
 
     def first_half(self, first):
         for start, steps in whole(self, first):
@@ -42,7 +42,7 @@ def test_same_run_in_two_parts_leaves_the_same_bytes(trained, preset, tmp_path, 
                 raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(Schedule, "calls", first_half)
+        patched.setattr(Plan, "calls", first_half)
         assert jaxai("train", preset, "--workdir", tmp_path / "b")[0] == 130
     assert jaxai("train", preset, "--workdir", tmp_path / "b")[0] == 0
     assert (tmp_path / "b/metrics.jsonl").read_bytes() == (trained / "metrics.jsonl").read_bytes()

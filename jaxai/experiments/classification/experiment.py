@@ -1,6 +1,7 @@
 """Binds the image classifier to data, evaluation and pictures: what `jaxai train` runs."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -14,7 +15,7 @@ from rich.text import Text
 
 from jaxai import cnn, ranges
 from jaxai.cnn.whitening import whiten
-from jaxai.core import State
+from jaxai.core import Metric, State
 from jaxai.data import Data, Images, check_images, digests, load
 from jaxai.data.epochs import steps_in
 from jaxai.metrics import Meanings
@@ -23,14 +24,15 @@ from jaxai.ranges import Finite, Natural, Positive
 from jaxai.report import mosaic, pictures
 from jaxai.report.lettering import readable
 from jaxai.runtime import parallel, progress
+from jaxai.runtime.callbacks import Callback, Measure
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run, check_experiment
 from jaxai.runtime.continuation import Changes, measured_on
 from jaxai.runtime.evaluation import Evaluation
-from jaxai.runtime.loop import Outcome, Training, fit
-from jaxai.runtime.recorder import scalars
+from jaxai.runtime.loop import Outcome, fit
 from jaxai.runtime.restore import trained_state
 from jaxai.runtime.run_folder import RunFolder
+from jaxai.runtime.training import Examples, Log, Program, Scoring, Storage, Training, position_in_epochs, scalars
 
 WHITENING_IMAGES = 5_000
 """As many training images give the whitening kernel (airbench)."""
@@ -113,31 +115,46 @@ class Experiment:
         """What the loop needs; of a resolved experiment."""
         held_out = {"validation": images.validation} if images.validation else {}
         return Training(
-            make=lambda axis_name: cnn.make(self.workload, axis_name),
+            Program(
+                make=lambda axis_name: cnn.make(self.workload, axis_name),
+                prepare=lambda state: self._whitened(state, images),
+            ),
             steps=steps_in(self.epochs, self.workload.steps_per_epoch),
-            batch_size=self.batch_size,
-            steps_per_epoch=self.workload.steps_per_epoch,
-            data=images.train,
-            splits=held_out | {"test": images.test},
-            score="validation_accuracy" if images.validation else "test_accuracy",
+            data=Examples(images.train, self.batch_size),
+            scoring=Scoring(
+                every=self.workload.steps_per_epoch,
+                score="validation_accuracy" if images.validation else "test_accuracy",
+                splits=held_out | {"test": images.test},
+            ),
+            log=Log(position=position_in_epochs(self.workload.steps_per_epoch)),
+            storage=Storage(identity=digests.describe_images(images)),
             metrics=cnn.METRICS,
-            prepare=lambda state: self._whitened(state, images),
-            identity=digests.describe_images(images),
         )
 
-    def train(self, images: Images | None = None, console: Console | None = None) -> Outcome:
+    def train(
+        self,
+        images: Images | None = None,
+        console: Console | None = None,
+        *,
+        callbacks: Sequence[Callback] = (),
+        measures: Sequence[Measure] = (),
+        metrics: Mapping[str, Metric] | None = None,
+    ) -> Outcome:
         """Trains or resumes, and leaves the pictures of the result in the run folder.
 
         Args:
           images: data to use instead of what `data` names.
           console: where progress goes.
+          callbacks: functions (step, metrics, state) that run between calls; see `jaxai.runtime.callbacks`.
+          measures: functions state -> {name: value} that add to the metrics of each evaluation.
+          metrics: name -> what a metric of one's own means.
         """
         check_experiment(self)
         images = self.load() if images is None else check_images(images)
         show_notes(images.notes, console)
         images = RunFolder(self.run.workdir).as_in_run(images)
         experiment = self.resolve(images)
-        outcome = fit(experiment.training(images), experiment, console)
+        outcome = fit(experiment.training(images).measuring(measures, metrics), experiment, console, callbacks)
         if not outcome.interrupted:
             with pictures.optional(console):
                 experiment.draw(images, outcome.state, RunFolder(self.run.workdir))

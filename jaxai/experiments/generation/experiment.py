@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -13,7 +14,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from jaxai import gan, ranges
-from jaxai.core import State
+from jaxai.core import Metric, State
 from jaxai.data import Data, Images, check_images, digests, load
 from jaxai.data.epochs import steps_in
 from jaxai.experiments.generation.extractor import extract, load_extractor
@@ -29,14 +30,15 @@ from jaxai.output import say, show_notes
 from jaxai.ranges import Count, Finite, Natural, Positive
 from jaxai.report import mosaic, pictures
 from jaxai.runtime import flops, parallel, progress
+from jaxai.runtime.callbacks import Callback, Measure
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run, check_experiment
 from jaxai.runtime.continuation import Changes, measured_on
 from jaxai.runtime.evaluation import Evaluation
-from jaxai.runtime.loop import Outcome, Training, fit
-from jaxai.runtime.recorder import scalars
+from jaxai.runtime.loop import Outcome, fit
 from jaxai.runtime.restore import trained_state
 from jaxai.runtime.run_folder import RunFolder
+from jaxai.runtime.training import Examples, Log, Program, Scoring, Storage, Training, scalars
 
 EVALUATIONS = 10
 """As many evaluations in a run when nobody says: each draws thousands of samples."""
@@ -132,37 +134,52 @@ class Experiment:
         steps, evaluator = self._steps(examples), _Evaluator(self, images)
         measures = self.extractor != "none"
         return Training(
-            make=lambda axis_name: gan.make(self.workload, axis_name),
+            Program(
+                make=lambda axis_name: gan.make(self.workload, axis_name),
+                flops_per_step=self._flops_per_step(),
+            ),
             steps=steps,
-            batch_size=self._images_a_step,
-            steps_per_epoch=max(1, steps // EVALUATIONS),
-            flops_per_step=self._flops_per_step(),
-            data=images.train,
-            splits={"test": images.test},
-            # Where nothing is measured, the last is the best.
-            score="frechet_distance" if measures else "epoch",
+            data=Examples(images.train, self._images_a_step),
+            scoring=Scoring(
+                every=max(1, steps // EVALUATIONS),
+                score="frechet_distance" if measures else None,
+                splits={"test": images.test},
+                measure=evaluator.measure,
+                initial=measures,
+            ),
+            log=Log(
+                position=lambda step: {"epoch": step * self._images_a_step / examples},
+                warnings=found_wrong,
+                summarize=_summarize,
+            ),
+            storage=Storage(identity=digests.describe_images(images, self.workload.conditional)),
             metrics=METRICS,
-            position=lambda step: {"epoch": step * self._images_a_step / examples},
-            measure=evaluator.measure,
-            evaluates_untrained=measures,
-            warnings=found_wrong,
-            summarize=_summarize,
-            identity=digests.describe_images(images, self.workload.conditional),
         )
 
-    def train(self, images: Images | None = None, console: Console | None = None) -> Outcome:
+    def train(
+        self,
+        images: Images | None = None,
+        console: Console | None = None,
+        *,
+        callbacks: Sequence[Callback] = (),
+        measures: Sequence[Measure] = (),
+        metrics: Mapping[str, Metric] | None = None,
+    ) -> Outcome:
         """Trains or resumes, measures the result in full, and leaves its pictures in the run folder.
 
         Args:
           images: data to use instead of what `data` names.
           console: where progress goes.
+          callbacks: functions (step, metrics, state) that run between calls; see `jaxai.runtime.callbacks`.
+          measures: functions state -> {name: value} that add to the metrics of each evaluation.
+          metrics: name -> what a metric of one's own means.
         """
         check_experiment(self)
         images = self.load() if images is None else check_images(images)
         show_notes(images.notes, console)
         images = self._as_in_run(images)
         experiment = self.resolve(images)
-        outcome = fit(experiment.training(images), experiment, console)
+        outcome = fit(experiment.training(images).measuring(measures, metrics), experiment, console, callbacks)
         if outcome.interrupted:
             return outcome
         folder, result = RunFolder(self.run.workdir), outcome.result

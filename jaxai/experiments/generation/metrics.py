@@ -37,7 +37,6 @@ METRICS = (
         "frechet_untrained": Metric("Fréchet distance before training"),
         "frechet_improvement": Metric("Fréchet distance fell by a factor of"),
         "kernel_distance_error": Metric("kernel distance, standard error"),
-        "epoch": Metric("epoch", better="higher"),
     }
     | gan.METRICS
 )

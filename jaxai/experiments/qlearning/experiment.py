@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -15,7 +15,7 @@ import tyro
 from rich.console import Console
 
 from jaxai import dqn, population, ranges
-from jaxai.core import State, Workload
+from jaxai.core import Metric, State, Workload
 from jaxai.dqn import advice
 from jaxai.dqn.config import make_replay
 from jaxai.dqn.environment import Environment, make_environment
@@ -30,12 +30,14 @@ from jaxai.output import say
 from jaxai.ranges import Finite
 from jaxai.report import pictures
 from jaxai.runtime import chips, parallel, progress
+from jaxai.runtime.callbacks import Callback, Measure
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run, check_experiment
 from jaxai.runtime.continuation import Changes, measured_on
-from jaxai.runtime.loop import Outcome, Training, fit
+from jaxai.runtime.loop import Outcome, fit
 from jaxai.runtime.restore import trained_state
 from jaxai.runtime.run_folder import RunFolder
+from jaxai.runtime.training import Log, Program, Scoring, Storage, Training
 
 EVALUATIONS = 20
 """As many evaluations in a run when nobody says: they cost a few per cent of it then."""
@@ -166,26 +168,30 @@ class Experiment:
         config, members, steps = self.workload, len(self.seeds), self.workload.train_steps
         alone = {"num_envs": config.num_envs, "batch_size": config.batch_size}
         return Training(
-            make=self.make,
+            Program(
+                make=self.make,
+                parameters=lambda state: self.member(state, 0).params,
+                steps_per_call=STEPS_PER_CALL,
+                divided=alone if self.alone else {"trainings of one program:": members},
+            ),
             steps=steps,
-            batch_size=config.train_every * members,
-            steps_per_epoch=max(1, steps // EVALUATIONS),
             data=None,
-            splits={"evaluation": None},
-            score="evaluation_return",
+            scoring=Scoring(every=max(1, steps // EVALUATIONS), score="evaluation_return", splits={"evaluation": None}),
+            log=Log(
+                position=lambda step: {"env_steps": config.warmup_steps + step * config.train_every},
+                unit="env_steps",
+                units_per_step=config.train_every * members,
+                describe=figures.describe,
+                describe_evaluation=figures.describe_evaluation,
+                summarize=self._summarize,
+                warnings=functools.partial(self._warnings, self._advice()),
+                opening=self.replay_size + (", in each checkpoint" if config.save_replay else ", in no checkpoint"),
+            ),
+            storage=Storage(
+                apply=functools.partial(apply, config, None if self.alone else self._with_settings),
+                recreated="" if config.save_replay else "the replay",
+            ),
             metrics=METRICS,
-            unit="env_steps",
-            steps_per_call=STEPS_PER_CALL,
-            shares=alone if self.alone else {"trainings of one program:": members},
-            position=lambda step: {"env_steps": config.warmup_steps + step * config.train_every},
-            describe=figures.describe,
-            describe_evaluation=figures.describe_evaluation,
-            summarize=self._summarize,
-            parameters=lambda state: self.member(state, 0).params,
-            warnings=functools.partial(self._warnings, self._advice()),
-            opening=self.replay_size + (", in each checkpoint" if config.save_replay else ", in no checkpoint"),
-            renewed="" if config.save_replay else "the replay",
-            apply=functools.partial(apply, config, None if self.alone else self._with_settings),
         )
 
     def make(self, axis_name: str | None = None) -> Workload:
@@ -198,10 +204,24 @@ class Experiment:
         alone = dqn.make(self.workload, env, env_params)
         return population.make(alone, self.seeds, self._with_settings, tolerant=len(self.seeds) > 1)
 
-    def train(self, console: Console | None = None) -> Outcome:
-        """Trains or resumes all seeds in one program, and leaves the pictures of the result in the run folder."""
+    def train(
+        self,
+        console: Console | None = None,
+        *,
+        callbacks: Sequence[Callback] = (),
+        measures: Sequence[Measure] = (),
+        metrics: Mapping[str, Metric] | None = None,
+    ) -> Outcome:
+        """Trains or resumes all seeds in one program, and leaves the pictures of the result in the run folder.
+
+        Args:
+          console: where progress goes.
+          callbacks: functions (step, metrics, state) that run between calls; see `jaxai.runtime.callbacks`.
+          measures: functions state -> {name: value} that add to the metrics of each evaluation.
+          metrics: name -> what a metric of one's own means.
+        """
         check_experiment(self)
-        outcome = fit(self.training(), self, console)
+        outcome = fit(self.training().measuring(measures, metrics), self, console, callbacks)
         if not outcome.interrupted:
             self.draw(outcome, RunFolder(self.run.workdir), console)
             if console and self.expected:
@@ -243,7 +263,7 @@ class Experiment:
           ValueError: the run has no such checkpoint.
         """
         one = dataclasses.replace(self.run, mode="jit")
-        return trained_state(self.training().make(None), one, parallel.make_mesh(1), which)
+        return trained_state(self.training().program.make(None), one, parallel.make_mesh(1), which)
 
     def member(self, state: State, index: int) -> State:
         """The state of one training of the run."""

@@ -13,7 +13,7 @@ import tyro
 from rich.console import Console
 
 from jaxai import ranges, seq2seq
-from jaxai.core import PyTree, State
+from jaxai.core import Metric, PyTree, State
 from jaxai.data import digests, line_files, text
 from jaxai.data.buckets import BucketedEpochs
 from jaxai.data.epochs import steps_in
@@ -27,12 +27,14 @@ from jaxai.output import say, show_notes
 from jaxai.ranges import Count, Finite, Positive
 from jaxai.report import pictures
 from jaxai.runtime import flops, parallel, progress
+from jaxai.runtime.callbacks import Callback, Measure
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run, check_experiment
 from jaxai.runtime.continuation import Changes, measured_on
-from jaxai.runtime.loop import Outcome, Training, fit
+from jaxai.runtime.loop import Outcome, fit
 from jaxai.runtime.restore import trained_state
 from jaxai.runtime.run_folder import RunFolder
+from jaxai.runtime.training import Examples, Log, Program, Scoring, Storage, Training, position_in_epochs
 from jaxai.seq2seq import vocabulary
 from jaxai.seq2seq.bucketed import Shape, bucketed
 from jaxai.seq2seq.decoding import Decoding, check_decoding
@@ -133,30 +135,47 @@ class Experiment:
         evaluator = HeldOut(self, corpus, pairs)
         tokens = corpus.train["target_length"]
         return Training(
-            make=lambda axis_name: bucketed(seq2seq.make(self.workload, axis_name), shapes),
+            Program(
+                make=lambda axis_name: bucketed(seq2seq.make(self.workload, axis_name), shapes),
+                flops_per_step=float(sum(counts * [_flops(self.workload, shape) for shape in shapes]) / epochs.batches),
+            ),
             steps=self._steps(corpus),
-            batch_size=epochs.batch_size,
-            steps_per_epoch=epochs.batches,
-            data=corpus.train,
-            order=order,
-            splits={},
-            score=f"validation_{scores.main_score(pairs.task)}",
+            data=Examples(corpus.train, epochs.batch_size, order),
+            scoring=Scoring(
+                every=epochs.batches,
+                score=f"validation_{scores.main_score(pairs.task)}",
+                measure=evaluator.measure,
+            ),
+            log=Log(
+                position=position_in_epochs(epochs.batches),
+                unit="target_tokens",
+                # The mean over the steps of an epoch: batches differ in their number of real tokens.
+                units_per_step=float(tokens.mean() * sum(counts * [shape.rows for shape in shapes]) / epochs.batches),
+            ),
+            storage=Storage(
+                identity=digests.describe_pairs(pairs),
+                write=functools.partial(_save_vocabularies, corpus=corpus),
+            ),
             metrics=METRICS,
-            measure=evaluator.measure,
-            keep=functools.partial(_save_vocabularies, corpus=corpus),
-            identity=digests.describe_pairs(pairs),
-            unit="target_tokens",
-            # Of what an epoch holds, the average over its steps: batches differ in how many real tokens they have.
-            units_per_step=float(tokens.mean() * sum(counts * [shape.rows for shape in shapes]) / epochs.batches),
-            flops_per_step=float(sum(counts * [_flops(self.workload, shape) for shape in shapes]) / epochs.batches),
         )
 
-    def train(self, pairs: Pairs | None = None, console: Console | None = None) -> Outcome:
+    def train(
+        self,
+        pairs: Pairs | None = None,
+        console: Console | None = None,
+        *,
+        callbacks: Sequence[Callback] = (),
+        measures: Sequence[Measure] = (),
+        metrics: Mapping[str, Metric] | None = None,
+    ) -> Outcome:
         """Trains or resumes, scores the best checkpoint on the test set, and leaves pictures and tables in the folder.
 
         Args:
           pairs: text to use instead of what `data` names.
           console: where progress goes.
+          callbacks: functions (step, metrics, state) that run between calls; see `jaxai.runtime.callbacks`.
+          measures: functions state -> {name: value} that add to the metrics of each evaluation.
+          metrics: name -> what a metric of one's own means.
         """
         console = console or Console()
         check_experiment(self)
@@ -165,8 +184,9 @@ class Experiment:
         experiment = self.resolve(pairs)
         for note in (*corpus.notes, *self._too_short(corpus)):
             say(console, note)
-        training, folder = experiment.training(pairs), RunFolder(self.run.workdir)
-        outcome = fit(training, experiment, console)
+        training = experiment.training(pairs).measuring(measures, metrics)
+        folder = RunFolder(self.run.workdir)
+        outcome = fit(training, experiment, console, callbacks)
         if outcome.interrupted:
             return outcome
         score, result = scores.main_score(pairs.task), outcome.result

@@ -7,11 +7,11 @@ from jaxai import ranges
 from jaxai.runtime.config import Run
 
 STEPS_PER_CALL = 50
-"""About as many steps in a call when nobody says: dispatch costs nothing then, and a person still sees it move."""
+"""Default number of train steps per call: the cost of a call is negligible then, and progress is still seen."""
 
 
 @dataclass(frozen=True)
-class Schedule:
+class Plan:
     """How `steps` steps are split into calls of at most `steps_per_call`, none of which crosses an evaluation."""
 
     steps: int
@@ -20,15 +20,21 @@ class Schedule:
     checkpoint_every: int
 
     @classmethod
-    def of(cls, run: Run, steps: int, steps_per_epoch: int, steps_per_call: int = STEPS_PER_CALL) -> "Schedule":
-        """The schedule that a run asks for; `steps_per_call` is about what a call has where the run does not say.
+    def of(cls, run: Run, steps: int, evaluate_every: int, steps_per_call: int = STEPS_PER_CALL) -> "Plan":
+        """The plan of a run.
+
+        Args:
+          run: its settings; 0 stands for the defaults that follow.
+          steps: train steps of the whole run.
+          evaluate_every: default number of steps between evaluations.
+          steps_per_call: default number of steps per call, approximately.
 
         Raises:
           ValueError: a negative number of steps.
         """
         ranges.check(run)
-        evaluate_every = min(run.evaluate_every or steps_per_epoch, steps)
-        # As many equal calls as come near to the usual length, so that no rest is left over before an evaluation.
+        evaluate_every = min(run.evaluate_every or evaluate_every, steps)
+        # Calls of equal length, close to the default, so that none before an evaluation is shorter.
         equal = -(-evaluate_every // -(-evaluate_every // steps_per_call))
         return cls(
             steps, min(run.steps_per_call or equal, steps), evaluate_every, run.checkpoint_every or evaluate_every
@@ -43,9 +49,9 @@ class Schedule:
             first += steps
 
     def evaluates(self, step: int) -> bool:
-        """Whether an evaluation follows once `step` steps are taken."""
+        """Whether an evaluation follows after `step` steps."""
         return step % self.evaluate_every == 0 or step == self.steps
 
     def checkpoints(self, step: int) -> bool:
-        """Whether a checkpoint follows once `step` steps are taken."""
+        """Whether a checkpoint follows after `step` steps."""
         return step % self.checkpoint_every == 0 or step == self.steps
