@@ -51,9 +51,9 @@ def config(task: Task) -> Any:
 def trained(task: Task, workload: Any, state: Any) -> Callable[[int], None]:
     """Runs so many updates, as many in a call as `jaxai train` takes."""
     import jax
-    from jaxai.runtime.plan import STEPS_PER_CALL
 
     from jaxai.runtime import parallel
+    from jaxai.runtime.plan import STEPS_PER_CALL
 
     mesh = parallel.make_mesh(1)
     state = parallel.place_state(state, mesh)
