@@ -1,4 +1,4 @@
-"""The actor of deep Q-learning: environments that step together on the device, and what they store in the replay."""
+"""The actor of deep Q-learning: environments that step together on the device, and write to the replay buffer."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,11 +14,11 @@ from jaxai.dqn.config import Config, env_steps, epsilon
 from jaxai.dqn.interface import Interface
 from jaxai.dqn.observations import not_bits
 from jaxai.dqn.policy import epsilon_greedy, random_legal_action
-from jaxai.dqn.replay import Memory, Replay
+from jaxai.dqn.replay_buffer import Memory, ReplayBuffer
 from jaxai.ops.ordering import computed_after
 
 REPLAY_STREAM = 0x5EED
-"""Folded into the key of a replay that is filled anew."""
+"""Folded into the key with which a replay buffer is filled again."""
 
 
 class Worker(struct.PyTreeNode):
@@ -29,10 +29,10 @@ class Worker(struct.PyTreeNode):
       observation: [environments, ...], the network's next input.
       episode_return: [environments] float32, so far.
       episode_length: [environments] int32, so far.
-      memory: contents of the replay.
+      memory: contents of the replay buffer.
       mask: [environments, actions] bool, the legal actions; None where the environment does not give them.
-      unstorable: [environments] bool, whether an observation had other values than 0 and 1 where the replay stores
-        bits; None where it stores numbers, or the observations are known to be binary.
+      unstorable: [environments] bool, whether an observation had other values than 0 and 1, where the replay buffer
+        stores bits; None where it stores numbers, or the observations are known to be binary.
     """
 
     environment: PyTree
@@ -48,11 +48,11 @@ class Actor(NamedTuple):
     """Pure functions of the environments.
 
     Attributes:
-      init: (reset_key, action_key) -> a worker whose replay holds `learning_starts` random steps.
+      init: (reset_key, action_key) -> a worker whose replay buffer holds `learning_starts` random steps.
       act: (state, keys [vector_steps], learned) -> the worker after the environment steps of a train step, and sums
         over the episodes that ended: `episodes`, `return_sum`, `length_sum`. `learned` is any bool that is known once
-        the replay has been read.
-      refill: state -> a worker with new environments, whose replay holds the last steps of the state's policy.
+        the replay buffer has been read.
+      refill: state -> a worker with new environments, whose replay buffer holds the last steps of the state's policy.
     """
 
     init: Callable[[Key, Key], Worker]
@@ -60,13 +60,13 @@ class Actor(NamedTuple):
     refill: Callable[[State], Worker]
 
 
-def make_actor(config: Config, interface: Interface, replay: Replay, greedy: Callable[..., jax.Array]) -> Actor:
+def make_actor(config: Config, interface: Interface, buffer: ReplayBuffer, greedy: Callable[..., jax.Array]) -> Actor:
     """The actor of a configuration in an environment.
 
     Args:
       config: of the workload.
       interface: of the environment.
-      replay: that the steps are written to.
+      buffer: that the steps are written to.
       greedy: as in `Learner`.
     """
     spec, env_params = interface.spec, interface.env_params
@@ -81,7 +81,7 @@ def make_actor(config: Config, interface: Interface, replay: Replay, greedy: Cal
         reward = computed_after(following.reward, learned)
         ended = terminated | truncated
         returns, lengths = worker.episode_return + reward, worker.episode_length + 1
-        memory = replay.add(
+        memory = buffer.add(
             worker.memory,
             time,
             action,
@@ -119,9 +119,9 @@ def make_actor(config: Config, interface: Interface, replay: Replay, greedy: Cal
             observation=frames.first(start.observation, config.frame_stack),
             episode_return=jnp.zeros(config.num_envs),
             episode_length=jnp.zeros(config.num_envs, jnp.int32),
-            memory=replay.init(start.observation, start.mask),
+            memory=buffer.init(start.observation, start.mask),
             mask=start.mask,
-            unstorable=not_bits(start.observation) if replay.binary and not spec.binary else None,
+            unstorable=not_bits(start.observation) if buffer.binary and not spec.binary else None,
         )
 
         def step_at_random(time: jax.Array, worker: Worker) -> Worker:
@@ -155,7 +155,7 @@ def make_actor(config: Config, interface: Interface, replay: Replay, greedy: Cal
     def refill(state: State) -> Worker:
         key = jax.random.fold_in(jax.random.fold_in(state.key, REPLAY_STREAM), state.step)
         # The number of steps that write every slot, so that no random step is left; a younger run keeps some.
-        first = jnp.maximum(0, state.step - -(-replay.slots // config.vector_steps))
+        first = jnp.maximum(0, state.step - -(-buffer.slots // config.vector_steps))
 
         def again(step: jax.Array, worker: Worker) -> Worker:
             keys = jax.random.split(jax.random.fold_in(key, step), config.vector_steps)
@@ -181,7 +181,7 @@ def faults(worker: Worker, name: str) -> dict[str, PyTree]:
 
 
 def scan(step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, xs: PyTree) -> tuple[Any, Any]:
-    """`lax.scan`, without a loop where there is one step: around the replay a loop costs copies on CPU."""
+    """`lax.scan`, without a loop where there is one step: around the replay buffer a loop costs copies on CPU."""
     if len(jax.tree.leaves(xs)[0]) > 1:
         return lax.scan(step, carry, xs)
     carry, y = step(carry, jax.tree.map(lambda leaf: leaf[0], xs))

@@ -1,4 +1,4 @@
-"""What a person should know of a configuration or of a run that trains, but hardly as it was meant: in a line each."""
+"""Warnings about a configuration or a run that trains, but probably not as intended; one line each."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,15 +6,15 @@ from typing import Any
 from jaxai.dqn.config import Config
 
 POLYAK = 0.1
-"""Target rates up to this one are meant for every update, as in Lillicrap et al. 2016 (0.001) and Stable-Baselines3."""
+"""Target rates up to this are meant for every update, as in Lillicrap et al. 2016 (0.001) and Stable-Baselines3."""
 SLOW = 0.1
-"""Share of the run that a target network may lag behind."""
+"""Largest share of the run by which the target network may lag."""
 DISCARDED = 0.01
-"""Share of the draws that may be lost."""
+"""Largest share of discarded samples without a warning."""
 RANDOM = 0.5
-"""Share of random actions that a run may end with."""
+"""Largest final share of random actions without a warning."""
 NAMED = 5
-"""Trainings that a line names."""
+"""Largest number of trainings that a line names."""
 
 
 def of_config(config: Config) -> dict[str, str]:

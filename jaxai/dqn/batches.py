@@ -1,4 +1,4 @@
-"""What a batch that is handed to the learner must be: shapes and dtypes, checked while tracing."""
+"""Shapes and dtypes of a learner's batch, checked while tracing."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def check_batch(batch: Batch, shape: tuple[int, ...], spec: EnvironmentSpec) -> 
     """The batch, its rewards, discounts and weights in float32.
 
     Args:
-      batch: what `train_step` learns from.
+      batch: of `train_step`.
       shape: of an observation of the network.
       spec: of the environment.
 
@@ -55,12 +55,14 @@ def check_observations(observations: jax.Array, name: str, shape: tuple[int, ...
     """Raises ValueError where observations are not [batch, *shape] of the environment's dtype."""
     if observations.ndim != len(shape) + 1 or observations.shape[1:] != shape:
         raise ValueError(f"{name} has shape {observations.shape}; expected (batch, {', '.join(map(str, shape))})")
-    # Integers of another width say the same; integers for floats are pixels or symbols of some other environment.
+    # Integers of another width are the same values; integers for floats come from another environment.
     kinds = (jnp.bool_, jnp.integer, jnp.floating)
     if not any(
         jnp.issubdtype(observations.dtype, kind) and jnp.issubdtype(spec.observation_dtype, kind) for kind in kinds
     ):
-        raise ValueError(f"{name} is {observations.dtype}; expected {spec.observation_dtype}, as the environment shows")
+        raise ValueError(
+            f"{name} is {observations.dtype}; expected {spec.observation_dtype}, as the environment returns"
+        )
 
 
 def example_batch(config: Config, spec: EnvironmentSpec, batch_size: int | None = None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The configuration of deep Q-learning, what follows from it, and what may differ between vmapped trainings."""
+"""The configuration of deep Q-learning, and the hyperparameters that may differ between vmapped trainings."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal, cast
@@ -10,50 +10,54 @@ from flax import struct
 from jaxai import ranges
 from jaxai.dqn import priorities
 from jaxai.dqn.model import Network
-from jaxai.dqn.replay import Replay
+from jaxai.dqn.replay_buffer import ReplayBuffer
 from jaxai.dqn.spec import EnvironmentSpec
 from jaxai.optimizer import Optimizer
 from jaxai.ranges import Count, Natural, NonNegative, Positive, Range, Share
 
 MOST = 2**31 - 1
-"""The largest int32, which steps, slots and updates are counted in."""
+"""The largest int32; steps, slots and updates are counted in int32."""
 Steps = Annotated[int, Range(least=1, most=2**53)]
-"""Environment steps, of which there may be more than an int32 holds."""
+"""A number of environment steps, which may exceed an int32."""
 
 
 @dataclass(frozen=True)
 class Config(Network):
     """A network (the fields of `Network`) and how it learns. Steps are environment steps, over all environments."""
 
-    total_steps: Steps = 500_000  # environment steps in all
-    num_envs: Count = 10  # environments that step side by side
-    learning_starts: Natural = 10_000  # environment steps at random that fill the replay before the first update
+    total_steps: Steps = 500_000  # total number of environment steps
+    num_envs: Count = 10  # number of environments that step together
+    learning_starts: Natural = 10_000  # random environment steps that fill the replay buffer before the first update
     train_every: Count = 10  # environment steps between updates; a multiple of num_envs
-    updates_per_step: Count = 1  # updates that follow them
+    updates_per_step: Count = 1  # number of updates after every train_every environment steps
     batch_size: Count = 128  # transitions in an update, over all devices
-    capacity: Steps = 100_000  # transitions in the replay, over all devices
+    capacity: Steps = 100_000  # transitions in the replay buffer, over all devices
     discount: Share = 0.99  # gamma
     n_step: Count = 1  # rewards in a return before it bootstraps (Sutton 1988)
-    save_replay: bool = True  # checkpoints hold the replay; else a run that goes on fills it anew, not bit for bit
-    frame_stack: Count = 1  # last observations that the network sees together (Mnih et al. 2015)
-    storage: Literal["auto", "bits", "dtype"] = "auto"  # observations in the replay: as bits where they are binary
-    truncation_spacing: Natural = 0  # least steps between two truncations of an environment; 0: longest episode, or 64
-    epsilon: Literal["linear", "exponential"] = "linear"  # how the share of random actions falls
-    epsilon_start: Share | None = None  # share of random actions at first; None: 1, or with noisy layers epsilon_end
-    epsilon_end: Share | None = None  # share of random actions in the end; None: 0.05, or with noisy layers 0
-    epsilon_steps: Steps = 50_000  # environment steps over which it falls
+    save_replay: bool = (
+        True  # checkpoints contain the replay buffer; else a resumed run fills it again, not bit for bit
+    )
+    frame_stack: Count = 1  # number of last observations in the network's input (Mnih et al. 2015)
+    storage: Literal["auto", "bits", "dtype"] = "auto"  # of stored observations; auto: bits where they are binary
+    truncation_spacing: Natural = (
+        0  # minimum steps between two truncations of an environment; 0: longest episode, or 64
+    )
+    epsilon: Literal["linear", "exponential"] = "linear"  # shape of the decay of the share of random actions
+    epsilon_start: Share | None = None  # initial share of random actions; None: 1, or with noisy layers epsilon_end
+    epsilon_end: Share | None = None  # final share of random actions; None: 0.05, or with noisy layers 0
+    epsilon_steps: Steps = 50_000  # environment steps over which the share of random actions falls
     target_every: Count = 500  # environment steps between updates of the target network
-    target_rate: Share = 1.0  # share of the way that the target goes to the network; below 1: Polyak averaging
-    double: bool = False  # the network chooses the next action, the target values it (van Hasselt et al. 2016)
-    huber_delta: NonNegative = 1.0  # where the loss turns from squared to linear; 0: squared
+    target_rate: Share = 1.0  # step of the target towards the network: 1 copies it, below 1 is Polyak averaging
+    double: bool = False  # double Q-learning: the network selects, the target evaluates (van Hasselt et al. 2016)
+    huber_delta: NonNegative = 1.0  # error at which the loss changes from squared to linear; 0: always squared
     munchausen: NonNegative = 0.0  # weight of the log-policy in the reward (Vieillard et al. 2020: 0.9); 0: off
     munchausen_temperature: Positive = 0.03  # of the softmax policy
-    munchausen_minimum: Annotated[float, Range(most=0)] = -1.0  # least value of the scaled log-policy
-    prioritized: bool = False  # draws in proportion to the last error (Schaul et al. 2016)
+    munchausen_minimum: Annotated[float, Range(most=0)] = -1.0  # lower bound of the scaled log-policy
+    prioritized: bool = False  # sample in proportion to the last error (Schaul et al. 2016)
     priority_exponent: NonNegative = 0.6  # alpha: 0 is uniform
-    importance_exponent: Share = 0.4  # beta at first; it rises linearly to 1 over total_steps
-    evaluation_episodes: Count = 10  # greedy episodes in an evaluation, each of a fresh environment
-    evaluation_steps: Natural = 0  # most steps of an evaluation episode; 0: the environment's longest, or 27,000
+    importance_exponent: Share = 0.4  # initial beta; it rises linearly to 1 over total_steps
+    evaluation_episodes: Count = 10  # greedy episodes in an evaluation, each in an environment of its own
+    evaluation_steps: Natural = 0  # step limit of an evaluation episode; 0: the environment's, or 27,000
     optimizer: Optimizer = Optimizer(learning_rate=2.5e-4)
 
     @property
@@ -63,7 +67,7 @@ class Config(Network):
 
     @property
     def train_steps(self) -> int:
-        """Train steps that make `total_steps` environment steps, those of `init` included; rounded up."""
+        """Number of train steps in `total_steps` environment steps, after those of `init`; rounded up."""
         return -(-(self.total_steps - self.warmup_steps) // self.train_every)
 
     @property
@@ -78,7 +82,7 @@ class Config(Network):
 
     @property
     def epsilons(self) -> tuple[float, float]:
-        """The share of random actions at first and in the end; noisy layers explore by themselves."""
+        """Initial and final share of random actions; noisy layers explore by themselves."""
         end = (0.0 if self.noisy else 0.05) if self.epsilon_end is None else self.epsilon_end
         start = (end if self.noisy else 1.0) if self.epsilon_start is None else self.epsilon_start
         return start, end
@@ -111,24 +115,24 @@ def env_steps(config: Config, time: jax.Array) -> jax.Array:
 
 
 def epsilon(config: Config, hyperparameters: Hyperparameters, steps: jax.Array) -> jax.Array:
-    """The share of random actions after so many environment steps: from start to end, in a line or geometrically.
+    """The share of random actions after a number of environment steps: linear or geometric from start to end.
 
     Args:
-      config: says how it falls.
-      hyperparameters: from where to where, and over how many steps.
-      steps: scalar; float32, since there may be more than an int32 holds.
+      config: `epsilon` is the shape of the decay.
+      hyperparameters: initial and final value, and the number of steps between them.
+      steps: [] float32, since they may exceed an int32.
     """
     start, end = hyperparameters.epsilon_start, hyperparameters.epsilon_end
     share = jnp.minimum(1.0, steps / hyperparameters.epsilon_steps)
     if config.epsilon == "exponential":
-        # 0 all the time, as noisy layers have it, is no geometric sequence.
+        # A constant 0, as with noisy layers, is no geometric sequence.
         return jnp.where(start > 0, start * (end / start) ** share, 0.0)
     return jnp.asarray(start + (end - start) * share)
 
 
-def make_replay(config: Config, spec: EnvironmentSpec) -> Replay:
+def make_replay(config: Config, spec: EnvironmentSpec) -> ReplayBuffer:
     """The replay that a configuration asks for, in an environment."""
-    return Replay(
+    return ReplayBuffer(
         capacity=config.capacity,
         num_envs=config.num_envs,
         observation_shape=spec.observation_shape,
@@ -144,8 +148,9 @@ def make_replay(config: Config, spec: EnvironmentSpec) -> Replay:
 
 
 def observation_shape(config: Config, spec: EnvironmentSpec) -> tuple[int, ...]:
-    """What the network sees: the environment's shape, its last axis (made where it has none or two) times
-    `frame_stack`.
+    """Shape of the network's input: that of the environment, with the last axis times `frame_stack`.
+
+    Without the batch axis. A shape of no or two axes gets one more, of `frame_stack`.
     """
     shape = spec.observation_shape
     if config.frame_stack == 1:
@@ -155,34 +160,35 @@ def observation_shape(config: Config, spec: EnvironmentSpec) -> tuple[int, ...]:
     return (*shape[:-1], shape[-1] * config.frame_stack)
 
 
-def check(config: Config, replay: Replay) -> None:
-    """Raises ValueError, in one line, for a field that nothing can be trained with."""
+def check(config: Config, buffer: ReplayBuffer) -> None:
+    """Raises ValueError, in one line, for a field with a value that cannot be trained with."""
     ranges.check(config)
     epsilons = dict(zip(("epsilon_start", "epsilon_end"), config.epsilons, strict=True))
     for name, value in epsilons.items():
         if config.epsilon == "exponential" and value <= 0 < max(epsilons.values()):
             raise ValueError(f"{name} is {value}; an exponential schedule never reaches 0: try 0.01")
-    if replay.slots * replay.num_envs > MOST:
+    if buffer.slots * buffer.num_envs > MOST:
         raise ValueError(
-            f"capacity is {config.capacity}, a replay of {replay.nbytes / 1e9:,.1f} GB; at most {MOST} transitions are"
-            " counted, with those that return and stack need: lower it"
+            f"capacity is {config.capacity}, a replay buffer of {buffer.nbytes / 1e9:,.1f} GB; at most {MOST}"
+            " transitions are possible, with those for return and stack: lower it"
         )
-    if config.prioritized and replay.slots * replay.num_envs > priorities.MOST:
+    if config.prioritized and buffer.slots * buffer.num_envs > priorities.MOST:
         raise ValueError(
             f"capacity is {config.capacity}; float32 distinguishes the priorities of at most {priorities.MOST}"
             " transitions: lower it, or draw uniformly"
         )
     if config.capacity < config.batch_size:
         raise ValueError(
-            f"capacity is {config.capacity}, less than a batch of {config.batch_size}; raise the one or lower the other"
+            f"capacity is {config.capacity}, less than a batch of {config.batch_size}; raise capacity or lower"
+            " batch_size"
         )
     if config.train_every % config.num_envs:
         raise ValueError(
-            f"train_every is {config.train_every}, which {config.num_envs} environments cannot take together;"
+            f"train_every is {config.train_every}, not divisible by the {config.num_envs} of num_envs;"
             f" choose a multiple of {config.num_envs}"
         )
     filled = config.warmup_steps - (config.n_step - 1) * config.num_envs
-    if filled < min(config.batch_size, replay.capacity):
+    if filled < min(config.batch_size, buffer.capacity):
         raise ValueError(
             f"learning_starts is {config.learning_starts}: too few transitions for a batch of {config.batch_size};"
             f" choose {config.batch_size + config.n_step * config.num_envs} or more"
@@ -190,7 +196,7 @@ def check(config: Config, replay: Replay) -> None:
     if config.total_steps <= config.warmup_steps:
         raise ValueError(
             f"total_steps is {config.total_steps}, all of them before learning_starts ({config.learning_starts});"
-            " raise the one or lower the other"
+            " raise total_steps or lower learning_starts"
         )
     # The replay's clock counts steps of all environments together, the optimizer its updates; both are int32.
     together = -(-config.total_steps // config.num_envs)

@@ -111,7 +111,7 @@ class StickyActions:
         self._probability = probability
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # copy and pickle ask before `_env` is there
+        if name.startswith("_"):  # copy and pickle look attributes up before `_env` exists
             raise AttributeError(name)
         return getattr(self._env, name)
 
@@ -204,21 +204,21 @@ def is_registered(name: str) -> bool:
 
 
 def is_gymnaxs(environment: Environment) -> bool:
-    """Whether gymnax itself has the environment, so that a name is enough to find it in another process."""
+    """Whether gymnax itself has the environment, so that another process finds it by its name."""
     return environment.name in (*DISCRETE, "MNISTBandit-bsuite")
 
 
 def name_of(env: Any) -> str:
-    """What messages call an environment."""
+    """The name of an environment in messages."""
     while isinstance(env, StickyActions):
         env = env._env
     return str(getattr(env, "name", type(env).__name__))
 
 
 def is_minatar(env: Any) -> bool:
-    """One of gymnax's MinAtar games, which return 0 and 1 as float32, behind no wrapper that we do not know.
+    """Whether it is one of gymnax's MinAtar games, which return 0 and 1 as float32, without an unknown wrapper.
 
-    Not by name: another's wrapper may forward the name and change the observations.
+    Not by name: a user's wrapper may forward the name and change the observations.
     """
     while type(env).__module__.startswith(("gymnax.wrappers.", __name__)):
         env = env._env
@@ -252,7 +252,7 @@ def _settings(maker: Callable[..., Any], env: Any, params: PyTree) -> tuple[dict
 
 
 def _typed(what: str, value: Setting, default: Any) -> Setting:
-    """The value in the type of the default, since a limit of steps that becomes a float changes dtypes."""
+    """The value in the type of the default: a step limit that becomes a float would change dtypes."""
     if default is inspect.Parameter.empty:
         return value
     if not isinstance(default, bool | int | float | str):
@@ -260,11 +260,11 @@ def _typed(what: str, value: Setting, default: Any) -> Setting:
     kind = type(default)
     try:
         typed: Setting = kind(value)
-    except (ValueError, OverflowError):  # a word, or an infinite integer
+    except (ValueError, OverflowError):  # text, or an infinite integer
         typed = ""
     if isinstance(value, str) != (kind is str) or (isinstance(value, bool) and kind is not bool) or value != typed:
         raise ValueError(f"{what} is {value}; expected {kind.__name__}")
-    if kind is int and not -INT32_MAX <= value <= INT32_MAX:  # type: ignore[operator]  # no text, as was seen
+    if kind is int and not -INT32_MAX <= value <= INT32_MAX:  # type: ignore[operator]  # no text, as checked above
         raise ValueError(f"{what} is {value}; it is an int32, at most {INT32_MAX}")
     if what.endswith(" max_steps_in_episode") and value < 1:  # type: ignore[operator]  # as above
         raise ValueError(f"{what} is {value}; it must be at least 1")
@@ -272,7 +272,7 @@ def _typed(what: str, value: Setting, default: Any) -> Setting:
 
 
 def _nearest(name: str, known: Iterable[str]) -> list[str]:
-    """Names that are near as they stand, or without what follows the dash: cartpole finds CartPole-v1."""
+    """Similar names, with or without the part after the dash: cartpole finds CartPole-v1."""
     spellings = {spelling: full for full in known for spelling in (full.lower(), full.lower().partition("-")[0])}
     stem = name.lower().replace("_", "").replace(" ", "")
     found = difflib.get_close_matches(stem, spellings, 3, 0.7)

@@ -13,7 +13,7 @@ from jaxai.dqn import frames, parts, spaces
 from jaxai.dqn.config import Config, check, env_steps, epsilon, make_replay
 from jaxai.dqn.evaluation import longest_episode
 from jaxai.dqn.policy import epsilon_greedy, make_greedy, parameters
-from jaxai.dqn.replay import Memory
+from jaxai.dqn.replay_buffer import Memory
 from jaxai.dqn.spec import EnvironmentSpec
 
 RETURNS = 100
@@ -23,12 +23,12 @@ KNOWN = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0", "LunarLander-v3")
 
 
 class HostEnvironments:
-    """Vectorized gymnasium environments on the host, with a replay on the device: batches for a learner.
+    """Vectorized gymnasium environments on the host, with a replay buffer on the device: batches for a learner.
 
-    `next` takes the environment steps between two train steps and returns a batch of the replay. Truncation is not
-    termination: a truncated episode bootstraps from its true last observation, in each autoreset mode of gymnasium. In
-    gymnasium's default mode (NEXT_STEP) the step that only begins an episode is stored but has no effect on an update;
-    SAME_STEP has no such steps.
+    `next` takes the environment steps between two train steps and returns a batch of the replay buffer. Truncation is
+    not termination: a truncated episode bootstraps from its true last observation, in each autoreset mode of gymnasium.
+    In gymnasium's default mode (NEXT_STEP) the step that only begins an episode is stored but has no effect on an
+    update; SAME_STEP has no such steps.
 
         envs = gymnasium.make_vec("CartPole-v1", num_envs=8)
         host = dqn.HostEnvironments(envs, config)
@@ -61,13 +61,13 @@ class HostEnvironments:
         for name, only in (("prioritized", False), ("updates_per_step", 1)):
             if getattr(config, name) != only:
                 raise ValueError(f"{name} is {getattr(config, name)}; environments on the host support only {only}")
-        replay = make_replay(config, self.spec)
-        check(config, replay)
+        buffer = make_replay(config, self.spec)
+        check(config, buffer)
         self.returns: collections.deque[float] = collections.deque(maxlen=RETURNS)
         self._envs, self._config, self._seed, self._key = envs, config, seed, jax.random.key(seed)
         mode = envs.metadata.get("autoreset_mode")
         self._mode = "NEXT_STEP" if mode is None else getattr(mode, "name", str(mode))
-        self._replay, self._time = replay, 0
+        self._buffer, self._time = buffer, 0
         self._memory: Memory | None = None
         greedy, num_actions = make_greedy(config, parts.make_network(config, self.spec, network)), self.spec.num_actions
 
@@ -80,11 +80,11 @@ class HostEnvironments:
             return frames.following(observation, frame, ended, config.frame_stack)
 
         def sample(memory: Any, key: jax.Array, time: jax.Array, discount: jax.Array) -> dict[str, jax.Array]:
-            return replay.sample(memory, key, time, config.batch_size, discount).batch
+            return buffer.sample(memory, key, time, config.batch_size, discount).batch
 
         self._act, self._following, self._sample = jax.jit(act), jax.jit(following), jax.jit(sample)
         self._greedy = jax.jit(lambda params, observation: greedy(params, observation, None))
-        self._add = jax.jit(replay.add, donate_argnums=0)
+        self._add = jax.jit(buffer.add, donate_argnums=0)
 
     def next(self, state: State) -> dict[str, jax.Array]:
         """Takes the environment steps of a train step, and samples a batch for the next one.
@@ -146,12 +146,12 @@ class HostEnvironments:
         frame, _ = self._envs.reset(seed=self._seed)
         frame = self._as_array(frame)
         self._observation = frames.first(jnp.asarray(frame), self._config.frame_stack)
-        self._memory = self._replay.init(jnp.asarray(frame))
+        self._memory = self._buffer.init(jnp.asarray(frame))
         self._ended = np.zeros(self._config.num_envs, bool)  # in the last step; NEXT_STEP begins episodes in this one
         self._return = np.zeros(self._config.num_envs)
 
     def _step(self, state: State, share: jax.Array) -> None:
-        """One step of all environments, stored in the replay."""
+        """One step of all environments, stored in the replay buffer."""
         key = jax.random.fold_in(jax.random.fold_in(self._key, 0), self._time)
         action = np.asarray(self._act(state.params, self._observation, key, share))
         frame, reward, terminated, truncated, info = self._envs.step(action + self.spec.first_action)

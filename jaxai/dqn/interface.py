@@ -1,4 +1,4 @@
-"""An environment in the one form that the learner calls: float32 rewards, bool ends, actions from 0, legal actions."""
+"""An environment in one uniform form: float32 rewards, bool ends, actions from 0, legal actions."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ class Start(NamedTuple):
     Attributes:
       observation: [*shape].
       state: of the environment.
-      mask: [actions] bool, the legal actions; None where the environment does not say.
+      mask: [actions] bool, the legal actions; None where the environment does not give them.
     """
 
     observation: jax.Array
@@ -26,7 +26,7 @@ class Start(NamedTuple):
 
 
 class Transition(NamedTuple):
-    """What followed from an action.
+    """The result of an action.
 
     Attributes:
       observation: [*shape] to act on next: of the next episode where this one ended.
@@ -35,7 +35,7 @@ class Transition(NamedTuple):
       terminated: [] bool, the environment ended the episode.
       truncated: [] bool, a limit did.
       final_observation: [*shape], the true successor.
-      mask: [actions] bool, the legal actions in `state`; None where the environment does not say.
+      mask: [actions] bool, the legal actions in `state`; None where the environment does not give them.
       final_mask: [actions] bool, those after `final_observation`.
     """
 
@@ -51,12 +51,12 @@ class Transition(NamedTuple):
 
 @dataclass(frozen=True)
 class Interface:
-    """An environment whose rewards are float32 and ends bool, whose actions begin at 0, and which tells legal actions.
+    """An environment whose rewards are float32, ends bool, and actions numbered from 0, with its legal actions.
 
     Attributes:
       env: any object with the interface of gymnax 1.0; see `jaxai.dqn.environment`.
       env_params: its parameters.
-      spec: what its shapes say.
+      spec: its shapes.
       name: for messages.
     """
 
@@ -83,7 +83,7 @@ class Interface:
         terminated, truncated = _as_bool(terminated), _as_bool(truncated)
         mask = final_mask = None
         if self.spec.masked:
-            # Of the true successor; where the environment says that apart, `action_mask` is that of `observation`.
+            # Of the true successor; where the environment gives both, `action_mask` belongs to `observation`.
             final_mask = jnp.asarray(info.get("final_action_mask", info["action_mask"]))
             mask = _mask_of_state(self.env, state, env_params)
             if mask is None:
@@ -105,14 +105,14 @@ class Interface:
 
 
 def connect(env: Any, env_params: PyTree = None) -> Interface:
-    """An environment as the learner calls it.
+    """An environment in its uniform form.
 
     Args:
       env: any object with the interface of gymnax 1.0; see `jaxai.dqn.environment`.
       env_params: its parameters; None: its `default_params`, where it has any.
 
     Raises:
-      ValueError: what `make_environment_spec` raises.
+      ValueError: as `make_environment_spec`.
     """
     if env_params is None:
         env_params = getattr(env, "default_params", None)
@@ -126,7 +126,7 @@ def _mask_of_state(env: Any, state: PyTree, env_params: PyTree) -> jax.Array | N
 
 
 def _some_legal(mask: Any) -> jax.Array:
-    """[actions] bool; after the end of a game, where nothing is legal, everything is: there is nothing to choose."""
+    """[actions] bool; where nothing is legal, as after the end of a game, all actions are."""
     legal = jnp.asarray(mask) != 0
     return legal | ~legal.any()
 

@@ -1,7 +1,7 @@
 """The losses of deep Q-learning: pure functions of one transition, to be batched with `jax.vmap`.
 
-Time t-1 is where the action was taken and time t what followed; distributions are laid out [actions, atoms]. The named
-losses (`q_learning` to `quantile_q_learning`) are composed of the building blocks before them. Those combine freely:
+The action is taken at time t-1, and time t is the result; distributions have the layout [actions, atoms]. The named
+losses (`q_learning` to `quantile_q_learning`) are composed of the building blocks before them, which combine freely:
 
 * a policy at time t: `greedy_policy` of the network itself (Q-learning) or of another one (double Q-learning), or
   `soft_policy` (Munchausen);
@@ -9,10 +9,10 @@ losses (`q_learning` to `quantile_q_learning`) are composed of the building bloc
 * a target of both: `value_target`, `categorical_target` or `quantile_target`, constants to the gradient;
 * a loss against it: `td_loss`, `categorical_loss` or `quantile_loss` of the action taken, which `select_action` picks.
 
-What every function means by `a_tm1`: [] int, the action taken; `r_t`: [] float, the reward, of n steps perhaps;
+Common arguments are `a_tm1`: [] int, the action taken; `r_t`: [] float, the reward, of one or n steps;
 `discount_t`: [] 0 to 1, gamma**n, and 0 where terminated; `policy_t`: [actions] probabilities; `entropy_bonus`: [] from
 `soft_policy`, 0 for a greedy policy. Losses and TD errors are []; all but actions is float. An argument of the wrong
-rank raises ValueError, so that a forgotten `vmap` does not broadcast in silence.
+rank raises ValueError, so that a forgotten `vmap` does not broadcast silently.
 """
 
 import functools
@@ -24,7 +24,7 @@ from jax import Array, lax
 Scalar = Array | float
 
 ILLEGAL = -1e30
-"""The value of an action that is not legal; finite, so that its probability of 0 times it is 0 and no NaN."""
+"""The value of an action that is not legal; finite, so that 0 times it is 0 and not NaN."""
 
 # A matrix unit that rounds its inputs would pick q values in bfloat16 or TF32.
 _dot = functools.partial(jnp.dot, precision=lax.Precision.HIGHEST)
@@ -40,7 +40,7 @@ def _expect_rank(rank: int, **arguments: Scalar) -> None:
 
 
 def legal_values(q: Array, mask: Array | None) -> Array:
-    """q values of which no policy takes an action that is not legal: those become `ILLEGAL`; any shape.
+    """q values in which every action that is not legal has the value `ILLEGAL`, so that no policy takes it.
 
     Args:
       q: [..., actions].
@@ -89,13 +89,13 @@ def soft_policy(q: Array, temperature: Scalar) -> tuple[Array, Array]:
 def munchausen_bonus(
     q_tm1: Array, a_tm1: Array | int, temperature: Scalar, coefficient: Scalar, minimum: Scalar
 ) -> Array:
-    """What Munchausen adds to the reward: `coefficient * clip(temperature * log pi(a_tm1), minimum, 0)`.
+    """The term that Munchausen adds to the reward: `coefficient * clip(temperature * log pi(a_tm1), minimum, 0)`.
 
     Args:
       q_tm1: [actions] of the target network, which pi is the softmax of.
       temperature: [] above 0; 0.03 in the paper (arXiv:2007.14430).
       coefficient: [] share of the log-policy, 0 to 1; 0.9 in the paper.
-      minimum: [] at most 0, below which the scaled log-policy is cut; -1 in the paper.
+      minimum: [] at most 0, lower bound of the scaled log-policy; -1 in the paper.
 
     Returns:
       [] at most 0.

@@ -1,6 +1,6 @@
 """Q networks in linen: an MLP, MinAtar's and the Nature DQN's, with dueling streams, noisy layers and distributions.
 
-All take observations `[batch, *observation_shape]`, encoded as `jaxai.dqn.observations` says, and return float32
+All take observations `[batch, *observation_shape]`, encoded as in `jaxai.dqn.observations`, and return float32
 `[batch, actions]`, or `[batch, actions, atoms]` with a distribution. Parameters are float32 whatever the compute dtype.
 """
 
@@ -35,7 +35,7 @@ LEAST_SIDE = {"mlp": 0, "minatar": 3, "nature": 36}
 
 @dataclass(frozen=True)
 class Network:
-    """The Q network: its torso, its layers, and what it says of an action's return."""
+    """The Q network: its torso, its layers, and the distribution of returns that it predicts."""
 
     observations: Observations = "auto"  # auto: by the environment's space; scale (by 1/255), cast (as is), one_hot
     torso: Torso = "auto"  # auto: nature for images of 36 pixels a side or more, minatar for smaller ones, else mlp
@@ -47,8 +47,8 @@ class Network:
     noisy_sigma: NonNegative = 0.5  # scale of that noise at the start
     distribution: Distribution = "none"  # of returns: none (their mean), categorical (C51) or quantile (QR-DQN)
     atoms: Annotated[int, Range(least=2)] = 51  # of the distribution (QR-DQN's paper: 200)
-    value_min: Finite = -10.0  # least return of the categorical distribution
-    value_max: Finite = 10.0  # greatest return of the categorical distribution
+    value_min: Finite = -10.0  # smallest return of the categorical distribution
+    value_max: Finite = 10.0  # largest return of the categorical distribution
     dtype: ComputeDtype = "float32"  # of activations; parameters and outputs stay float32
 
 
@@ -75,10 +75,10 @@ def factorised_noise(key: jax.Array, batch: int, size: int) -> jax.Array:
 
 
 def _computed_once(x: jax.Array) -> jax.Array:
-    """The same values, which XLA on CPU does not compute anew for every element that they are broadcast to.
+    """The same values, which XLA on CPU then computes once and not for every element that they are broadcast to.
 
-    It fuses cheap producers into their consumers, and takes the inverse error function of a normal draw for cheap; a
-    product, here with the identity, it does not fuse.
+    It fuses cheap producers into their consumers, and considers the inverse error function of a normal draw cheap. It
+    does not fuse a product, here with the identity.
     """
 
     def product(x: jax.Array) -> jax.Array:
@@ -200,7 +200,7 @@ class QNetwork(nn.Module):
         return outputs["value"] + advantage - jnp.mean(advantage, axis=1, keepdims=True)
 
     def layers_noise(self, x: jax.Array, streams: list[int]) -> Iterator[jax.Array | None]:
-        """The noise of each noisy layer in turn, or None for ever, for features `x` and outputs of size `streams`.
+        """The noise of each noisy layer in turn, or endless None, for features `x` and outputs of size `streams`.
 
         One draw for all layers: a generator's code compiles for a second or more on CPU.
         """
@@ -226,8 +226,8 @@ def build(
       network: the config.
       observation_shape: of one observation. [height, width, channels] or [height, width] for the convolutional torsos.
       num_actions: of the environment.
-      encoding: what `make_encoding` makes of the environment's observations; None: by the config and the dtype alone,
-        where `auto` scales uint8 and casts everything else.
+      encoding: of the observations, from `make_encoding`; None: by the config and the dtype alone, where `auto` scales
+        uint8 and casts everything else.
 
     Returns:
       A module whose `apply({"params": params}, observations, rngs={"noise": key})` draws the noise of noisy layers;
@@ -265,7 +265,7 @@ def build(
 
 
 def _torso(torso: str, shape: tuple[int, ...]) -> str:
-    """The torso that "auto" stands for; raises ValueError where the observations do not fit the one asked for."""
+    """The torso, for "auto" by the shape; raises ValueError where the observations do not fit it."""
     is_image = len(shape) in (2, 3)
     side = min(shape[:2]) if is_image else 0
     if torso == "auto":
@@ -287,7 +287,7 @@ def _torso(torso: str, shape: tuple[int, ...]) -> str:
 
 
 def atoms(network: Network) -> jax.Array:
-    """Returns that the categorical distribution's probabilities belong to: [atoms] float32, equally spaced.
+    """The support of the categorical distribution: returns [atoms] float32, equally spaced.
 
     Bellemare et al. 2017, arXiv:1707.06887.
     """
@@ -295,7 +295,7 @@ def atoms(network: Network) -> jax.Array:
 
 
 def q_values(network: Network, outputs: jax.Array) -> jax.Array:
-    """Expected return of each action, from what the network returns for it.
+    """Expected return of each action, from the outputs of the network.
 
     Args:
       network: the config.

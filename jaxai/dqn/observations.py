@@ -1,4 +1,4 @@
-"""How observations become the network's input: pixels scaled, categories one-hot, everything else cast to float32."""
+"""Encoding of observations for the network: pixels scaled, categories one-hot, everything else cast to float32."""
 
 import math
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ Observations = Literal["auto", "scale", "cast", "one_hot"]
 
 PIXEL_RANGE = (0.0, 255.0)
 PIXEL_SIDE = 36
-"""Without a space, uint8 images of this side or more are taken for pixels; smaller ones may well be symbols."""
+"""Without a space, uint8 images of at least this height and width are pixels; smaller ones may be symbols."""
 MOST_CATEGORIES = 65_536
-"""One-hot inputs of a network; each costs a row of its first layer."""
+"""Largest number of one-hot inputs of a network; each costs a row of its first layer."""
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """What the network is given for an observation.
+    """The input of the network for an observation.
 
     Attributes:
       scale: factor of the numbers.
-      categories: (first, count) of each number of an observation, in order, all of which become one-hot; empty: none.
+      categories: (first, count) of each number of an observation, in order; all become one-hot. Empty: none do.
     """
 
     scale: float = 1.0
@@ -35,8 +35,8 @@ class Encoding:
     def shape(self, observation: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the input for an observation of this shape, without the batch axis.
 
-        One-hot numbers follow one another in a vector; those of an image with as many categories everywhere stay an
-        image, and its channels become categories: [height, width, channels * count].
+        One-hot numbers are concatenated to a vector. An image with the same number of categories everywhere stays an
+        image: [height, width, channels * count].
         """
         if not self.categories:
             return observation
@@ -46,7 +46,7 @@ class Encoding:
         return (*observation[:2], int(np.prod(observation[2:], initial=1)) * counts[0])
 
     def __call__(self, observations: jax.Array) -> jax.Array:
-        """Observations [batch, ...] -> float32 [batch, *shape]; a number outside of its categories is all zeros."""
+        """Observations [batch, ...] -> float32 [batch, *shape]; a number outside its categories becomes zeros."""
         if not self.categories:
             return observations.astype(jnp.float32) * self.scale
         number = np.repeat(np.arange(len(self.categories)), [count for _, count in self.categories])
@@ -57,7 +57,7 @@ class Encoding:
 
 
 def make_encoding(observations: Observations, spec: EnvironmentSpec, frame_stack: int = 1) -> Encoding:
-    """The encoding that a configuration asks for, or that the environment's observation space decides.
+    """The encoding of a configuration, for an environment and its observation space.
 
     - `auto`: uint8 in 0 to 255 is scaled, and so are images of another dtype whose space has it and these bounds; a
       Discrete or MultiDiscrete space is one-hot, everything else is cast.
@@ -70,7 +70,7 @@ def make_encoding(observations: Observations, spec: EnvironmentSpec, frame_stack
       frame_stack: frames that an observation of the network has.
 
     Raises:
-      ValueError: the space does not decide (says what to choose), or has too many categories.
+      ValueError: the space does not determine the encoding (the message names the choices), or has too many categories.
     """
     shape, dtype = spec.observation_shape, spec.observation_dtype
     integers = not jnp.issubdtype(dtype, jnp.floating)
@@ -80,7 +80,7 @@ def make_encoding(observations: Observations, spec: EnvironmentSpec, frame_stack
         return Encoding()
     found, bounds, name = spec.categories, spec.bounds, spec.name
     image = len(shape) in (2, 3) and min(shape[:2]) >= PIXEL_SIDE
-    # A wrapper may well have scaled the pixels and left the space as it was: then the dtypes differ.
+    # A wrapper may have scaled the pixels without changing the space: then the dtypes differ.
     if observations == "auto" and image and bounds == PIXEL_RANGE and spaces.dtype(spec.space) == dtype:
         return Encoding(1 / 255)
     if observations == "auto" and not integers and shape:
@@ -117,7 +117,7 @@ def check_storage(spec: EnvironmentSpec) -> None:
     low, high = spec.bounds or (0.0, 1.0)
     for first, count in spec.categories:
         low, high = min(low, first), max(high, first + count - 1)
-    # Infinite bounds say nothing, and the values are looked at as they come.
+    # Infinite bounds are no information; then the values are checked while training.
     if (math.isfinite(low) and low < 0) or (math.isfinite(high) and high > 1):
         raise ValueError(
             f"storage is bits, but observations of {spec.name} are from {low:g} to {high:g}, and a bit holds 0 "
@@ -126,14 +126,14 @@ def check_storage(spec: EnvironmentSpec) -> None:
 
 
 def not_bits(frames: jax.Array) -> jax.Array:
-    """Frames [batch, ...] -> [batch] bool: whether one holds more than 0 and 1."""
+    """Frames [batch, ...] -> [batch] bool: whether a frame has other values than 0 and 1."""
     return ~((frames == 0) | (frames == 1)).reshape(len(frames), -1).all(1)
 
 
 def _stacked(
     categories: tuple[tuple[int, int], ...], shape: tuple[int, ...], frame_stack: int, name: str
 ) -> tuple[tuple[int, int], ...]:
-    """The categories of `frame_stack` frames side by side, as `Replay.stack` lays them out."""
+    """The categories of `frame_stack` frames, in the order of `frames.stack`."""
     axes = shape if len(shape) in (1, 3) else (*shape, 1)
     each = np.array(categories).reshape(*axes, 2)
     each = np.concatenate([each] * frame_stack, axis=-2).reshape(-1, 2)

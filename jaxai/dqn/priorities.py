@@ -1,8 +1,8 @@
 """Sampling in proportion to priorities, on the device: proportional, of Schaul et al. 2016 (arXiv:1511.05952).
 
-Priorities lie in short rows whose sums are kept beside them. A draw adds the sums up in blocks, blocks in blocks, and
-so on, and searches its way back down: a few vectorized passes where a binary sum tree is log2(capacity) dependent
-ones, and sums made anew from their row never drift.
+Priorities are stored in short rows, together with the sum of each row. A draw adds the sums in blocks, the blocks in
+blocks, and so on, and then searches back down: a few vectorized passes, where a binary sum tree needs log2(capacity)
+dependent ones. Each sum is computed from its whole row, so that it never drifts.
 """
 
 import jax
@@ -13,11 +13,11 @@ from jax import lax
 from jaxai.core import Key
 
 WIDTH = 32
-"""Slots in a row, and sums in a block: few, since a draw gathers one of each level."""
+"""Slots in a row, and sums in a block; small, since a draw gathers one row or block of each level."""
 FINE = 2**20
-"""Slots up to which the 24 bits of one float32 draw are enough to tell them apart evenly."""
+"""Largest number of slots that the 24 bits of one float32 draw select uniformly."""
 MOST = FINE * WIDTH
-"""Slots that can be drawn evenly: rows as by `FINE`, and a draw of its own within each."""
+"""Largest number of slots that can be drawn uniformly: `FINE` rows, and a second draw within the row."""
 
 
 class Priorities(struct.PyTreeNode):
@@ -26,7 +26,7 @@ class Priorities(struct.PyTreeNode):
     Attributes:
       leaves: [environments, rows, width] float32; slot `row * width + column`.
       sums: [environments, rows] float32, of each row.
-      largest: [environments] float32, the largest priority that was ever set for each; what is new gets the maximum.
+      largest: [environments] float32, the largest priority that was ever set; new transitions get the maximum of all.
     """
 
     leaves: jax.Array
@@ -35,7 +35,7 @@ class Priorities(struct.PyTreeNode):
 
 
 def init(num_envs: int, slots: int) -> Priorities:
-    """No slot to be drawn yet; the first transitions get a priority of 1."""
+    """Priorities of 0, so that no slot is drawn; the first transitions get a priority of 1."""
     width = min(slots, WIDTH)
     rows = -(-slots // width)
     return Priorities(jnp.zeros((num_envs, rows, width)), jnp.zeros((num_envs, rows)), jnp.ones(num_envs))
@@ -60,7 +60,7 @@ def set_slot(priorities: Priorities, slot: jax.Array, value: jax.Array | float) 
 
 
 def update(priorities: Priorities, environment: jax.Array, slot: jax.Array, values: jax.Array) -> Priorities:
-    """New priorities (float32 [batch]; 0: not to be drawn again) of drawn slots; of equal slots any one stands."""
+    """New priorities (float32 [batch]; 0: never drawn again) of drawn slots; of equal slots one is kept, any."""
     width = priorities.leaves.shape[-1]
     row = slot // width
     leaves = priorities.leaves.at[environment, row, slot % width].set(values)
@@ -90,7 +90,7 @@ def sample(priorities: Priorities, key: Key, batch_size: int) -> tuple[jax.Array
     for level in reversed(levels):
         weights = level[index]
         if level is levels[0] and level.size > FINE:
-            # What is left of the first draw has too few bits for the slots of a row: some would never be drawn.
+            # The rest of the first draw has too few bits for the slots of a row: some would never be drawn.
             rest = jax.random.uniform(jax.random.fold_in(key, 1), (batch_size,)) * weights.sum(-1)
         column, rest = _search(weights, rest)
         index = index * level.shape[-1] + column
@@ -99,17 +99,17 @@ def sample(priorities: Priorities, key: Key, batch_size: int) -> tuple[jax.Array
 
 
 def _blocks(sums: jax.Array) -> jax.Array:
-    """[count] -> [blocks, WIDTH], filled up with zeros."""
+    """[count] -> [blocks, WIDTH], padded with zeros."""
     return jnp.pad(sums, (0, -len(sums) % WIDTH)).reshape(-1, WIDTH)
 
 
 def _search(weights: jax.Array, mass: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Index [batch] of the first cumulative weight ([batch, width]) above a mass [batch], and the mass left for it.
 
-    It is never one of weight 0, whatever the rounding, unless all are.
+    Its weight is never 0, whatever the rounding, unless all are 0.
     """
     width = weights.shape[-1]
-    # For so few this is faster than `cumsum`, and always monotone.
+    # For few weights this is faster than `cumsum`, and it is always monotone.
     before = jnp.where(jnp.tri(width, k=-1, dtype=bool), weights[:, None, :], 0.0).sum(-1)
     reached = (before <= mass[:, None]) & (weights > 0)
     # The last whose share begins at or below the mass.

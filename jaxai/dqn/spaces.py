@@ -1,4 +1,4 @@
-"""What an environment's spaces say: gymnax's and gymnasium's, or others with the same attributes."""
+"""Action and observation spaces: of gymnax, of gymnasium, or others with the same attributes."""
 
 import inspect
 from typing import Any
@@ -84,7 +84,7 @@ def dtype(space: Any) -> np.dtype | None:
 
 
 def bounds(space: Any) -> tuple[float, float] | None:
-    """The least and the greatest number of an observation, from a space with `low` and `high`; None without them."""
+    """The smallest and the largest number of an observation, from a space with `low` and `high`; None without them."""
     low, high = getattr(space, "low", None), getattr(space, "high", None)
     if low is None or high is None or not np.size(low) or not np.size(high):
         return None

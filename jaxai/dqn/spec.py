@@ -1,4 +1,4 @@
-"""What deep Q-learning must know about an environment, and whether it has the interface: by its shapes alone."""
+"""The shapes of an environment, and a check of its interface: nothing is compiled or run."""
 
 import functools
 import re
@@ -19,12 +19,12 @@ RESET_VALUES = "reset(key, params) -> (observation, state)"
 STEP_VALUES = "observation, state, reward, terminated, truncated, info"
 INTERFACE = f"{RESET_VALUES} and step(key, state, action, params) -> ({STEP_VALUES})"
 MASK = "bool, True where an action is legal"
-PURE = "what changes belongs into the state that reset and step return, and random numbers come from the key"
+PURE = "keep what changes in the state that reset and step return, and draw random numbers from the key"
 
 
 @dataclass(frozen=True)
 class EnvironmentSpec:
-    """What deep Q-learning must know about an environment; write one by hand for a learner without an environment.
+    """Shapes and properties of an environment; write one by hand for a learner without an environment.
 
     >>> EnvironmentSpec(observation_shape=(4,), observation_dtype="float32", num_actions=2).observation_dtype
     dtype('float32')
@@ -34,8 +34,8 @@ class EnvironmentSpec:
       observation_dtype: as the environment returns it.
       num_actions: the learner's actions are 0 to num_actions - 1, int32.
       max_steps: steps after which an episode is truncated; 0: unknown.
-      binary: observations hold only 0 and 1, whatever their dtype, so that a bit is enough for each number.
-      first_action: what the environment calls the learner's action 0.
+      binary: observations hold only 0 and 1, whatever their dtype, so that one bit stores each number.
+      first_action: the environment's number of the learner's action 0.
       masked: `info["action_mask"]` contains the legal actions.
       name: of the environment, for messages.
       observation_space: as gymnasium's or gymnax's, or a function without arguments that returns one; None: unknown.
@@ -72,15 +72,15 @@ class EnvironmentSpec:
 
 
 def make_environment_spec(env: Any, env_params: PyTree = None) -> EnvironmentSpec:
-    """What deep Q-learning must know about an environment; by its shapes alone, so nothing is compiled or run.
+    """The spec of an environment, by tracing it: nothing is compiled or run.
 
     Args:
       env: any object with the interface of gymnax 1.0; see `jaxai.dqn.environment`.
       env_params: its parameters; None: its defaults.
 
     Raises:
-      ValueError: in one line, where `reset` or `step` cannot be traced or return something else than the interface
-        asks for, actions are not discrete, or the parameters are those of several environments.
+      ValueError: in one line, where `reset` or `step` cannot be traced or do not return the values of the interface,
+        actions are not discrete, or the parameters are those of several environments.
     """
     if env_params is None:
         env_params = getattr(env, "default_params", None)
@@ -181,7 +181,7 @@ def _step(env: Any, key: Key, state: PyTree, action: jax.Array, env_params: PyTr
 
 
 def _is_plain(returned: Any) -> bool:
-    """A tuple or list, and no struct that is one besides, as dm_env's TimeStep."""
+    """A tuple or list, and not a named tuple, as dm_env's TimeStep."""
     return isinstance(returned, tuple | list) and not hasattr(returned, "_fields")
 
 
@@ -192,10 +192,10 @@ def _described(returned: Any) -> str:
 
 
 def _check_pure(env: Any, env_params: PyTree, name: str, *shapes: Any) -> None:
-    """Refuses an environment that remembers something outside of its state, or draws numbers outside of its key.
+    """Refuses an environment that changes values outside its state, or draws random numbers without its key.
 
-    Such a thing is a constant of the compiled program. What was traced before may have filled caches: the two programs
-    that are compared come after it.
+    Such values become constants of the compiled program. An earlier trace may have filled caches; the two programs that
+    are compared are traced after it.
     """
 
     def program(function: Callable[..., Any], *shapes: Any) -> tuple[str, list[Any]]:
@@ -283,7 +283,7 @@ def _check_masks(env: Any, masks: Mapping[str, Any], num_actions: int, name: str
     if masks and "info['action_mask']" not in masks:
         raise ValueError(f"{name} gives {next(iter(masks))} but no info['action_mask'] in step; give both or neither")
     if masks and isinstance(env, StickyActions):
-        raise ValueError(f"sticky_actions would repeat actions that {name} says are not legal; leave it at 0")
+        raise ValueError(f"sticky_actions would repeat actions that are not legal in {name}; leave it at 0")
     for what, mask in masks.items():
         if not isinstance(mask, jax.ShapeDtypeStruct):
             raise ValueError(f"{what} of {name} is a {type(mask).__name__}; expected an array, {MASK}")

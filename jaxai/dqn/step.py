@@ -16,7 +16,7 @@ from jaxai.dqn.evaluation import make_eval_step
 from jaxai.dqn.interface import connect
 from jaxai.dqn.learner import make_learner
 from jaxai.dqn.observations import check_storage
-from jaxai.dqn.replay import Sample
+from jaxai.dqn.replay_buffer import Sample
 
 
 def make(
@@ -29,12 +29,12 @@ def make(
     transformation: optax.GradientTransformation | None = None,
     loss: Loss | None = None,
 ) -> Workload:
-    """The pure functions of a deep Q-learner whose environments, replay and learner all live on the device.
+    """The pure functions of a deep Q-learner whose environments, replay buffer and learner all live on the device.
 
-    `init` fills the replay with `learning_starts` random steps. `train_step(state, None)` then learns
-    `updates_per_step` times from samples of the replay, takes `train_every` environment steps, epsilon-greedily, and
-    writes them to the replay. `train_step(state, batch)` only learns, from the given batch; see `make_learner`.
-    `state.step` counts train steps.
+    `init` fills the replay buffer with `learning_starts` random steps. `train_step(state, None)` then learns
+    `updates_per_step` times from its samples, takes `train_every` environment steps, epsilon-greedily, and writes them
+    to it. `train_step(state, batch)` only learns, from the given batch; see `make_learner`. `state.step` counts train
+    steps.
 
     Where the environment gives the legal actions (`info["action_mask"]`), no other action is taken, not at random
     either, and no target bootstraps from another.
@@ -42,11 +42,11 @@ def make(
     Truncation is not termination: a truncated episode still bootstraps, from its true last observation.
 
     Args:
-      config: network, loss, optimizer, replay and exploration.
+      config: network, loss, optimizer, replay buffer and exploration.
       env: an environment with the interface of gymnax 1.0, and discrete actions; see `jaxai.dqn.environment`.
       env_params: its parameters; None: its `default_params`.
       axis_name: mapped axis over devices (`pmap`, `shard_map`), each with its share of the environments, of the replay
-        and of the batch; None for one device.
+        buffer and of the batch; None for one device.
       network: a linen module of one's own; see `make_learner`.
       transformation: an optax transformation of one's own; see `make_learner`.
       loss: a loss of one's own; see `make_learner`.
@@ -62,25 +62,25 @@ def make(
         not fit; one line.
     """
     interface = connect(env, env_params)
-    replay = make_replay(config, interface.spec)
-    check(config, replay)
-    if replay.binary and not interface.spec.binary:
+    buffer = make_replay(config, interface.spec)
+    check(config, buffer)
+    if buffer.binary and not interface.spec.binary:
         check_storage(interface.spec)
     learner = make_learner(config, interface.spec, axis_name, network=network, transformation=transformation, loss=loss)
-    actor = actors.make_actor(config, interface, replay, learner.greedy)
+    actor = actors.make_actor(config, interface, buffer, learner.greedy)
 
     def init(key: Key) -> State:
         reset_key, action_key = jax.random.split(key, 4)[2:]
         return learner.init(key).replace(local=actor.init(reset_key, action_key))
 
     def sampled(state: State, key: Key) -> tuple[dict[str, jax.Array], Sample]:
-        """A batch from the replay, with the weights that undo the bias of its priorities."""
+        """A batch from the replay buffer, with the weights that undo the bias of its priorities."""
         hyperparameters = state.extra["hyperparameters"]
         time = config.warmup_vector_steps + state.step * config.vector_steps
         devices = 1 if axis_name is None else lax.axis_size(axis_name)
         if config.batch_size % devices:
             raise ValueError(f"batch_size is {config.batch_size}; it must be a multiple of the {devices} devices")
-        sample = replay.sample(state.local.memory, key, time, config.batch_size // devices, hyperparameters.discount)
+        sample = buffer.sample(state.local.memory, key, time, config.batch_size // devices, hyperparameters.discount)
         if not config.prioritized:
             return sample.batch, sample
         beta = hyperparameters.importance_exponent
@@ -90,7 +90,7 @@ def make(
         return sample.batch | {"weight": weight}, sample
 
     def learn(state: State, key: Key) -> tuple[State, Metrics]:
-        """One update from the replay, and new priorities."""
+        """One update from the replay buffer, and new priorities."""
         sample_key, noise_key = jax.random.split(key) if config.noisy else (key, key)
         batch, sample = sampled(state, sample_key)
         state, errors, metrics = learner.update(state, batch, noise_key)
@@ -99,7 +99,7 @@ def make(
             exponent = state.extra["hyperparameters"].priority_exponent
             # A transition that has lost its successor is never drawn again.
             priorities = jnp.where(batch["mask"] > 0, (errors + 1e-6) ** exponent, 0.0)
-            memory = replay.prioritize(state.local.memory, sample, priorities)
+            memory = buffer.prioritize(state.local.memory, sample, priorities)
             state = state.replace(local=state.local.replace(memory=memory))
         return state, metrics
 

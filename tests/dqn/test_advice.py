@@ -12,7 +12,7 @@ import pytest
 from jaxai import dqn
 from jaxai.dqn import advice
 from jaxai.dqn.environment import Environment
-from jaxai.dqn.replay import TRUNCATED
+from jaxai.dqn.replay_buffer import TRUNCATED
 from jaxai.experiments.qlearning import figures
 from jaxai.experiments.qlearning.experiment import Experiment
 from jaxai.experiments.qlearning.sweep import Grid, Sweep

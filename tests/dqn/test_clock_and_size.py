@@ -10,7 +10,7 @@ import pytest
 from jaxai import dqn
 from jaxai.dqn import priorities
 from jaxai.dqn.config import MOST
-from jaxai.dqn.replay import Replay
+from jaxai.dqn.replay_buffer import ReplayBuffer
 from tests.dqn.chain import Chain, changed, started, transitions
 
 LONG = changed(total_steps=8_000_000_000, train_every=8, epsilon_start=1.0, epsilon_end=0.0, epsilon_steps=4 * 10**9)
@@ -41,7 +41,7 @@ def test_target_network_is_updated_as_often_beyond_what_an_int32_holds() -> None
     [
         ({"total_steps": 4 * 2**31}, "total_steps is 8589934592: 2147483648 steps of 4 environments together"),
         ({"total_steps": 2**32, "updates_per_step": 8}, "total_steps is 4294967296: 42949672[0-9]+ updates, and"),
-        ({"capacity": 10**11}, r"capacity is 100000000000, a replay of 2,600.0 GB; at most 2147483647 transitions"),
+        ({"capacity": 10**11}, r"capacity is 100000000000, a replay buffer of 2,600.0 GB; at most 2147483647 "),
         (
             {"capacity": 10**8, "prioritized": True},
             "capacity is 100000000; float32 distinguishes the",
@@ -74,6 +74,6 @@ def test_priorities_of_many_slots_are_drawn_evenly() -> None:
 )
 def test_size_of_a_replay_is_that_of_its_arrays(frames: tuple[Any, ...], prioritized: bool) -> None:
     shape, dtype, binary, actions = frames
-    replay = Replay(1000, 3, shape, dtype, binary, actions, 3, 2, 50, prioritized)
+    replay = ReplayBuffer(1000, 3, shape, dtype, binary, actions, 3, 2, 50, prioritized)
     memory = jax.eval_shape(replay.init, jax.ShapeDtypeStruct((3, *shape), dtype))
     assert replay.nbytes == sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(memory))

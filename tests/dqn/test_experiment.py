@@ -331,7 +331,7 @@ def with_config(workload=None, name="Catch-bsuite", params=None, sticky=0.0, **r
         ({"params": {"max_steps_in_episode": 0.5}}, "parameter max_steps_in_episode is 0.5; expected int"),
         ({"sticky": 1.0}, "env.sticky_actions is 1.0; it must be at least 0 and below 1"),
         ({"workload": {"capacity": 8}}, "capacity is 8, less than a batch of 16"),
-        ({"workload": {"train_every": 6}}, "train_every is 6, which 4 environments cannot take together"),
+        ({"workload": {"train_every": 6}}, "train_every is 6, not divisible by the 4 of num_envs"),
         ({"workload": {"learning_starts": 4}}, "learning_starts is 4: too few transitions for a batch of 16"),
         ({"evaluate_every": 25}, "evaluate_every is 25 train steps, above the 24 of total_steps"),
         ({"seeds": 0}, "seeds is 0; it must be at least 1"),

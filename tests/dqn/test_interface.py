@@ -191,7 +191,7 @@ def test_a_state_that_the_environment_keeps_in_itself_is_refused(counter):
             observation = jnp.zeros(2) + self.count
             return observation, state, 1.0, False, self.count >= 4, {"final_observation": observation}
 
-    with pytest.raises(ValueError, match="what changes belongs into the state"):
+    with pytest.raises(ValueError, match="keep what changes in the state"):
         dqn.make(dqn.Config(hidden=(4,)), Remembers())
 
 

@@ -237,7 +237,7 @@ def test_after_a_game_where_nothing_is_legal_nothing_is_nan():
 
 @pytest.mark.parametrize("told_by", ["", "method", "reset"])
 def test_repeating_actions_does_not_go_with_masks(told_by):
-    with pytest.raises(ValueError, match="sticky_actions would repeat actions that Board says are not legal"):
+    with pytest.raises(ValueError, match="sticky_actions would repeat actions that are not legal in Board"):
         dqn.make_environment_spec(StickyActions(Board(told_by), 0.1))
 
 

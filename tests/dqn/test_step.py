@@ -13,7 +13,7 @@ from jax import lax
 from jaxai import dqn
 from jaxai.core import State
 from jaxai.dqn.config import epsilon
-from jaxai.dqn.replay import TRUNCATED, Replay, Sample
+from jaxai.dqn.replay_buffer import TRUNCATED, ReplayBuffer, Sample
 from tests.dqn.chain import (
     BONUS,
     GAMMA,
@@ -350,7 +350,7 @@ def test_weights_undo_the_priorities_and_new_priorities_follow_the_errors(monkey
     probability = np.array([0.5, 0.125, 0.25, 0.25], np.float32)
     environment, slot = np.array([0, 3, 1, 2]), np.array([7, 2, 5, 6])
     drawn = Sample({k: jnp.asarray(v) for k, v in batch.items()}, *map(jnp.asarray, (environment, slot, probability)))
-    monkeypatch.setattr(Replay, "sample", lambda *_: drawn)
+    monkeypatch.setattr(ReplayBuffer, "sample", lambda *_: drawn)
     workload = dqn.make(config, Chain())
     state = jax.jit(workload.init)(jax.random.key(0))
     train_step = jax.jit(workload.train_step)
@@ -416,8 +416,8 @@ def test_what_was_just_lived_gets_the_largest_priority_so_far() -> None:
         ({"storage": "bytes"}, "storage is 'bytes'; it must be one of auto, bits, dtype"),
         ({"munchausen": 0.9, "munchausen_temperature": 0.0}, "munchausen_temperature is 0.0; it must be above 0"),
         ({"munchausen": 0.9, "munchausen_minimum": 1.0}, "munchausen_minimum is 1.0; it must be at most 0"),
-        ({"capacity": 4}, "capacity is 4, less than a batch of 8; raise the one or lower the other"),
-        ({"train_every": 10}, "train_every is 10, which 4 environments .* choose a multiple of 4"),
+        ({"capacity": 4}, "capacity is 4, less than a batch of 8; raise capacity or lower batch_size"),
+        ({"train_every": 10}, "train_every is 10, not divisible by the 4 of num_envs; choose a multiple of 4"),
         ({"learning_starts": 0, "batch_size": 32}, "learning_starts is 0: too few .* batch of 32; choose 36 or more"),
         ({"total_steps": 40}, r"total_steps is 40, all of them before learning_starts \(40\)"),
         ({"distribution": "normal"}, "distribution is 'normal'; it must be one of none, categorical, quantile"),

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 from scipy import stats
 
-from jaxai.dqn.replay import Replay
+from jaxai.dqn.replay_buffer import ReplayBuffer
 
 GAMMA = np.float32(0.9)
 ENVIRONMENTS = 3
@@ -94,7 +94,7 @@ class Episodes:
 
 def replay_of(shape=(2, 2), dtype=np.uint8, binary=False, capacity=12, **options):
     options = {"truncation_spacing": 4} | options
-    return Replay(capacity, ENVIRONMENTS, shape, dtype, binary, 6, **options)
+    return ReplayBuffer(capacity, ENVIRONMENTS, shape, dtype, binary, 6, **options)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_every_draw_is_the_transition_that_the_definition_gives(options, steps):
         drawn = sample(memory, jax.random.key(step), np.int32(episodes.time), 256, GAMMA)
         times = {time % replay.slots: time for time in episodes.drawable()}
         drawn = jax.tree.map(np.asarray, drawn)
-        keys = list(zip(drawn.environment.tolist(), drawn.slot.tolist(), strict=True))
+        keys = list(zip(drawn.env_index.tolist(), drawn.slot.tolist(), strict=True))
         # Whatever can be drawn is drawn, and nothing else.
         assert set(keys) == {(environment, slot) for environment in range(ENVIRONMENTS) for slot in times}
         np.testing.assert_allclose(drawn.probability, 1 / len(set(keys)), rtol=1e-5)
@@ -174,7 +174,7 @@ def test_draws_are_uniform():
     for _ in range(50):
         memory = add(memory, *episodes.step())
     drawn = jax.jit(replay.sample, static_argnums=3)(memory, jax.random.key(0), jnp.int32(50), 60_000, GAMMA)
-    counts = np.bincount(np.asarray(drawn.environment * replay.slots + drawn.slot))
+    counts = np.bincount(np.asarray(drawn.env_index * replay.slots + drawn.slot))
     counts = counts[counts > 0]
     assert len(counts) == replay.capacity
     assert stats.chisquare(counts).pvalue > 1e-4
@@ -202,10 +202,10 @@ def test_only_transitions_that_can_be_drawn_have_a_priority_and_new_ones_the_lar
 @pytest.mark.parametrize(
     ("replay", "most"),
     [
-        (Replay(100_000, 10, (10, 10, 4), np.float32, True, 6, truncation_spacing=1000), 64),
-        (Replay(100_000, 10, (10, 10, 4), np.float32, True, 6, truncation_spacing=1000, prioritized=True), 64),
-        (Replay(100_000, 10, (84, 84), np.uint8, False, 18, frame_stack=4, truncation_spacing=1000), 7_300),
-        (Replay(100_000, 10, (84, 84), np.uint8, False, 18, 3, 4, 1000, True), 7_300),
+        (ReplayBuffer(100_000, 10, (10, 10, 4), np.float32, True, 6, truncation_spacing=1000), 64),
+        (ReplayBuffer(100_000, 10, (10, 10, 4), np.float32, True, 6, truncation_spacing=1000, prioritized=True), 64),
+        (ReplayBuffer(100_000, 10, (84, 84), np.uint8, False, 18, frame_stack=4, truncation_spacing=1000), 7_300),
+        (ReplayBuffer(100_000, 10, (84, 84), np.uint8, False, 18, 3, 4, 1000, True), 7_300),
     ],
     ids=["minatar", "minatar-prioritized", "atari", "atari-prioritized"],
 )
@@ -237,7 +237,7 @@ def collect(replay, memory, key, first):
 @cache
 def compiled_loop(seeds):
     """The loop over binary frames, compiled and with its first arguments; for so many seeds side by side, or one."""
-    replay = Replay(60_000, 4, (10, 10, 4), np.float32, True, 6, frame_stack=2, prioritized=True)
+    replay = ReplayBuffer(60_000, 4, (10, 10, 4), np.float32, True, 6, frame_stack=2, prioritized=True)
     loop, init = partial(collect, replay), replay.init
     keys, frames = jax.random.key(0), np.zeros((4, 10, 10, 4), np.float32)
     if seeds:
@@ -269,7 +269,7 @@ def test_vmapped_memories_equal_single_ones():
 
 
 def test_environments_split_over_devices_hold_the_same():
-    replay = Replay(40, 8, (2, 2), np.uint8, False, 6, n_step=3, truncation_spacing=4, prioritized=True)
+    replay = ReplayBuffer(40, 8, (2, 2), np.uint8, False, 6, n_step=3, truncation_spacing=4, prioritized=True)
     mesh, split = Mesh(np.array(jax.devices()[:4]), ("data",)), PartitionSpec("data")
     random = np.random.default_rng(0)
     frames = random.integers(0, 256, (8, 2, 2)).astype(np.uint8)

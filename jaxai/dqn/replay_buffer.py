@@ -1,10 +1,11 @@
-"""The replay memory, on the device: every observation is stored once, and successors and frame stacks are rebuilt.
+"""The replay buffer, on the device: every observation is stored once; successors and frame stacks are rebuilt.
 
-Time is counted in steps of all environments together, and slot `time % slots` holds what an environment saw, did and
-got then. So the successor of a transition is the observation of the next slot. Only where an episode was truncated
-is that another episode's, and the true one, which the bootstrap needs, lies in a small ring aside: it has one place
-for every `truncation_spacing` steps, with its time written beside it. Where an environment truncates more often the
-later truncation takes the place, and a transition whose successor is gone counts nothing: never a wrong bootstrap.
+Time is counted in steps of all environments together. Slot `time % slots` contains the observation, action and reward
+of an environment at that time. So the successor of a transition is the observation of the next slot. Only where an
+episode was truncated, the next slot belongs to another episode; the true successor, which the bootstrap needs, is in a
+small separate ring. The ring has one place for every `truncation_spacing` steps, and stores the time of each. If an
+environment truncates more often, the later truncation overwrites the place; a transition whose successor is lost has
+no effect: never a wrong bootstrap.
 """
 
 import math
@@ -26,7 +27,7 @@ TERMINATED, TRUNCATED = 1, 2
 
 
 class Memory(struct.PyTreeNode):
-    """What is stored; every leaf's leading axis is the environments, so that devices can share it.
+    """The contents; the leading axis of every leaf is the environments, so that devices can share them.
 
     Attributes:
       observation: [environments, slots, ...] single frames in their own dtype, or uint8 with eight binary values each.
@@ -36,7 +37,7 @@ class Memory(struct.PyTreeNode):
       final_observation: [environments, places, ...] true successors of truncated steps.
       final_time: [environments, places] int32, the time of that step; -1: none.
       priorities: of prioritized replay, else None.
-      mask: [environments, slots, ceil(actions / 8)] uint8, the legal actions there as bits; None where all are legal.
+      mask: [environments, slots, ceil(actions / 8)] uint8, the legal actions as bits; None where all are legal.
       final_mask: [environments, places, ceil(actions / 8)] uint8, those after `final_observation`.
     """
 
@@ -52,39 +53,39 @@ class Memory(struct.PyTreeNode):
 
 
 class Sample(struct.PyTreeNode):
-    """Drawn transitions, and where they lie.
+    """Sampled transitions, and their positions.
 
     Attributes:
       batch: what `train_step` learns from: `observation`, `action`, `reward` (the n-step return), `discount`
-        (gamma^n, 0 after termination), `next_observation`, and `mask` (0 where the successor is gone); where some
+        (gamma^n, 0 after termination), `next_observation`, and `mask` (0 where the successor is lost); where some
         actions are not legal, also `action_mask` and `next_action_mask`.
-      environment: [batch] int32.
+      env_index: [batch] int32, number of the environment.
       slot: [batch] int32.
-      probability: [batch] float32 of the draw.
+      probability: [batch] float32 of the sample.
     """
 
     batch: dict[str, jax.Array]
-    environment: jax.Array
+    env_index: jax.Array
     slot: jax.Array
     probability: jax.Array
 
 
 @dataclass(frozen=True)
-class Replay:
-    """The functions of a replay memory.
+class ReplayBuffer:
+    """The functions of a replay buffer.
 
     Attributes:
       capacity: transitions that can be drawn, over all environments; rounded up to a multiple of them.
       num_envs: environments that write, over all devices.
       observation_shape: of one frame.
       observation_dtype: of one frame.
-      binary: frames hold only 0 and 1, and are stored as bits.
+      binary: frames contain only 0 and 1, and are stored as bits.
       num_actions: actions are 0 to num_actions - 1.
       n_step: steps of a return.
       frame_stack: frames in an observation that the network sees.
-      truncation_spacing: least steps between two truncations of an environment.
-      prioritized: draws go by priority.
-      masked: some actions are not legal, and which is stored.
+      truncation_spacing: minimum number of steps between two truncations of an environment.
+      prioritized: sample in proportion to priorities.
+      masked: store the legal actions.
     """
 
     capacity: int
@@ -122,11 +123,11 @@ class Replay:
         return self.num_envs * each
 
     def init(self, observation: jax.Array, mask: jax.Array | None = None) -> Memory:
-        """An empty memory at time 0, when the environments show these frames [environments, *observation_shape].
+        """An empty memory at time 0, when the environments return these frames [environments, *observation_shape].
 
         Args:
           observation: the frames.
-          mask: [environments, actions] bool, the legal actions; None where all are, always.
+          mask: [environments, actions] bool, the legal actions; None: all, always.
         """
         frames = self._encode(observation)
         environments = len(frames)
@@ -173,7 +174,7 @@ class Replay:
           terminated: [environments] bool.
           truncated: [environments] bool.
           final_observation: [environments, *observation_shape], the true successors.
-          observation: [environments, *observation_shape], what the environments show next, after a reset where due.
+          observation: [environments, *observation_shape], the next ones, after a reset where an episode ended.
           final_mask: [environments, actions] bool, the legal actions after `final_observation`; None: all, always.
           mask: [environments, actions] bool, the legal actions in `observation`.
           begun: [environments] bool, whether the step only began an episode, as gymnasium's autoreset does: nothing is
@@ -253,7 +254,7 @@ class Replay:
     def prioritize(self, memory: Memory, sample: Sample, values: jax.Array) -> Memory:
         """New priorities (already raised to alpha, [batch]) of a sample's transitions."""
         assert memory.priorities is not None
-        return memory.replace(priorities=priorities.update(memory.priorities, sample.environment, sample.slot, values))
+        return memory.replace(priorities=priorities.update(memory.priorities, sample.env_index, sample.slot, values))
 
     def _drawable(self, time: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Times of the newest and the oldest transition that can be drawn; the oldest is negative at first."""
