@@ -176,7 +176,7 @@ def _maker(name: str) -> Callable[..., Any]:
     """(**arguments) -> the environment of this name, or a pair of it and its parameters."""
     if name in own.REGISTERED:
         return own.REGISTERED[name]
-    if own.is_place(name):
+    if own.is_dotted(name):
         raise ValueError(
             f"the environment {name!r} is not registered in this process: give --env.name {name} again, or a --preset"
             " that defines it; in Python jaxai.dqn.own.load(name)"
@@ -198,7 +198,7 @@ def is_registered(name: str) -> bool:
     Raises:
       MissingExtraError: gymnax is not installed, and it is not one's own.
     """
-    if own.is_place(name):
+    if own.is_dotted(name):
         return name in own.REGISTERED
     return name in extras.load("gymnax", f"environment {name}", "rl").registered_envs
 

@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from jaxai.core import State
 from jaxai.dqn import frames, parts, spaces
+from jaxai.dqn.batches import example_batch
 from jaxai.dqn.config import Config, check, env_steps, epsilon, make_replay
 from jaxai.dqn.evaluation import longest_episode
 from jaxai.dqn.policy import epsilon_greedy, make_greedy, parameters
@@ -34,10 +35,13 @@ class HostEnvironments:
         host = dqn.HostEnvironments(envs, config)
         learner = dqn.make_learner(config, host.spec)
         state, step = learner.init(jax.random.key(0)), jax.jit(learner.train_step)
-        for _ in range(config.train_steps):
-            state, metrics = step(state, host.next(state))
+        for i in range(config.train_steps):
+            state, metrics = step(state, host.next(i, state))
+
+    It is a feed of `jaxai.train` too, for the workload `learner.workload`.
 
     Attributes:
+      example: shapes and dtypes of a batch.
       spec: of one environment, for `make_learner` and `make_policy`.
       returns: of the last episodes that ended, at most 100; the sum of rewards of each.
 
@@ -54,6 +58,7 @@ class HostEnvironments:
 
     def __init__(self, envs: Any, config: Config, seed: int = 0, *, network: nn.Module | None = None):
         self.spec = host_spec(envs)
+        self.example = {name: shape for name, shape in example_batch(config, self.spec).items() if name != "weight"}
         if envs.num_envs != config.num_envs:
             raise ValueError(
                 f"num_envs is {config.num_envs}, and envs has {envs.num_envs} environments: make them equal"
@@ -86,14 +91,15 @@ class HostEnvironments:
         self._greedy = jax.jit(lambda params, observation: greedy(params, observation, None))
         self._add = jax.jit(buffer.add, donate_argnums=0)
 
-    def next(self, state: State) -> dict[str, jax.Array]:
+    def next(self, step: int, state: State) -> dict[str, jax.Array]:
         """Takes the environment steps of a train step, and samples a batch for the next one.
 
-        The first call takes `learning_starts` steps, at random where the state is new; each further call takes
-        `train_every` steps, epsilon-greedily.
+        The first call takes `learning_starts` steps, at random where `step` is 0; each further call takes `train_every`
+        steps, epsilon-greedily. So a resumed training fills its replay buffer with steps of the restored policy.
 
         Args:
-          state: of the learner, after its last train step.
+          step: number of the train step, from 0; the share of random actions follows from it.
+          state: of the learner, before this train step.
 
         Returns:
           A batch as `make_learner` describes it, on the device.
@@ -104,8 +110,8 @@ class HostEnvironments:
         if self._memory is None:
             self._begin()
             steps = config.warmup_vector_steps
-        if int(state.step) > 0:
-            time = config.warmup_vector_steps + state.step * config.vector_steps
+        if step > 0:
+            time = jnp.int32(config.warmup_vector_steps + step * config.vector_steps)
             share = epsilon(config, hyperparameters, env_steps(config, time))
         for _ in range(steps):
             self._step(state, share)
@@ -141,6 +147,10 @@ class HostEnvironments:
             "unfinished": float(1 - done.mean()),
             "count": float(len(returns)),
         }
+
+    def close(self) -> None:
+        """Closes the environments."""
+        self._envs.close()
 
     def _begin(self) -> None:
         frame, _ = self._envs.reset(seed=self._seed)

@@ -13,7 +13,7 @@ from jax import lax
 
 from jaxai import averages
 from jaxai import optimizer as optimizers
-from jaxai.core import Batch, Key, Metrics, PyTree, State, pmean, step_key
+from jaxai.core import Batch, Key, Metrics, PyTree, State, Workload, pmean, step_key
 from jaxai.dqn import parts
 from jaxai.dqn.batches import check_batch, example_batch
 from jaxai.dqn.bellman import Loss, Networks, bellman_loss
@@ -46,6 +46,11 @@ class Learner(NamedTuple):
     gradient: Callable[[State, Batch, Key], tuple[PyTree, jax.Array, Metrics]]
     update: Callable[[State, Batch, Key], tuple[State, jax.Array, Metrics]]
     advance: Callable[[State, Metrics], tuple[State, Metrics]]
+
+    @property
+    def workload(self) -> Workload:
+        """The learner as a workload that learns from batches; it has no evaluation, which needs environments."""
+        return Workload(self.init, self.train_step, gradients=self.gradients, predict=self.predict)
 
 
 def make_learner(

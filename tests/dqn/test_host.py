@@ -65,8 +65,11 @@ def test_successors_are_the_true_ones_and_only_termination_ends_the_return(
     host = dqn.HostEnvironments(several(Counted, 4, mode), config)
     learner = dqn.make_learner(config, host.spec)
     state = learner.init(jax.random.key(0))
-    host.next(state)
-    batch = {name: np.asarray(value) for name, value in host.next(state).items()}
+    host.next(0, state)
+    batch = {name: np.asarray(value) for name, value in host.next(1, state).items()}
+    assert {name: (value.shape, value.dtype) for name, value in batch.items()} == {
+        name: (value.shape, value.dtype) for name, value in host.example.items()
+    }
     counts = batch["mask"] > 0
     assert counts.mean() > 0.6 if mode == AutoresetMode.NEXT_STEP else counts.all()
     batch = {name: value[counts] for name, value in batch.items()}
@@ -101,8 +104,8 @@ def test_a_truncated_environment_on_the_host_still_bootstraps() -> None:
     host = dqn.HostEnvironments(several(Circle, 4), config)
     learner = dqn.make_learner(config, host.spec)
     state, step = learner.init(jax.random.key(0)), jax.jit(learner.train_step)
-    for _ in range(config.train_steps):
-        state, _ = step(state, host.next(state))
+    for i in range(config.train_steps):
+        state, _ = step(state, host.next(i, state))
     # Where truncation is taken for termination, values are more than 1 lower.
     np.testing.assert_allclose(learner.predict(state, jnp.eye(PLACES)), chain_values(), atol=0.2)
     found = dqn.HostEnvironments(several(Circle, 4), config).evaluate(state, episodes=6)
@@ -118,8 +121,8 @@ def test_cart_pole_of_gymnasium_in_ten_lines() -> None:
     host = dqn.HostEnvironments(gymnasium.make_vec("CartPole-v1", num_envs=4), config)
     learner = dqn.make_learner(config, host.spec)
     state, step = learner.init(jax.random.key(0)), jax.jit(learner.train_step)
-    for _ in range(config.train_steps):
-        state, metrics = step(state, host.next(state))
+    for i in range(config.train_steps):
+        state, metrics = step(state, host.next(i, state))
     assert np.isfinite(float(metrics["loss"]))
     assert host.spec.max_steps == 500
     assert 5 < np.mean(host.returns) < 60  # at random
