@@ -6,11 +6,12 @@
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-__all__ = ["Loss", "check_logits", "check_loss", "cross_entropy"]
+__all__ = ["Loss", "check_logits", "check_loss", "cross_entropy", "trace_loss"]
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 """(logits [batch, T, vocabulary] float32, targets [batch, T] integers) -> the loss of each token, [batch, T].
@@ -38,7 +39,7 @@ def cross_entropy(logits: jax.Array, targets: jax.Array, label_smoothing: float 
     return losses
 
 
-def check_loss(losses: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def check_loss(losses: Any, shape: tuple[int, ...]) -> Any:
     """The losses themselves; ValueError unless they are floating point [batch, T], one for each token."""
     got, dtype = getattr(losses, "shape", None), getattr(losses, "dtype", type(losses).__name__)
     if got != shape or not jnp.issubdtype(dtype, jnp.floating):
@@ -47,6 +48,12 @@ def check_loss(losses: jax.Array, shape: tuple[int, ...]) -> jax.Array:
             "takes the mean over real tokens"
         )
     return losses
+
+
+def trace_loss(loss: Loss) -> None:
+    """Traces a loss with small shapes, before any training; ValueError unless it returns one number for each token."""
+    logits, targets = jax.ShapeDtypeStruct((2, 3, 5), jnp.float32), jax.ShapeDtypeStruct((2, 3), jnp.int32)
+    check_loss(jax.eval_shape(loss, logits, targets), targets.shape)
 
 
 def check_logits(logits: jax.Array, shape: tuple[int, ...], vocabulary: int) -> jax.Array:

@@ -13,18 +13,17 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxai import ranges
+from jaxai import networks, ranges
 from jaxai.core import PyTree
 from jaxai.ranges import Count, Natural, Range, Rate
 from jaxai.seq2seq import attention as attentions
 from jaxai.seq2seq.checks import SOURCE, check_batch
 from jaxai.seq2seq.recurrent import LayerState, Masks, Stack
 
-__all__ = ["DecoderState", "Memory", "Model", "Network", "Seq2Seq", "activation_dtype", "build", "check"]
+__all__ = ["DecoderState", "Memory", "Model", "Network", "Seq2Seq", "build", "check", "own_or_built"]
 
 Cell = Literal["lstm", "gru"]
 AttentionName = Literal["additive", "dot", "general", "scaled_dot", "none"]
-Dtype = Literal["auto", "float32", "bfloat16"]
 Layers = Annotated[int, Range(least=1, most=100)]
 
 
@@ -48,7 +47,7 @@ class Model:
     variational: bool = False  # dropout also drops the same units at all steps of a sequence
     layer_norm: bool = False  # layer normalization inside the recurrent cells
     residual: bool = False  # add a recurrent layer's input to its output where both have the same size
-    dtype: Dtype = "auto"  # of activations; auto: float32 on CPU, bfloat16 on accelerators
+    dtype: networks.Dtype = "auto"  # of activations; auto: float32 on CPU, bfloat16 on accelerators
 
 
 class Memory(NamedTuple):
@@ -152,7 +151,7 @@ class Seq2Seq(nn.Module):
         own = self.attention is not None
         config = dataclasses.replace(self.config, attention="general") if own else self.config
         check(config)
-        self.dtype = activation_dtype(config)
+        self.dtype = networks.activation_dtype(config.dtype)
         shared: dict[str, Any] = {
             "cell": config.cell,
             "hidden": config.hidden,
@@ -361,12 +360,25 @@ def build(config: Model) -> Seq2Seq:
     return Seq2Seq(config)
 
 
-def activation_dtype(model: Model) -> jnp.dtype:
-    """The dtype of activations and matmuls; "auto" is float32 on CPU and bfloat16 on accelerators."""
-    name = model.dtype
-    if name == "auto":
-        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    return jnp.dtype(name)
+def own_or_built(config: Model, network: nn.Module | None, *, decodes: bool = False) -> nn.Module:
+    """The network that a user handed in, checked, or that of the config.
+
+    Args:
+      config: of the network.
+      network: of the user, or None.
+      decodes: whether it must have the methods `encode` and `step`.
+
+    Raises:
+      ValueError: it is no linen module, is called otherwise, or lacks a method; or a field of the config.
+    """
+    if network is None:
+        return build(config)
+    network = networks.require(network, "network", "source, source_lengths, inputs, *, train")
+    kind = getattr(network, "nnx_class", type(network))
+    for method in ("encode", "step") if decodes else ():
+        if not callable(getattr(kind, method, None)):
+            raise ValueError(f"{kind.__name__} has no method {method}, which decoding needs; see jaxai.seq2seq.Network")
+    return network
 
 
 def check(model: Model) -> None:

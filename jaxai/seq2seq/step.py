@@ -10,15 +10,15 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from jaxai import averages, ranges
+from jaxai import averages, networks, ranges
 from jaxai import optimizer as optimizers
 from jaxai.averages import parameters, variables
 from jaxai.core import Batch, Key, Metric, Metrics, PyTree, State, Workload, pmean, psum, step_key
 from jaxai.optimizer import Optimizer
 from jaxai.ranges import Natural, Rate, Share
 from jaxai.seq2seq.checks import SOURCE, check_batch
-from jaxai.seq2seq.losses import Loss, check_logits, check_loss, cross_entropy
-from jaxai.seq2seq.model import Model, build
+from jaxai.seq2seq.losses import Loss, check_logits, check_loss, cross_entropy, trace_loss
+from jaxai.seq2seq.model import Model, own_or_built
 from jaxai.seq2seq.vocabulary import BEGIN
 
 __all__ = ["METRICS", "Config", "example_batch", "make", "make_predict", "parameters", "variables"]
@@ -67,20 +67,24 @@ def make(
     Args:
       config: the network and how it is trained.
       axis_name: the mapped axis over devices (`pmap`, `shard_map`); None for one device and for `jit` over a mesh.
-      network: a linen module of your own with the methods of `Network`; collections besides the parameters are kept in
-        `state.extra`. None: `build(config)`.
-      transformation: of optax, one of your own; None: `optimizer.make(config.optimizer)`.
+      network: a linen module of your own with the methods of `Network`, called as `network(source, source_lengths,
+        inputs, train=...)`. Its collections besides the parameters are kept in `state.extra` and updated in each step;
+        over several devices their floats are averaged. Random layers get streams of any name in training. A module of
+        `flax.nnx` becomes one of linen with `nnx.bridge.to_linen(TheClass, ...)`. None: `build(config)`.
+      transformation: any of optax; extra-args ones get `value`, `grad` and `value_fn`. None:
+        `jaxai.optimizer.make(config.optimizer)`.
       loss: (logits [batch, T, vocabulary] float32, targets [batch, T]) -> the loss of each token [batch, T]. None:
         `cross_entropy` with the label smoothing of the config.
 
     Returns:
       A workload. Training metrics: `loss`, `token_accuracy`, `grad_norm` (before clipping), and `learning_rate` where
-      the transformation is the config's. Evaluation sums over real tokens: `loss` (of your own `loss`, else the
-      cross-entropy without smoothing, in nats), `token_accuracy`, and `count`, the number of tokens.
+      it is known: not for a `transformation` without `optax.inject_hyperparams`. Evaluation sums over real tokens:
+      `loss` (of your own `loss`, else the cross-entropy without smoothing, in nats), `token_accuracy`, and `count`, the
+      number of tokens. `predict` is that of `make_predict`.
 
     Raises:
-      ValueError: a field out of its range, or label smoothing with a loss of your own; one line that names it. The
-        steps raise it for a batch, logits or losses of other shapes.
+      ValueError: a field out of its range, label smoothing with a loss of your own, or a network or a loss that
+        returns other shapes; one line that names it. The steps raise it for a batch of other shapes.
     """
     ranges.check(config)
     if loss is not None and config.label_smoothing:
@@ -88,19 +92,27 @@ def make(
             f"label_smoothing is {config.label_smoothing}, which a loss of your own would not see; set it to 0, and "
             "smooth in the loss (seq2seq.cross_entropy takes label_smoothing)"
         )
-    network = build(config) if network is None else network
-    transform = optimizers.make(config.optimizer) if transformation is None else transformation
-    rate = optimizers.schedule(config.optimizer) if transformation is None else None
-    train_loss = partial(cross_entropy, label_smoothing=config.label_smoothing) if loss is None else loss
+    if loss is not None:
+        trace_loss(loss)
     predict = make_predict(config, network=network)
+    own, network = network is not None, own_or_built(config, network)
+    transform, rate = optimizers.own_or_made(config.optimizer, transformation)
+    train_loss = partial(cross_entropy, label_smoothing=config.label_smoothing) if loss is None else loss
+
+    def initialize(key: Key) -> tuple[PyTree, dict[str, PyTree], jax.Array]:
+        one = jnp.ones((1, 2), jnp.int32)
+        params, collections, logits = networks.initialize(network, key, one, jnp.full(1, 2), one)
+        return params, collections, check_logits(logits, one.shape, config.target_vocabulary)
+
+    if own and averages.EMA in jax.eval_shape(initialize, jax.random.key(0))[1]:
+        raise ValueError(f"network has a collection {averages.EMA!r}, as the moving average; rename it")
 
     def init(key: Key) -> State:
         key, init_key = jax.random.split(key)
-        one = jnp.ones((1, 2), jnp.int32)
-        collections = dict(network.init(init_key, one, jnp.full(1, 2), one, train=False))
-        params = collections.pop("params")
+        params, collections, _ = initialize(init_key)
         averaged = averages.start(_averaged(params, collections)) if config.ema_decay else {}
-        return State(jnp.int32(0), params, transform.init(params), key, extra=collections | averaged)
+        opt_state = averages.initialize(transform, params)
+        return State(jnp.int32(0), params, opt_state, key, extra=collections | averaged)
 
     def logits_of(
         params: PyTree, state: State, batch: Mapping[str, jax.Array], inputs: jax.Array, key: Key
@@ -113,7 +125,7 @@ def make(
             batch["source_length"],
             inputs,
             train=True,
-            rngs={"dropout": key},
+            rngs=networks.rngs(key),
             mutable=list(collections),
         )
         return check_logits(logits, inputs.shape, config.target_vocabulary), collections | dict(updated)
@@ -141,7 +153,7 @@ def make(
         differentiate = jax.value_and_grad(loss_and_metrics, has_aux=True)
         (mean, (metrics, collections)), grads = differentiate(state.params, state, batch)
         grads, metrics = pmean((grads, metrics | {"loss": mean}), axis_name)
-        return grads, _agreed(collections, axis_name), metrics
+        return grads, networks.pmean_floats(collections, axis_name), metrics
 
     def train_step(state: State, batch: Batch) -> tuple[State, Metrics]:
         grads, collections, metrics = gradient(state, batch)
@@ -159,10 +171,7 @@ def make(
             value=metrics["loss"],
             value_fn=loss_of,
         )
-        metrics |= {"grad_norm": optax.tree.norm(grads)}
-        if rate is not None:
-            metrics["learning_rate"] = rate(state.step)
-        return after, metrics
+        return after, metrics | {"grad_norm": optax.tree.norm(grads)} | rate(state.step, after.opt_state)
 
     def eval_step(state: State, batch: Batch) -> Metrics:
         check_batch(batch)
@@ -187,7 +196,7 @@ def make_predict(config: Config, *, network: nn.Module | None = None) -> Callabl
       config: the network; the same as for `make`.
       network: one of your own; the same as for `make`.
     """
-    network = build(config) if network is None else network
+    network = own_or_built(config, network)
 
     def predict(state: State, batch: Batch) -> jax.Array:
         check_batch(batch, (*SOURCE, "target"))
@@ -223,13 +232,6 @@ def _collections(state: State) -> dict[str, PyTree]:
 def _averaged(params: PyTree, collections: PyTree) -> dict[str, PyTree]:
     """What the moving average follows: the last batch statistics belong to other parameters."""
     return {"params": params} | {name: collections[name] for name in collections if name == "batch_stats"}
-
-
-def _agreed(collections: PyTree, axis_name: str | None) -> PyTree:
-    """The same collections on all devices: the mean of each floating leaf."""
-    return jax.tree.map(
-        lambda leaf: pmean(leaf, axis_name) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, collections
-    )
 
 
 def _shifted(target: jax.Array) -> jax.Array:

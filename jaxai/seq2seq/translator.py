@@ -16,7 +16,7 @@ from jaxai.normalisation import control_characters
 from jaxai.seq2seq import decode
 from jaxai.seq2seq.checks import SOURCE, check_batch, check_sequences
 from jaxai.seq2seq.decoding import Decoding, check_decoding
-from jaxai.seq2seq.model import Model, build
+from jaxai.seq2seq.model import Model, own_or_built
 from jaxai.seq2seq.vocabulary import BEGIN, END, UNKNOWN, Vocabulary
 
 __all__ = ["Translation", "Translator", "cut", "make_step", "padded_length"]
@@ -107,8 +107,7 @@ class Translator:
         decoding = decoding or Decoding()
         # The config does not describe a network of one's own: the vocabulary does, and the search checks its attention.
         config = config if network is None else Model(target_vocabulary=len(target))
-        network = build(config) if network is None else network
-        _check_network(network)
+        network = own_or_built(config, network, decodes=True)
         check_decoding(decoding, config)
         self.source, self.target, self.decoding = source, target, decoding
         self.cut, self.longest = 0, longest
@@ -339,9 +338,7 @@ def make_step(
       ValueError: the arrays have other shapes or dtypes, NumPy arrays have a row that does not end with END, there is
         no model, or the network has no method `encode` or `step`.
     """
-    network = build(config) if network is None else network
-    _check_network(network)
-    return _make_step(network, params, source, lengths)
+    return _make_step(own_or_built(config, network, decodes=True), params, source, lengths)
 
 
 def _make_step(
@@ -350,26 +347,20 @@ def _make_step(
     check_batch({"source": source, "source_length": lengths}, SOURCE)
     if isinstance(source, np.ndarray) and isinstance(lengths, np.ndarray):
         check_sequences("source", source, lengths)
+    # A module of nnx, bridged to linen, takes the name of its method as an argument.
+    keyword = "nnx_method" if hasattr(network, "nnx_class") else "method"
+    encode, decode_step = (partial(network.apply, **{keyword: method}) for method in ("encode", "step"))
     steps, states = [], []
     for each in params:
         # A module cannot be called "params", so that this key is a collection's name.
         variables = each if isinstance(each, Mapping) and "params" in each else {"params": each}
-        memory, state = network.apply(variables, source, lengths, method="encode")
+        memory, state = encode(variables, source, lengths)
 
         def step(tokens: jax.Array, state: PyTree, variables: PyTree = variables, memory: PyTree = memory) -> Any:
-            return network.apply(variables, tokens, state, memory, method="step")
+            return decode_step(variables, tokens, state, memory)
 
         steps.append(step)
         states.append(state)
     if len(steps) == 1:
         return steps[0], states[0]
     return decode.ensemble(steps), tuple(states)
-
-
-def _check_network(network: nn.Module) -> None:
-    """Refuses a network that cannot decode."""
-    for method in ("encode", "step"):
-        if not callable(getattr(type(network), method, None)):
-            raise ValueError(
-                f"{type(network).__name__} has no method {method}, which decoding needs; see jaxai.seq2seq.Network"
-            )
