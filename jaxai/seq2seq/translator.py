@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -348,8 +348,8 @@ def _make_step(
     if isinstance(source, np.ndarray) and isinstance(lengths, np.ndarray):
         check_sequences("source", source, lengths)
     # A module of nnx, bridged to linen, takes the name of its method as an argument.
-    keyword = "nnx_method" if hasattr(network, "nnx_class") else "method"
-    encode, decode_step = (partial(network.apply, **{keyword: method}) for method in ("encode", "step"))
+    keyword, apply = "nnx_method" if hasattr(network, "nnx_class") else "method", cast(Any, network.apply)
+    encode, decode_step = (partial(apply, **{keyword: method}) for method in ("encode", "step"))
     steps, states = [], []
     for each in params:
         # A module cannot be called "params", so that this key is a collection's name.
