@@ -1,4 +1,4 @@
-"""What may change in a run of deep Q-learning that goes on, and how its restored state obeys it."""
+"""Changes of the configuration that a resumed run of deep Q-learning may have, and their effect on its state."""
 
 from collections.abc import Callable
 
@@ -10,8 +10,8 @@ from jaxai.dqn import priorities
 from jaxai.dqn.config import Config, Hyperparameters
 from jaxai.runtime.continuation import Changes
 
-CLOCK = "the replay's clock follows from it"
-REPLAY = "the replay is laid out by it"
+CLOCK = "the clock of the replay buffer depends on it"
+REPLAY = "the layout of the replay buffer depends on it"
 CHANGES = Changes(
     applied=(
         *("expected", "workload.total_steps", "workload.batch_size", "workload.discount"),
@@ -27,26 +27,26 @@ CHANGES = Changes(
         "workload.learning_starts": CLOCK,
         "workload.train_every": CLOCK,
         "workload.num_envs": CLOCK,
-        "workload.updates_per_step": "the optimizer's clock follows from it",
+        "workload.updates_per_step": "the clock of the optimizer depends on it",
         "workload.capacity": REPLAY,
         "workload.n_step": REPLAY,
         "workload.frame_stack": REPLAY,
         "workload.storage": REPLAY,
         "workload.truncation_spacing": REPLAY,
         "workload.prioritized": REPLAY,
-        "workload.save_replay": "its checkpoints hold the replay, or do not",
+        "workload.save_replay": "it determines whether checkpoints contain the replay buffer",
     },
 )
 
 
 def apply(config: Config, set_members: Callable[[State], State] | None, state: State) -> State:
-    """A restored state with the hyperparameters that the configuration has now, and priorities of its exponent.
+    """A restored state with the hyperparameters of the current configuration, and priorities for its exponent.
 
     Args:
       config: of the run.
-      set_members: stacked states of several trainings -> the same with each its own hyperparameters; None for one
+      set_members: stacked states of several trainings -> the same with the hyperparameters of each; None for one
         training, whose state is not stacked.
-      state: as it was saved.
+      state: from the checkpoint.
     """
     learner = state if set_members is None else state.local
     old = learner.extra["hyperparameters"]
@@ -57,7 +57,7 @@ def apply(config: Config, set_members: Callable[[State], State] | None, state: S
         new = learner.extra["hyperparameters"]
     placed = jax.tree.map(lambda leaf, value: jax.device_put(value, leaf.sharding), old, new)
     learner = learner.replace(extra=learner.extra | {"hyperparameters": placed})
-    if learner.local is None:  # a checkpoint without the replay
+    if learner.local is None:  # a checkpoint without the replay buffer
         return learner if set_members is None else state.replace(local=learner)
     memory = learner.local.memory
     if memory.priorities is not None and bool((old.priority_exponent != new.priority_exponent).any()):

@@ -1,4 +1,4 @@
-"""What a run of deep Q-learning writes down: of a call, of an evaluation, and in the end."""
+"""The metrics that a run of deep Q-learning logs: of a call, of an evaluation, and of the result."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,11 +8,11 @@ import numpy as np
 from jaxai.report.statistics import bootstrap_interval, interquartile_mean
 
 LAST_EPISODES = 100
-"""The episodes that the training return of the result is the mean of, as OpenAI Gym's threshold for solving."""
+"""Number of episodes in the training return of the result, as in OpenAI Gym's threshold for solving."""
 
 
 def last_returns(lines: Sequence[Mapping[str, Any]], episodes: int = LAST_EPISODES) -> list[float | None]:
-    """Mean return of the last training episodes of each seed: of so many calls as hold at least `episodes`."""
+    """Mean return of the last training episodes of each seed, over the last calls with at least `episodes` episodes."""
     calls = [line for line in lines if "return" in line]
     found: list[float | None] = []
     for seed in range(len(_per_seed(calls[0], "return")) if calls else 0):
@@ -30,9 +30,9 @@ def _per_seed(line: Mapping[str, Any], name: str) -> list[Any]:
 
 
 def describe(metrics: Mapping[str, np.ndarray], steps: int) -> dict[str, Any]:
-    """One call's metrics: means over seeds, `NAME_per_seed` beside them; of episodes, mean return and length.
+    """The metrics of one call: means over seeds and `NAME_per_seed`; of episodes, mean return and length.
 
-    A seed that diverged counts in no mean but in that of `diverged`.
+    A seed that diverged is left out of every mean but that of `diverged`.
     """
     arrays = {name: np.atleast_1d(np.asarray(value, np.float64)) for name, value in metrics.items()}
     episodes = np.rint(arrays.pop("episodes") * steps)
@@ -60,7 +60,7 @@ def describe(metrics: Mapping[str, np.ndarray], steps: int) -> dict[str, Any]:
 
 
 def describe_evaluation(metrics: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Mean, interquartile mean and 95 % bootstrap interval over seeds; a diverged seed's NaN counts in none."""
+    """Mean, interquartile mean and 95 % bootstrap interval over seeds, without those that diverged."""
     returns = np.atleast_1d(metrics["evaluation_return"])
     lengths = np.atleast_1d(metrics["evaluation_length"])
     finite = returns[np.isfinite(returns)]
