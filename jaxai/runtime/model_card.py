@@ -1,0 +1,186 @@
+"""The model card of a run: `README.md` in its folder, plain Markdown with the front matter of the Hugging Face Hub.
+
+It is written from the files of the run folder and from what the experiment states of its model, so that this module
+knows no workload.
+"""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxai.core import Metric
+from jaxai.files.json_files import read_lines
+from jaxai.metrics import Meanings
+from jaxai.runtime.run_folder import RunFolder
+
+MOST_CLASSES = 100
+"""Class names that the card lists; `data.json` has them all."""
+MOST_COMMANDS = 5
+"""The last commands of `command.txt` that the card lists."""
+LIBRARIES = ("jaxai", "jax", "flax", "optax", "numpy")
+
+
+@dataclass(frozen=True)
+class Model:
+    """What an experiment states of its trained model.
+
+    Attributes:
+      kind: what it is, as a title: "Image classifier".
+      network: its architecture, in a line.
+      parameters: number of its trained parameters; of several networks name -> number.
+      inputs: name -> shape, dtype and range of what it takes.
+      outputs: name -> the same of what it returns.
+      usage: lines of Python, in which `run` is `jaxai.load(...)`.
+      commands: lines for the shell; RUN stands for the folder.
+      pipeline: the task's name on the Hugging Face Hub, as `image-classification`.
+      tags: further words to find it by.
+      vocabularies: files of the run folder that hold vocabularies -> number of their tokens.
+    """
+
+    kind: str
+    network: str
+    parameters: int | Mapping[str, int]
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    usage: Sequence[str] = ()
+    commands: Sequence[str] = ()
+    pipeline: str = ""
+    tags: Sequence[str] = ()
+    vocabularies: Mapping[str, int] = field(default_factory=dict)
+
+
+def write(folder: RunFolder, model: Model, interrupted: bool = False) -> None:
+    """Writes `README.md`.
+
+    Args:
+      folder: of the run, with what the training wrote.
+      model: what the experiment states.
+      interrupted: whether the training has not come to its end.
+    """
+    folder.write_text("README.md", text(folder, model, interrupted))
+
+
+def text(folder: RunFolder, model: Model, interrupted: bool = False) -> str:
+    """The model card; see `write`."""
+    parts = [_front_matter(model), *_opening(folder, model, interrupted), *_data(folder, model)]
+    parts += [*_results(folder, interrupted), *_use(folder, model), *_training(folder)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _front_matter(model: Model) -> str:
+    lines = ["library_name: jaxai", *([f"pipeline_tag: {model.pipeline}"] if model.pipeline else []), "tags:"]
+    return "\n".join(["---", *lines, *(f"- {tag}" for tag in ("jax", "flax", *model.tags)), "---"])
+
+
+def _opening(folder: RunFolder, model: Model, interrupted: bool) -> list[str]:
+    sizes = model.parameters if isinstance(model.parameters, Mapping) else {"": model.parameters}
+    counts = ", ".join(f"{f'{name}: ' if name else ''}{number:,} parameters" for name, number in sizes.items())
+    step = max((line["step"] for line in read_lines(folder.path / "metrics.jsonl")), default=0)
+    state = f"The training was interrupted at step {step:,}; the command below continues it." if interrupted else ""
+    rows = [*(("input", name, what) for name, what in model.inputs.items())]
+    rows += [("output", name, what) for name, what in model.outputs.items()]
+    return [f"# {model.kind}", f"{model.network}; {counts}.", state, _table(("", "name", "form"), rows)]
+
+
+def _data(folder: RunFolder, model: Model) -> list[str]:
+    data = folder.data()
+    if data is None:
+        return []
+    rows = [(name, f"{split['examples']:,}", f"`{split['digest']}`") for name, split in data["splits"].items()]
+    found = ["## Data", f"Source: `{data['source']}`.", _table(("split", "examples", "digest"), rows)]
+    if classes := data.get("classes"):
+        listed = ", ".join(_quoted(name) for name in classes[:MOST_CLASSES])
+        rest = f", and {len(classes) - MOST_CLASSES} more in `data.json`" if len(classes) > MOST_CLASSES else ""
+        found.append(f"{len(classes)} classes, in the order of the labels: {listed}{rest}.")
+    if model.vocabularies:
+        sizes = ", ".join(f"`{file}` ({size:,} tokens)" for file, size in model.vocabularies.items())
+        found.append(f"Vocabularies: {sizes}.")
+    return found
+
+
+def _results(folder: RunFolder, interrupted: bool) -> list[str]:
+    declared = folder.declarations()
+    meanings = declared.meanings
+    if interrupted or not (folder.path / "result.json").exists():
+        lines = read_lines(folder.path / "metrics.jsonl")
+        scored = [line for line in lines if declared.score in line] or lines
+        result = scored[-1] if scored else {}
+        title = f"## Results at step {result.get('step', 0):,}, while training"
+    else:
+        result, title = folder.read_json("result.json"), "## Results"
+    rows = []
+    for name, value in result.items():
+        known = _declaration(meanings, name)
+        if known is None or not isinstance(value, int | float) or isinstance(value, bool):
+            continue
+        direction = f"{known.better} is better" if known.better else ""
+        rows.append((f"`{name}`", meanings.label(name), meanings.text(name, value), direction))
+    return [title, _selected(result, declared.score, meanings), _table(("key", "meaning", "value", ""), rows)]
+
+
+def _declaration(meanings: Meanings, name: str) -> Metric | None:
+    """The declaration of a figure, where its metric has one."""
+    return meanings.metric(name) if meanings.parse(name).metric in meanings.metrics else None
+
+
+def _selected(result: Mapping[str, Any], score: str, meanings: Meanings) -> str:
+    """Which checkpoint is the best one, and what it was selected by."""
+    if "best_step" not in result:
+        return ""
+    split = meanings.parse(score).split
+    warning = ""
+    if split == "test":
+        warning = " There is no validation split: figures of the best checkpoint on the test split are optimistic."
+    by = f"by its {meanings.label(score)}" if score else "as the latest"
+    return (
+        f"Checkpoint `best` is that of step {result['best_step']:,}, selected {by}; `latest` is that of step"
+        f" {result.get('steps', result['best_step']):,}.{warning}"
+    )
+
+
+def _use(folder: RunFolder, model: Model) -> list[str]:
+    where = str(folder.path)
+    python = ["import jaxai", "", f"run = jaxai.load({json.dumps(where)})", *model.usage]
+    shell = [line.replace("RUN", shlex.quote(where)) for line in model.commands]
+    found = ["## Use", _code("python", python)]
+    return [*found, _code("sh", shell)] if shell else found
+
+
+def _training(folder: RunFolder) -> list[str]:
+    config, there = folder.read_json("config.json"), folder.read_json("environment.json")
+    run = config.get("run", {})
+    seeds = f"seed {run.get('seed', 0)}"
+    if run.get("seeds", 1) > 1:
+        seeds = f"seeds {run['seed']} to {run['seed'] + run['seeds'] - 1}"
+    versions = there.get("versions", {})
+    libraries = ", ".join(f"{name} {versions[name]}" for name in LIBRARIES if versions.get(name))
+    devices = there.get("devices", {})
+    chip = f"{devices.get('count', 1)} x {devices.get('name') or devices.get('kind', 'unknown')}"
+    commands = (folder.path / "command.txt").read_text(errors="replace").splitlines()[-MOST_COMMANDS:]
+    return [
+        "## Training",
+        f"{seeds[:1].upper()}{seeds[1:]}; {libraries}; Python {there.get('python', 'unknown')}; {chip}. The whole"
+        " configuration is in `config.json`, all metrics are in `metrics.jsonl`, and their meanings in `metrics.json`.",
+        _code("sh", commands),
+    ]
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return ""
+    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (columns, ["---"] * len(columns), *cells))
+
+
+def _code(language: str, lines: Sequence[str]) -> str:
+    fence = "```"
+    while any(fence in line for line in lines):
+        fence += "`"
+    return "\n".join([f"{fence}{language}", *lines, fence])
+
+
+def _quoted(name: str) -> str:
+    """A class name that Markdown shows as it is."""
+    return f"``{name}``" if "`" in name else f"`{name}`"
