@@ -144,8 +144,11 @@ def compare(
         before_config = configs.from_dict_as(type(after), before)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"cannot go on with {where}/config.json: {error}; choose another --workdir") from None
-    lines = configs.differences(configs.to_dict(before_config), after_dict)
     splits = digests.differences(data_before, data) if data_before and data else {}
+    if data_before and data and not splits:
+        same_task = data_before.get("task") == data.get("task")
+        before_config = _with_source_of(before_config, after, () if same_task else ("task",))
+    lines = configs.differences(configs.to_dict(before_config), after_dict)
     if splits and changes:  # of which these are a consequence
         lines = [line for line in lines if not _matches(line.partition(":")[0], changes.derived)]
     found = [*(f"{name} data: {how}" for name, how in splits.items()), *lines]
@@ -166,6 +169,14 @@ def compare(
     if data and not data_before:
         notes.append(UNKNOWN_DATA.format(where))
     return Differences(notes, changes is not None and changes.measures_otherwise(names, splits))
+
+
+def _with_source_of(before: Any, after: Any, kept: Sequence[str]) -> Any:
+    """A configuration with the other's `data` except the fields `kept`; the content of the data is the same."""
+    if not hasattr(before, "data") or not dataclasses.is_dataclass(after.data):
+        return before
+    fields = {name: getattr(before.data, name) for name in kept if hasattr(before.data, name)}
+    return dataclasses.replace(before, data=dataclasses.replace(after.data, **fields))  # type: ignore[type-var]
 
 
 def measured_on(config: Any, data: Mapping[str, Any] | None) -> dict[str, str]:

@@ -5,18 +5,25 @@ knows no workload.
 """
 
 import json
+import logging
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jaxai.core import Metric
+import jax
+
+from jaxai.core import PyTree
 from jaxai.files.json_files import read_lines
-from jaxai.metrics import Meanings
+from jaxai.metrics import Meanings, Metric
 from jaxai.runtime.run_folder import RunFolder
+
+logger = logging.getLogger(__name__)
 
 MOST_CLASSES = 100
 """Class names that the card lists; `data.json` has them all."""
+MOST_MODULES = 30
+"""Rows of the table of modules."""
 MOST_COMMANDS = 5
 """The last commands of `command.txt` that the card lists."""
 LIBRARIES = ("jaxai", "jax", "flax", "optax", "numpy")
@@ -29,7 +36,7 @@ class Model:
     Attributes:
       kind: what it is, as a title: "Image classifier".
       network: its architecture, in a line.
-      parameters: number of its trained parameters; of several networks name -> number.
+      params: its trained parameters, by module; arrays or their shapes.
       inputs: name -> shape, dtype and range of what it takes.
       outputs: name -> the same of what it returns.
       usage: lines of Python, in which `run` is `jaxai.load(...)`.
@@ -37,11 +44,12 @@ class Model:
       pipeline: the task's name on the Hugging Face Hub, as `image-classification`.
       tags: further words to find it by.
       vocabularies: files of the run folder that hold vocabularies -> number of their tokens.
+      data: what it learned from, for a workload that makes its own data; else `data.json` states it.
     """
 
     kind: str
     network: str
-    parameters: int | Mapping[str, int]
+    params: PyTree
     inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
     usage: Sequence[str] = ()
@@ -49,17 +57,21 @@ class Model:
     pipeline: str = ""
     tags: Sequence[str] = ()
     vocabularies: Mapping[str, int] = field(default_factory=dict)
+    data: str = ""
 
 
 def write(folder: RunFolder, model: Model, interrupted: bool = False) -> None:
-    """Writes `README.md`.
+    """Writes `README.md`. Where that is not possible there is a warning: the run is whole without it.
 
     Args:
       folder: of the run, with what the training wrote.
       model: what the experiment states.
       interrupted: whether the training has not come to its end.
     """
-    folder.write_text("README.md", text(folder, model, interrupted))
+    try:
+        folder.write_text("README.md", text(folder, model, interrupted))
+    except (OSError, ValueError, KeyError) as error:
+        logger.warning("no model card in %s: %s", folder.path, " ".join(str(error).split()))
 
 
 def text(folder: RunFolder, model: Model, interrupted: bool = False) -> str:
@@ -75,19 +87,37 @@ def _front_matter(model: Model) -> str:
 
 
 def _opening(folder: RunFolder, model: Model, interrupted: bool) -> list[str]:
-    sizes = model.parameters if isinstance(model.parameters, Mapping) else {"": model.parameters}
-    counts = ", ".join(f"{f'{name}: ' if name else ''}{number:,} parameters" for name, number in sizes.items())
+    sizes = _sizes(model.params)
     step = max((line["step"] for line in read_lines(folder.path / "metrics.jsonl")), default=0)
     state = f"The training was interrupted at step {step:,}; the command below continues it." if interrupted else ""
-    rows = [*(("input", name, what) for name, what in model.inputs.items())]
-    rows += [("output", name, what) for name, what in model.outputs.items()]
-    return [f"# {model.kind}", f"{model.network}; {counts}.", state, _table(("", "name", "form"), rows)]
+    forms = [("input", name, what) for name, what in model.inputs.items()]
+    forms += [("output", name, what) for name, what in model.outputs.items()]
+    modules = [*((name, f"{number:,}") for name, number in sizes.items()), ("all", f"{sum(sizes.values()):,}")]
+    return [
+        f"# {model.kind}",
+        f"{model.network}.",
+        state,
+        _table(("", "name", "form"), forms),
+        _table(("module", "parameters"), modules),
+    ]
+
+
+def _sizes(params: PyTree) -> dict[str, int]:
+    """Module -> number of its parameters; of more modules than a table holds those above them."""
+    for depth in (2, 1):
+        found: dict[str, int] = {}
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+            name = jax.tree_util.keystr(path[:-1][:depth] or path, simple=True, separator="/")
+            found[name] = found.get(name, 0) + leaf.size
+        if len(found) <= MOST_MODULES:
+            return found
+    return {"network": sum(found.values())}
 
 
 def _data(folder: RunFolder, model: Model) -> list[str]:
     data = folder.data()
     if data is None:
-        return []
+        return ["## Data", model.data] if model.data else []
     rows = [(name, f"{split['examples']:,}", f"`{split['digest']}`") for name, split in data["splits"].items()]
     found = ["## Data", f"Source: `{data['source']}`.", _table(("split", "examples", "digest"), rows)]
     if classes := data.get("classes"):

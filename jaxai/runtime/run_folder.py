@@ -112,13 +112,28 @@ class RunFolder:
         classes = (self.data() or {}).get("classes")
         return digests.relabel(images, classes, str(self.path), subset) if classes else images
 
-    def data_notes(self, data: Mapping[str, Any], *splits: str) -> list[str]:
-        """What a person should know before some splits of data are measured: that they are not those of the run."""
+    def data_notes(self, data: Mapping[str, Any], *splits: str, given: bool = True) -> list[str]:
+        """Notes on splits that are not those of the run, before something is measured on them.
+
+        Args:
+          data: description of the data, see `jaxai.data.digests`.
+          splits: names of the splits that are used.
+          given: whether the user gave this data for the measurement; else it must be that of the run.
+
+        Raises:
+          ValueError: a split is not that of the run, and was not given.
+        """
         before = self.data()
         if before is None:
             return [continuation.UNKNOWN_DATA.format(self.path)]
         found = digests.differences(before, data)
-        return [f"the {name} data is not that of the run: {found[name]}" for name in splits if name in found]
+        notes = [f"the {name} data is not that of the run: {found[name]}" for name in splits if name in found]
+        if notes and not given:
+            raise ValueError(
+                f"{data['source']} no longer holds the data of {self.path}: {'; '.join(notes)}; put that data back, or"
+                " measure on other data on purpose, with --other-data"
+            )
+        return notes
 
     def _refuse_seeds(self) -> None:
         if seeds := sorted(self.path.glob("seed-*/config.json")):
@@ -213,6 +228,10 @@ class RunFolder:
         """The content of one of the folder's JSON files; see `json_files.read_object` for what it raises."""
         return read_object(self.path / file)
 
+    def write_text(self, file: str, text: str) -> None:
+        """Writes one of the folder's text files in UTF-8, whole or not at all."""
+        self._replace(file, text)
+
     def write_json(self, file: str, values: Any) -> None:
         """Writes one of the folder's JSON files, whole or not at all."""
         self._replace(file, json.dumps(values, indent=2) + "\n")
@@ -223,7 +242,7 @@ class RunFolder:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                temporary.write_text(text)
+                temporary.write_text(text, encoding="utf-8")
                 temporary.replace(path)
             finally:
                 temporary.unlink(missing_ok=True)

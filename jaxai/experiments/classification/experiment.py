@@ -109,7 +109,7 @@ class Experiment:
             steps_per_epoch=examples // batch_size,
             optimizer=optimizer,
         )
-        return dataclasses.replace(self, workload=workload, batch_size=batch_size)
+        return dataclasses.replace(self, workload=workload, batch_size=batch_size, data=images.origin)
 
     def training(self, images: Images) -> Training:
         """What the loop needs; of a resolved experiment."""

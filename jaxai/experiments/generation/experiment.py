@@ -126,7 +126,7 @@ class Experiment:
             **optimizers,
         )
         gan.make(workload)  # raises what cannot be trained, or does not fit these images
-        return dataclasses.replace(self, workload=workload)
+        return dataclasses.replace(self, workload=workload, data=images.origin)
 
     def training(self, images: Images) -> Training:
         """What the loop needs; of a resolved experiment."""

@@ -123,7 +123,8 @@ class Experiment:
         seq2seq.make(workload)  # raises what cannot be trained
         check_decoding(self.decoding, workload)
         digests = (corpus.source.digest, corpus.target.digest)
-        return dataclasses.replace(self, workload=workload, tokens=dataclasses.replace(self.tokens, digests=digests))
+        tokens = dataclasses.replace(self.tokens, digests=digests)
+        return dataclasses.replace(self, workload=workload, tokens=tokens, data=text.origin(pairs))
 
     def training(self, pairs: Pairs) -> Training:
         """What the loop needs; of a resolved experiment."""
