@@ -1,17 +1,13 @@
 """Labelled images as NumPy arrays, how a configuration names them, and the check that every set passes."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from jaxai.data.image_checks import check, check_names
 from jaxai.data.image_source import Split
+from jaxai.data.source_option import Source
 from jaxai.ranges import Count, ImageShape, Rate
-
-Source = str | Callable[[], Any]
-"""The name of a source of data, or a function without arguments that returns the data."""
 
 ARRAYS = "arrays"
 """The source of data that was given in Python."""

@@ -13,8 +13,9 @@ from jaxai.data.holdout import hold_out
 from jaxai.data.image_decoding import resize_all
 from jaxai.data.image_source import ImageSource, Splits
 from jaxai.data.images import ARRAYS, Data, Images, check_images
+from jaxai.data.source_option import is_function_name
 from jaxai.data.split_names import HOLD_OUT
-from jaxai.dotted_names import called, dotted_name, is_dotted
+from jaxai.dotted_names import called, dotted_name
 from jaxai.files.paths import given_path
 
 SOURCES = (
@@ -135,7 +136,7 @@ def _source(config: Data) -> ImageSource:
             found = cifar.source(_dir(config), chosen, config.test_fraction)
         case _ if name == ARRAYS:
             raise ValueError(GIVEN_IN_PYTHON)
-        case _ if is_dotted(name):
+        case _ if is_function_name(name):
             raise ValueError(NAME_OF_FUNCTION.format(name))
         case _:
             near = difflib.get_close_matches(name.casefold(), SOURCES, n=1)

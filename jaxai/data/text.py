@@ -9,11 +9,11 @@ import numpy as np
 
 from jaxai import ranges
 from jaxai.data import cmudict, holdout, line_files, sequence_tasks, tfds_text
-from jaxai.data.images import Source
 from jaxai.data.load_images import GIVEN_IN_PYTHON, NAME_OF_FUNCTION
 from jaxai.data.memory import check_memory
+from jaxai.data.source_option import Source, is_function_name
 from jaxai.data.text_pairs import PAIRS, Pairs, PairSplit, ReadSplit, check_pairs
-from jaxai.dotted_names import called, dotted_name, is_dotted
+from jaxai.dotted_names import called, dotted_name
 from jaxai.files.paths import given_path
 from jaxai.normalisation import normalise
 from jaxai.ranges import Count, OpenShare, Range, Seed
@@ -92,7 +92,7 @@ def load(config: TextData) -> Pairs:
                 pairs = _made(config)
             case name if name == PAIRS:
                 raise ValueError(GIVEN_IN_PYTHON)
-            case name if is_dotted(name):
+            case name if is_function_name(name):
                 raise ValueError(NAME_OF_FUNCTION.format(name))
             case name:
                 near = difflib.get_close_matches(name, SOURCES, n=1)

@@ -1,0 +1,37 @@
+"""How a configuration names its data: a source by name, or a function; and how the command line reads both."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from tyro.constructors import PrimitiveConstructorSpec
+
+from jaxai.dotted_names import dotted_name, imported, is_dotted
+
+PREFIXES = ("idx", "tfds")
+"""What stands before the colon in names of sources, as `tfds:mnist`."""
+
+
+def _read(values: list[str]) -> str | Callable[[], Any]:
+    [text] = values
+    return imported(text, "--data.source") if is_function_name(text) else text
+
+
+def is_function_name(source: Any) -> bool:
+    """Whether the source of a configuration is the name of a function, `package.module:function`."""
+    return isinstance(source, str) and is_dotted(source) and source.partition(":")[0] not in PREFIXES
+
+
+Source = Annotated[
+    str | Callable[[], Any],
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="STR",
+        instance_from_str=_read,
+        is_instance=lambda value: isinstance(value, str) or callable(value),
+        str_from_instance=lambda value: [value if isinstance(value, str) else dotted_name(value)],
+    ),
+]
+"""The name of a source of data, or a function without arguments that returns the data.
+
+Only what a user types is imported: the name of a function in the `config.json` of a run folder stays a name.
+"""
