@@ -118,6 +118,16 @@ class Meanings:
         """Whether higher or lower values of what a name stands for are better."""
         return self.metric(name).better
 
+    def floors(self, name: str) -> list[str | float]:
+        """Where the floor of a figure may be found: a value, or names of figures, the one of its split first."""
+        parts = self.parse(name)
+        metric = self.metrics.get(parts.metric)
+        if metric is None or metric.floor is None or parts.statistic:
+            return []
+        if parts.split and isinstance(metric.floor, str):
+            return [f"{parts.split}_{metric.floor}", metric.floor]
+        return [metric.floor]
+
     def text(self, name: str, value: Any, percent: bool = True) -> str:
         """A value with its unit: seconds as a time, digits of large numbers in groups of three.
 

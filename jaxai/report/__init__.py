@@ -1,1 +1,10 @@
-"""Reads run folders and draws them: one page, curves, pictures. Knows no workload and needs no runtime."""
+"""The report of runs: what their folders hold, as one HTML page that opens offline.
+
+>>> from jaxai import report
+>>> callable(report.write_report)
+True
+"""
+
+from jaxai.report.page import write_report
+
+__all__ = ["write_report"]

@@ -1,167 +1,233 @@
-"""The charts of a report: cards with curves over a run, of one run, of its seeds, or of several runs side by side."""
+"""The charts of a report: cards with curves over a run, of one run, of its seeds, or of several runs side by side.
 
-from collections.abc import Container, Iterable, Sequence
+What is in one chart, in which order and with which axis follows from the declarations of the metrics alone.
+"""
+
+import dataclasses
+from collections.abc import Collection, Iterable, Sequence
 from html import escape
 
 import numpy as np
 
+from jaxai.metrics import PER_SEED, Meanings, is_number
 from jaxai.report.curves import THIN_LINES, Curve, curves_svg, seed_curves
 from jaxai.report.pictures import PALETTE
-from jaxai.report.run_record import PER_SEED, SPLITS, Record, Run, histories, is_number, is_per_seed
-from jaxai.report.wording import is_measured, is_share, split_of, words
+from jaxai.report.run_record import Record, RunRecord, declared_together, histories, is_per_seed
 
-GROUPS = {
-    "Fréchet distance": {"frechet_distance": "samples", "frechet_floor": "floor: real images"},
-    "Kernel distance": {"kernel_distance": "samples", "kernel_distance_floor": "floor: real images"},
-    "Inception score": {"inception_score": "samples", "inception_score_floor": "real images"},
-    "Labels covered": {"modes_covered": "samples", "modes_covered_floor": "real images"},
-    "Share of the rarest label": {"least_mode": "samples", "least_mode_floor": "real images"},
-    "Labelled as asked": {"label_accuracy": "samples", "label_accuracy_floor": "real images, as labelled"},
-    "Sure of its label": {"confident": "samples", "confident_floor": "real images"},
-    "Losses": {"generator_loss": "generator", "discriminator_loss": "discriminator"},
-    "Discriminator's view": {"d_real": "D(x)", "d_fake": "D(G(z))", "test_d_real": "D(x), test"},
-    "Precision and recall": {"precision": "precision", "recall": "recall"},
-    "Density and coverage": {"density": "density", "coverage": "coverage"},
-    "Penalties": {"gradient_penalty": "gradient penalty", "r1": "R1"},
-    "Learning rates": {"generator_learning_rate": "generator", "discriminator_learning_rate": "discriminator"},
-    "Gradient norms": {
-        "generator_grad_norm": "generator",
-        "discriminator_grad_norm": "discriminator",
-        "grad_norm": "both",
-    },
-}
-"""Figures that one run has in one chart: title -> key -> name of the line. One alone has its own name."""
-OPTIMISATION = ("learning_rate", *GROUPS["Learning rates"], *GROUPS["Gradient norms"])
-VIEW = "Discriminator's view"
-SPEED = (
-    "env_steps_per_second_per_chip",
-    "target_tokens_per_second_per_chip",
-    "examples_per_second_per_chip",
-    "data_wait",
-    "mfu",
-)
-CLOCKS = ("step", "epoch", "seconds", "time", "env_steps")
-QUIET = ("discarded", "diverged")
-"""Figures that have a chart only where they are not 0 all the time."""
-SUMMARIES = ("_iqm", "_low", "_high")
-"""What an evaluation tells beside its mean over seeds; the band of a chart says it better."""
+__all__ = ["charts", "grid", "section", "swatch"]
+
+SUMMARIES = ("_iqm", "_low", "_high", "_std")
+"""Statistics over seeds, which the band of a chart shows."""
+LOG_FACTOR = 30
+"""Ratio of the highest value to the lowest from which a chart may have a logarithmic axis."""
 
 
-def charts(runs: Sequence[Run]) -> list[str]:
+@dataclasses.dataclass(frozen=True)
+class _Charts:
+    """The figures of one source of lines, metrics or timing, and how they are drawn."""
+
+    runs: Sequence[RunRecord]
+    source: str
+    meanings: Meanings
+    scores: Collection[str]
+
+    @property
+    def several(self) -> bool:
+        """Whether there are several runs, which have a colour each."""
+        return len(self.runs) > 1
+
+    @property
+    def members(self) -> list[RunRecord]:
+        """Every run that has lines of its own."""
+        return [member for run in self.runs for member in run.members]
+
+    def lines(self) -> Iterable[Record]:
+        """The lines of all runs."""
+        return (line for member in self.members for line in getattr(member, self.source))
+
+    def keys(self) -> tuple[list[str], list[str]]:
+        """Names of the figures that have a value somewhere, and of those that are 0 throughout.
+
+        Lists over seeds are without `_per_seed`; positions and statistics over seeds are left out.
+        """
+        values: dict[str, bool] = {}
+        for line in self.lines():
+            for key, value in line.items():
+                each = [item for item in (value if isinstance(value, list) else [value]) if is_number(item)]
+                if each and (not isinstance(value, list) or key.endswith(PER_SEED)):
+                    name = key.removesuffix(PER_SEED)
+                    values[name] = values.get(name, False) or any(each)
+        hidden = {key + ending for key in values for ending in SUMMARIES}
+        hidden |= {position for run in self.runs for position in run.positions(self.source)}
+        found = [key for key in values if key not in hidden]
+        return [key for key in found if values[key]], [key for key in found if not values[key]]
+
+    def rank(self, key: str) -> tuple[bool, int]:
+        """Order of a metric: the score of the run, then as declared."""
+        metric = self.meanings.parse(key).metric
+        declared = [*self.meanings.metrics]
+        return metric not in self.scores, declared.index(metric) if metric in declared else len(declared)
+
+    def over_seeds(self, key: str) -> bool:
+        """Whether a figure has values of several seeds in one line."""
+        return any(is_per_seed(line, key) and len(line[key + PER_SEED]) > 1 for line in self.lines())
+
+    def grouped(self, keys: Sequence[str]) -> dict[str, list[str]]:
+        """Title -> the figures in that chart. A figure of several runs, or of several seeds, has one for itself."""
+        seeds = {self.meanings.parse(key).metric for key in keys if self.over_seeds(key)}
+        floors = {self.floor(key) for key in keys}
+        groups: dict[str, list[str]] = {}
+        for key in keys:
+            if key in floors:
+                continue  # drawn with the figure that it is the floor of
+            metric = self.meanings.parse(key).metric
+            alone = self.several or metric in seeds
+            together = self.meanings.metric(key).group or self.meanings.heading(metric)
+            groups.setdefault(self.meanings.heading(key) if alone else together, []).append(key)
+        for group in groups.values():
+            group.sort(key=lambda key: (self.rank(key), self.meanings.parse(key).split))
+        return {title if len(group) > 1 else self.meanings.heading(group[0]): group for title, group in groups.items()}
+
+    def floor(self, key: str) -> str | float | None:
+        """The floor of a figure: a value, or the name of the figure that measures it."""
+        for floor in self.meanings.floors(key):
+            if not isinstance(floor, str) or any(is_number(line.get(floor)) for line in self.lines()):
+                return floor
+        return None
+
+    def axis(self, keys: Sequence[str]) -> str:
+        """What the charts are drawn over: as all runs declare it, where each line with one of the figures has it."""
+        axes = {run.declared.axis for run in self.runs}
+        lines = [line for line in self.lines() if any(key in line or is_per_seed(line, key) for key in keys)]
+        axis = axes.pop() if len(axes) == 1 else "step"
+        return axis if all(is_number(line.get(axis)) for line in lines) else "step"
+
+    def card(self, title: str, keys: Sequence[str], measured: Collection[str]) -> str:
+        """One chart; nothing where there is no value."""
+        axis = self.axis(keys)
+        curves: list[Curve] = []
+        missing = 0
+        for index, run in enumerate(self.runs):
+            for place, key in enumerate(keys):
+                found = histories(run, self.source, key, axis)
+                missing += sum(int(np.isnan(y).sum()) for _, y in found)
+                curves += seed_curves(found, index if self.several else place, markers=key in measured)
+        if self.several:
+            curves = [curve for curve in curves if not curve.faint] or curves
+        if not curves:
+            return ""
+        best = self._best(keys, measured)
+        curves += self._floor_curves(keys, curves, axis) + [
+            Curve("", np.array([line[axis]]), np.array([line[key]]), keys.index(key), ring=True)
+            for key, line in best.items()
+        ]
+        metrics = [self.meanings.metric(key) for key in keys]
+        low, high = min(float(curve.y.min()) for curve in curves), max(float(curve.y.max()) for curve in curves)
+        log = all(metric.log for metric in metrics) and low > 0 and high > LOG_FACTOR * low
+        percent = all(metric.unit == "%" for metric in metrics)
+        svg = curves_svg(curves, title=title, x_label=self.meanings.label(axis), percent=percent, log=log)
+        notes = [self._best_text(key, line, named=len(keys) > 1) for key, line in best.items()]
+        notes += [f"Left out, because they are missing or not finite: {missing:,} values."] * bool(missing)
+        note = f'<p class="muted">{escape(" ".join(notes))}</p>' if notes else ""
+        heading = f"<figcaption><h3>{escape(title)}{self._facts(keys, log)}</h3>{self._legend(keys)}</figcaption>"
+        return f'<figure class="card">{heading}{svg}{note}</figure>'
+
+    def _best(self, keys: Sequence[str], measured: Collection[str]) -> dict[str, Record]:
+        """The line with the best value of each figure that the evaluations of a single run measured."""
+        found: dict[str, Record] = {}
+        for key in keys if len(self.members) == 1 else ():
+            better = self.meanings.better(key)
+            if key in measured and better and not self.over_seeds(key):
+                lines = [line for line in self.lines() if is_number(line.get(key)) and np.isfinite(line[key])]
+                found[key] = (max if better == "higher" else min)(lines, key=lambda line: line[key])
+        return found
+
+    def _best_text(self, key: str, line: Record, named: bool) -> str:
+        name = f" {self.meanings.label(key)}" if named else ""
+        return f"Best{name}: {self.meanings.text(key, line[key])} at step {line['step']:,}."
+
+    def _floor_curves(self, keys: Sequence[str], curves: Sequence[Curve], axis: str) -> list[Curve]:
+        """Dashed lines where a perfect model would be."""
+        found: list[Curve] = []
+        ends = np.array([min(curve.x.min() for curve in curves), max(curve.x.max() for curve in curves)])
+        for place, key in enumerate(keys):
+            floor = self.floor(key)
+            if isinstance(floor, str):
+                for index, run in enumerate(self.runs):
+                    colour = index if self.several else place
+                    means = seed_curves(histories(run, self.source, floor, axis), colour, markers=False)
+                    found += [dataclasses.replace(curve, dashed=True) for curve in means if not curve.faint]
+            elif floor is not None:
+                found.append(Curve("", ends, np.full(2, float(floor)), place, dashed=True))
+        return found
+
+    def _legend(self, keys: Sequence[str]) -> str:
+        """Names of the lines of one chart, which are their splits where all are of one metric; and of the floors."""
+        parts = [self.meanings.parse(key) for key in keys]
+        names = [self.meanings.label(key) for key in keys]
+        if len({part.metric for part in parts}) == 1:
+            names = [part.split.replace("_", " ") or "training" for part in parts]
+        lines = "".join(swatch(place, name) for place, name in enumerate(names)) if len(keys) > 1 else ""
+        floors = {self._floor_text(key): 0 for key in keys if self.floor(key) is not None}
+        lines += "".join(f'<span class="muted">dashed: {escape(name)}</span>' for name in floors)
+        return f"<span>{lines}</span>" if lines else ""
+
+    def _floor_text(self, key: str) -> str:
+        floor = self.floor(key)
+        return self.meanings.label(floor) if isinstance(floor, str) else f"floor: {self.meanings.text(key, floor)}"
+
+    def _facts(self, keys: Sequence[str], log: bool) -> str:
+        """Unit, direction and scale, as they stand behind a title."""
+        metrics = [self.meanings.metric(key) for key in keys]
+        units, better = {metric.unit for metric in metrics}, {metric.better for metric in metrics}
+        facts = [unit for unit in units if len(units) == 1 and unit not in ("", "%")]
+        facts += [f"{direction} is better" for direction in better if len(better) == 1 and direction]
+        facts += ["log scale"] * log
+        return f' <span class="muted">{escape(", ".join(facts))}</span>' if facts else ""
+
+
+def charts(runs: Sequence[RunRecord]) -> list[str]:
     """Sections of charts. One run has training and test in one chart; several have a chart for each figure."""
-    several = len(runs) > 1
-    members = [seed for run in runs for seed in run.seeds or [run]]
-    keys = _keys(seed.metrics for seed in members)
-    seeds = {key for key in keys for run in members if any(_over_seeds(record, key) for record in run.metrics)}
-    first = ("return", "frechet", "bleu", "word_error", "exact_match", "loss", "accuracy")
-    keys.sort(key=lambda key: ([word not in key for word in first], several and not split_of(key)))
-    alone = set(keys) if several else {key for key in keys if {key, key.removeprefix(split_of(key))} & seeds}
-    learning, optimisation = (
-        [_chart(title, group, runs, "metrics") for title, group in _grouped(part, alone).items()]
-        for part in (
-            [key for key in keys if key not in OPTIMISATION],
-            [key for key in OPTIMISATION if key in keys],
+    meanings = declared_together(runs)
+    scores = {meanings.parse(run.declared.score).metric for run in runs if run.declared.score}
+    drawn = _Charts(runs, "metrics", meanings, scores)
+    keys, zero = drawn.keys()
+    measured = {key for run in runs for key in run.measured}
+    order = {key: place for place, key in enumerate(keys)}
+    keys.sort(
+        key=lambda key: (
+            *(drawn.rank(key)[0], key not in measured, meanings.better(key) is None),
+            *(drawn.rank(key)[1], order[key]),
         )
     )
-    timed = _keys(seed.timing for seed in members)
-    if not any(line.get("data_wait") for seed in members for line in seed.timing):
-        timed = [key for key in timed if key != "data_wait"]  # a workload that makes its own data waits for none
-    speed = [_chart(key, [key], runs, "timing") for key in SPEED if key in timed]
-    explained = "" if several else "Strong: running mean. Faint: each logged value."
-    if seeds or any(run.seeds for run in runs):
-        explained = "Strong: mean over the seeds. Band: its 95 % bootstrap confidence interval."
-        explained += "" if several else f" Thin: each seed, where they are no more than {THIN_LINES}."
-        explained += " Lines of many points are running means."
-    legend = "".join(swatch(index, run.label) for index, run in enumerate(runs)) if several else ""
-    above = f'<p class="legend">{legend}</p><p class="muted">{explained}</p>'
+    learning: list[str] = []
+    rest: list[str] = []
+    for title, group in drawn.grouped(keys).items():
+        learned = any(key in measured or meanings.better(key) for key in group)
+        (learning if learned else rest).append(drawn.card(title, group, measured))
+    above = _legend(runs, any(drawn.over_seeds(key) for key in keys) or any(run.seeds for run in runs))
+    timed = _Charts(runs, "timing", meanings, ())
+    speeds = sorted((key for key in timed.keys()[0] if meanings.metric(key).unit != "s"), key=timed.rank)
+    speed = [timed.card(meanings.heading(key), [key], ()) for key in speeds]
+    names = ", ".join(meanings.label(key) for key in zero)
+    nothing = f'<p class="muted">Zero throughout, and not drawn: {escape(names)}.</p>' if zero else ""
+    curves = above + grid(learning) if learning or rest else "<p>No metrics have been logged yet.</p>"
     return [
-        section("Learning", (above + grid(learning)) if learning else "<p>No metrics have been logged yet.</p>"),
-        section("Optimisation", grid(optimisation)),
+        section("Learning", curves),
+        section("Diagnostics", grid(rest) + nothing),
         section("Speed", grid(speed)),
     ]
 
 
-def _grouped(keys: Iterable[str], alone: Container[str]) -> dict[str, list[str]]:
-    """Title -> what is in one chart. A figure in `alone` has one for itself, as a band and its seeds fill one."""
-    groups: dict[str, list[str]] = {}
-    for key in keys:
-        together = next((title for title, names in GROUPS.items() if key in names), key.removeprefix(split_of(key)))
-        groups.setdefault(key if key in alone else together, []).append(key)
-    for title in groups.keys() & GROUPS.keys():
-        groups[title].sort(key=list(GROUPS[title]).index)
-    return {title if len(group) > 1 else group[0]: group for title, group in groups.items()}
-
-
-def _chart(title: str, keys: Sequence[str], runs: Sequence[Run], source: str) -> str:
-    """One chart as a card. `source`: the field of a run, metrics or timing, that the keys are looked up in."""
-    clock = _clock(keys, runs, source)
-    lines: list[Curve] = []
-    lost = 0
-    for index, run in enumerate(runs):
-        for key in keys:
-            found = histories(run, source, key, clock)
-            lost += sum(int(np.isnan(y).sum()) for _, y in found)
-            colour = index if len(runs) > 1 else _series(title, key)
-            lines += seed_curves(found, colour, markers=is_measured(key))
-    if len(runs) > 1:
-        lines = [line for line in lines if not line.faint] or lines
-    if not lines:
-        return ""
-    low, high = min(float(line.y.min()) for line in lines), max(float(line.y.max()) for line in lines)
-    spread = any(word in key for key in keys for word in ("loss", "norm", "distance"))
-    log = spread and low > 0 and high > 30 * low
-    svg = curves_svg(
-        lines,
-        title=words(title),
-        x_label=words(clock).lower(),
-        percent=all(map(is_share, keys)),
-        log=log,
-        # A score, as some losses have it, is no probability and goes where it likes.
-        limits=(0, 1) if set(keys) <= set(GROUPS[VIEW]) and low >= 0 and high <= 1 else None,
-    )
-    named = GROUPS.get(title, {})
-    names = [swatch(_series(title, key), named.get(key) or split_of(key)[:-1] or "training") for key in keys]
-    legend = f"<span>{''.join(names)}</span>" if len(keys) > 1 else ""
-    note = ""
-    if lost:
-        of_episodes = ("return" in title or "episode" in title) and not split_of(title)
-        why = "no episode had ended" if of_episodes else "it is not finite"
-        note = f'<p class="muted">Left out, for {why}: {lost:,} of the values.</p>'
-    scale = ' <span class="muted">log scale</span>' if log else ""
-    heading = f"<figcaption><h3>{escape(words(title))}{scale}</h3>{legend}</figcaption>"
-    return f'<figure class="card">{heading}{svg}{note}</figure>'
-
-
-def _over_seeds(record: Record, key: str) -> bool:
-    return is_per_seed(record, key) and len(record[key + PER_SEED]) > 1
-
-
-def _clock(keys: Sequence[str], runs: Sequence[Run], source: str) -> str:
-    """Environment steps where every line that has a figure counts them, else steps."""
-    records = (record for run in runs for seed in run.seeds or [run] for record in getattr(seed, source))
-    told = [record for record in records if any(key in record or is_per_seed(record, key) for key in keys)]
-    return "env_steps" if all(is_number(record.get("env_steps")) for record in told) else "step"
-
-
-def _keys(lines: Iterable[list[Record]]) -> list[str]:
-    """Names of the figures that have a value somewhere, those of lists over seeds without `_per_seed`."""
-    found: dict[str, None] = {}
-    for records in lines:
-        for record in records:
-            for key, value in record.items():
-                if key.removesuffix(PER_SEED) in QUIET and not (any(value) if isinstance(value, list) else value):
-                    continue
-                if is_number(value):
-                    found[key] = None
-                elif key.endswith(PER_SEED) and isinstance(value, list) and any(map(is_number, value)):
-                    found[key.removesuffix(PER_SEED)] = None
-    summaries = {key + suffix for key in found for suffix in SUMMARIES}
-    return [key for key in found if key not in CLOCKS and key not in summaries]
-
-
-def _series(title: str, key: str) -> int:
-    """Colour of a figure where there is one run: its place in its group, or training, test, validation, evaluation."""
-    return list(GROUPS[title]).index(key) if title in GROUPS else ("", *SPLITS).index(split_of(key))
+def _legend(runs: Sequence[RunRecord], over_seeds: bool) -> str:
+    several = len(runs) > 1
+    explained = "" if several else "Strong: running mean. Faint: each logged value."
+    if over_seeds:
+        explained = "Strong: mean over the seeds. Band: its 95 % bootstrap confidence interval."
+        explained += "" if several else f" Thin: each seed, where there are no more than {THIN_LINES}."
+        explained += " Lines of many points are running means."
+    legend = "".join(swatch(index, run.label) for index, run in enumerate(runs)) if several else ""
+    return f'<p class="legend">{legend}</p><p class="muted">{explained}</p>'
 
 
 def section(title: str, content: str) -> str:
@@ -170,7 +236,7 @@ def section(title: str, content: str) -> str:
 
 
 def grid(cards: Iterable[str], kind: str = "charts") -> str:
-    """Cards beside each other; nothing where there is none."""
+    """Cards side by side; nothing where there is none."""
     together = "".join(cards)
     return f'<div class="{kind}">{together}</div>' if together else ""
 

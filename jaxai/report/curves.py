@@ -29,7 +29,9 @@ class Curve:
       y: [points], finite.
       series: index of its colour.
       faint: thin and pale, for what is behind a mean.
-      markers: a dot at each point, for what is measured now and then.
+      markers: a dot at each point, for what is measured at some steps only.
+      dashed: for a value to compare with.
+      ring: a hollow circle around each point and no line.
       low, high: [points], edges of a band around it.
     """
 
@@ -39,6 +41,8 @@ class Curve:
     series: int = 0
     faint: bool = False
     markers: bool = False
+    dashed: bool = False
+    ring: bool = False
     low: np.ndarray | None = None
     high: np.ndarray | None = None
 
@@ -62,7 +66,6 @@ def curves_svg(
     x_label: str = "step",
     percent: bool = False,
     log: bool = False,
-    limits: tuple[float, float] | None = None,
 ) -> str:
     """A chart as inline SVG without legend, coloured by the style sheet of the page around it.
 
@@ -72,16 +75,12 @@ def curves_svg(
       x_label: below the horizontal axis.
       percent: y is a share, labelled in percent.
       log: the vertical axis is logarithmic.
-      limits: of the vertical axis; None: what the lines reach.
 
     Returns:
       An `<svg>` element that asks for the CSS variables --ink, --muted, --rule and --series-0 to --series-7.
     """
     figure = blank_figure(5.6, 3.0)
     axes = _draw_curves(figure, lines, x_label, "", log=log)
-    if limits is not None:
-        margin = 0.03 * (limits[1] - limits[0])
-        axes.set_ylim(limits[0] - margin, limits[1] + margin)
     if percent and not log:
         axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.6g} %")
     from matplotlib import rc_context
@@ -105,7 +104,7 @@ def curves_svg(
 
 
 def seed_curves(histories: Sequence[tuple[np.ndarray, np.ndarray]], series: int, *, markers: bool) -> list[Curve]:
-    """How one figure went: one run as its line, several seeds as thin lines, their mean and its confidence band.
+    """The course of one figure: one run as its line, several seeds as thin lines, their mean and its confidence band.
 
     Args:
       histories: steps, rising, and values of each seed, both [points]; NaN where a seed has no value. Long ones are
@@ -130,7 +129,7 @@ def seed_curves(histories: Sequence[tuple[np.ndarray, np.ndarray]], series: int,
     common = sorted(set.intersection(*(set(x.tolist()) for x, y in histories if np.isfinite(y).any())))
     table = np.stack([_smooth(_bridged(y))[np.searchsorted(x, common)] for x, y in histories if np.isfinite(y).any()])
     filled = np.flatnonzero(np.isfinite(table).any(axis=0))
-    if len(filled) > MEAN_POINTS:  # smooth by then, so that evenly spaced points tell it all
+    if len(filled) > MEAN_POINTS:  # smooth by then, so that evenly spaced points are enough
         filled = filled[np.linspace(0, len(filled) - 1, MEAN_POINTS).round().astype(int)]
     if len(filled):
         mean, low, high = _mean_and_band(table[:, filled])
@@ -200,7 +199,10 @@ def _draw_curves(figure: Any, lines: Sequence[Curve], x_label: str, y_label: str
             )
     for line in (_thin(line, POINTS // len(lines)) for line in lines):
         colour = PALETTE[line.series % len(PALETTE)]
-        style = "--" if line.series >= len(PALETTE) else "-"
+        if line.ring:
+            axes.plot(line.x, line.y, "o", color=colour, markerfacecolor="none", markersize=9, markeredgewidth=1.6)
+            continue
+        style = "--" if line.dashed or line.series >= len(PALETTE) else "-"
         if line.low is not None and line.high is not None:
             axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
         axes.plot(
@@ -209,9 +211,9 @@ def _draw_curves(figure: Any, lines: Sequence[Curve], x_label: str, y_label: str
             style,
             color=colour,
             label=line.label or None,
-            linewidth=0.8 if line.faint else 1.8,
+            linewidth=0.8 if line.faint else 1.2 if line.dashed else 1.8,
             alpha=0.35 if line.faint else 1,
-            marker="o" if (line.markers and len(line.x) <= 60) or len(line.x) == 1 else None,
+            marker="o" if (line.markers and len(line.x) <= 60) or (len(line.x) == 1 and not line.dashed) else None,
             markersize=3.5,
         )
     axes.xaxis.get_major_locator().set_params(integer=True)

@@ -5,27 +5,32 @@ The page loads nothing: styles are inline, charts are SVG that takes its colours
 
 import base64
 import logging
+import math
 import string
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import jaxai
 from jaxai.files.json_files import read_object
 from jaxai.files.unwritten import writing
+from jaxai.metrics import Meanings, is_number
 from jaxai.report.charts import charts, grid, section, swatch
-from jaxai.report.run_record import PICTURES, SPLITS, Record, Run, is_number, read_run
-from jaxai.report.wording import mean_of, shown_keys, split_of, spread_of, value_of, words
+from jaxai.report.run_record import PICTURES, Record, RunRecord, declared_together, read_run
+from jaxai.report.spread import mean_of, shown_keys, spread_of
 
-SCORES = (
-    *("return_mean", "return_iqm", "frechet_distance", "frechet_floor", "label_accuracy", "confident"),
-    *("bleu", "word_error_rate", "exact_match", "chrf", "phoneme_error_rate", "character_error_rate"),
-)
-COSTS = ("env_steps_per_second_per_chip", "examples_per_second_per_chip", "mfu", "seconds", "compile_seconds")
+__all__ = ["write_report"]
+
 TEMPLATE = Path(__file__).with_name("page.html")
 PICTURE_BYTES = 1_200_000  # in all, so that the page stays below 2 MB
+TABLE_ROWS, TABLE_BYTES = 200, 300_000  # of one table; of all tables on the page
+TILES = 3
+"""Number of scores in the tiles at the top."""
+LISTED = 50
+"""Number of items of a list that are shown."""
+PLAIN = Meanings({})
 logger = logging.getLogger(__name__)
-TABLE_ROWS, TABLE_BYTES = 200, 300_000  # of one table; of all that the page shows
 
 
 def write_report(runs: Sequence[Path], output: Path) -> Path:
@@ -33,13 +38,14 @@ def write_report(runs: Sequence[Path], output: Path) -> Path:
 
     Args:
       runs: run folders. A folder with `seed-*` folders in it is one run with a mean and a spread.
-      output: the HTML file; its folder is made where it is missing.
+      output: the HTML file; its folder is created where it is missing.
 
     Returns:
       `output`.
 
     Raises:
-      ValueError: no folder given, a folder is no run, or matplotlib is missing.
+      ValueError: no folder given, or a folder that is no run.
+      ImportError: matplotlib is missing.
     """
     if not runs:
         raise ValueError("a report needs at least one run folder, got none")
@@ -54,7 +60,7 @@ def write_report(runs: Sequence[Path], output: Path) -> Path:
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
-    """Folder names, with as many parents in front as it takes to tell them apart."""
+    """Folder names, with the parents that make them differ."""
     parts = [folder.resolve().parts for folder in folders]
     for depth in range(1, max(map(len, parts)) + 1):
         labels = ["/".join(part[-depth:]) for part in parts]
@@ -63,7 +69,7 @@ def _labels(folders: Sequence[Path]) -> list[str]:
     return [f"{label} ({index + 1})" for index, label in enumerate(labels)]  # the same folder twice
 
 
-def _page(runs: Sequence[Run], folders: Sequence[Path]) -> str:
+def _page(runs: Sequence[RunRecord], folders: Sequence[Path]) -> str:
     several = len(runs) > 1
     first = runs[0]
     title = f"{len(runs)} runs side by side" if several else first.label
@@ -95,12 +101,14 @@ def _page(runs: Sequence[Run], folders: Sequence[Path]) -> str:
     body += _tables(runs, folders)
     if several:
         shared = {key: value for key, value in configs[0].items() if all(key in c and c[key] == value for c in configs)}
-        body.append(section("Configuration that all share", _fields(shared)))
+        body += [section("Configuration that all share", _fields(shared)), section("Model cards", _cards(runs))]
     else:
         body += [
-            section("Final figures", _outcome(_flat(first.result))),
+            section("Final figures", _outcome(_flat(first.result), first.meanings)),
+            section("Data", _fields(_flat(first.data))),
             section("Configuration", _fields(configs[0])),
             section("Environment", _fields(environments[0])),
+            section("Model card", _cards(runs)),
         ]
     commands = [f"<pre><code>{escape(run.command)}</code></pre>" for run in runs if run.command]
     body.append(section("Command" if len(commands) == 1 else "Commands", "".join(commands)))
@@ -108,33 +116,68 @@ def _page(runs: Sequence[Run], folders: Sequence[Path]) -> str:
     return page.substitute(title=escape(title), body="\n".join(filter(None, body)), version=jaxai.__version__)
 
 
-def _tiles(run: Run) -> str:
-    """The few figures that a reader looks for first."""
-    scores = [key for key in shown_keys(run.result) if (key in SCORES or split_of(key)) and is_number(run.result[key])]
-    order = {key: place for place, key in enumerate(SCORES)}
-    scores.sort(key=lambda key: (order.get(key, len(order)), "accuracy" not in key, ("", *SPLITS).index(split_of(key))))
-    sizes = ("env_steps" if "env_steps" in run.result else "steps", "parameters")
+def _tiles(run: RunRecord) -> str:
+    """The few figures that a reader looks for first: scores, then what is declared as text, then the cost."""
+    meanings, result = run.meanings, run.result
+    scores = _scores(run)[:TILES]
+    texts = [key for key in run.declared.metrics if isinstance(result.get(key), str)]
+    costs = [key for key, metric in meanings.metrics.items() if metric.shown] if meanings.metrics else _costs(run)
+    keys = [*scores, *texts, *(key for key in costs if is_number(result.get(key)))]
     tiles = []
-    extractor = ["extractor"] if isinstance(run.result.get("extractor"), str) else []
-    for key in [*scores[:3], *extractor, *(key for key in (*COSTS, *sizes) if is_number(run.result.get(key)))]:
-        deviation, interval, _ = spread_of(run.result, key)
+    for key in dict.fromkeys(keys):
+        deviation, interval, _ = spread_of(result, key, meanings)
         spread = ", ".join(filter(None, [interval or deviation, _seeds(run)])) if interval or deviation else ""
-        below = f'<p class="muted">{escape(spread)}</p>' if spread else ""
+        floors = [floor for floor in meanings.floors(key) if not isinstance(floor, str) or is_number(result.get(floor))]
+        lines = [spread, *(_floor(run, key, floor) for floor in floors[:1])]
+        below = "".join(f'<p class="muted">{escape(line)}</p>' for line in lines if line)
         tiles.append(
-            f'<div class="tile"><p class="muted">{escape(words(key))}</p>'
-            f'<p class="big{" name" * (key in extractor)}">{escape(value_of(key, run.result[key]))}</p>{below}</div>'
+            f'<div class="tile"><p class="muted">{escape(meanings.heading(key))}</p>'
+            f'<p class="big{" name" * (key in texts)}">{escape(meanings.text(key, result[key]))}</p>{below}</div>'
         )
     return f'<div class="tiles">{"".join(tiles)}</div>' if tiles else ""
 
 
-def _seeds(run: Run) -> str:
+def _floor(run: RunRecord, key: str, floor: str | float) -> str:
+    if isinstance(floor, str):
+        return f"{run.meanings.label(floor)}: {run.meanings.text(floor, run.result[floor])}"
+    return f"floor: {run.meanings.text(key, floor)}"
+
+
+def _scores(run: RunRecord) -> list[str]:
+    """Names of the figures in a result that measure how good the model is: the score of the run first.
+
+    Those are metrics with a direction; in a run that declares nothing, what its evaluations measured.
+    """
+    meanings, declared = run.meanings, [*run.meanings.metrics]
+    measured = {meanings.parse(key).metric for key in run.measured}
+    main = meanings.parse(run.declared.score).metric
+
+    def is_score(key: str) -> bool:
+        parts = meanings.parse(key)
+        directed = meanings.better(key) is not None and parts.metric in run.declared.metrics
+        return is_number(run.result[key]) and (directed or (not declared and parts.metric in measured))
+
+    def order(key: str) -> tuple[bool, bool, int]:
+        parts = meanings.parse(key)
+        return parts.metric != main, parts.best, declared.index(parts.metric) if declared else 0
+
+    return sorted((key for key in shown_keys(run.result) if is_score(key)), key=order)
+
+
+def _costs(run: RunRecord) -> list[str]:
+    """Names of the speed and the times in the result of a run that declares nothing."""
+    timed = {key for member in run.members for line in member.timing for key in line}
+    return [key for key in run.result if key in timed or run.meanings.metric(key).unit == "s"]
+
+
+def _seeds(run: RunRecord) -> str:
     """How many seeds a run has: those in its folders, or those that were trained in one program."""
     count = len(run.seeds) or run.result.get("seeds")
     count = len(count) if isinstance(count, list) else count
     return f"{count} seeds" if isinstance(count, int) and count > 1 else ""
 
 
-def _figures(runs: Sequence[Run]) -> str:
+def _figures(runs: Sequence[RunRecord]) -> str:
     """The pictures of the runs, embedded as long as the page stays small."""
     left, parts = PICTURE_BYTES, []
     for run in runs:
@@ -156,7 +199,7 @@ def _figures(runs: Sequence[Run]) -> str:
     return "".join(parts)
 
 
-def _tables(runs: Sequence[Run], folders: Sequence[Path]) -> list[str]:
+def _tables(runs: Sequence[RunRecord], folders: Sequence[Path]) -> list[str]:
     """A section for each `tables/NAME.json` that a run folder holds, in the order of their names.
 
     A table is an object with `title`, `columns` (names), `rows` (a list of text and numbers each) and maybe `note`.
@@ -168,7 +211,7 @@ def _tables(runs: Sequence[Run], folders: Sequence[Path]) -> list[str]:
             path for path in inside if path.parent == inside[0].parent
         ]  # of the first seed alone, as pictures are
         for path in inside:
-            title, content = _table_file(path, left)
+            title, content = _table_file(path, left, run.meanings)
             left -= len(content.encode())
             name = f"{title}: {run.label}" if len(runs) > 1 else title
             origin = f'<p class="muted">of {escape(path.parents[1].name)}</p>' if run.seeds else ""
@@ -176,7 +219,7 @@ def _tables(runs: Sequence[Run], folders: Sequence[Path]) -> list[str]:
     return parts
 
 
-def _table_file(path: Path, bytes_left: int) -> tuple[str, str]:
+def _table_file(path: Path, bytes_left: int, meanings: Meanings) -> tuple[str, str]:
     """Title and HTML of one table; a line that says so where it cannot be read or is too long."""
     try:
         table = read_object(path)
@@ -190,7 +233,7 @@ def _table_file(path: Path, bytes_left: int) -> tuple[str, str]:
     cells: list[list[str]] = []
     for row in rows[:TABLE_ROWS]:
         # bdi: text may run from right to left, and then does so by itself.
-        cells.append([f"<bdi>{escape(value_of(*cell))}</bdi>" for cell in zip(columns, row, strict=True)])
+        cells.append([f"<bdi>{escape(meanings.text(*cell))}</bdi>" for cell in zip(columns, row, strict=True)])
         bytes_left -= sum(len(cell.encode()) for cell in cells[-1]) + 20 * len(row) + 20
         if bytes_left < 0:
             cells.pop()
@@ -198,44 +241,85 @@ def _table_file(path: Path, bytes_left: int) -> tuple[str, str]:
     lines = [note] if note else []
     if len(cells) < len(rows):
         lines.append(f"{len(cells):,} of {len(rows):,} rows; all are in tables/{path.name}.")
-    told = "".join(f'<p class="muted">{escape(line)}</p>' for line in lines)
-    return title, told + (_table([words(name) for name in columns], cells) if cells else "")
+    notes = "".join(f'<p class="muted">{escape(line)}</p>' for line in lines)
+    return title, notes + (_table([meanings.heading(name) for name in columns], cells) if cells else "")
 
 
-def _results(runs: Sequence[Run]) -> str:
-    """Final figures, a row a run."""
-    keys = list(dict.fromkeys(key for run in runs for key in shown_keys(run.result)))
-    keys = [key for key in keys if key == "extractor" or any(is_number(mean_of(run.result, key)) for run in runs)]
-    keys.sort(key=lambda key: (key not in SCORES, not key.startswith(SPLITS), "accuracy" not in key))
-    rows = [[swatch(index, run.label), *(_cell(run.result, key) for key in keys)] for index, run in enumerate(runs)]
-    return _table(["Run", *map(words, keys)], rows, "results") if keys else ""
+def _results(runs: Sequence[RunRecord]) -> str:
+    """Final figures, a row for each run; the best value of a column is bold."""
+    meanings = declared_together(runs)
+    scores = [key for run in runs for key in _scores(run)]
+    texts = [key for key in meanings.metrics if any(isinstance(run.result.get(key), str) for run in runs)]
+    others = [key for run in runs for key in shown_keys(run.result)]
+    others = [key for key in others if any(is_number(mean_of(run.result, key)) for run in runs)]
+    keys = list(dict.fromkeys([*scores, *texts, *others]))
+    best = {key: _best(runs, key, meanings) for key in keys}
+    rows = []
+    for index, run in enumerate(runs):
+        cells = [_cell(run.result, key, meanings, bold=mean_of(run.result, key) == best[key]) for key in keys]
+        rows.append([swatch(index, run.label), *cells])
+    marked = any(value is not None for value in best.values())
+    note = '<p class="muted">Bold: the best of its column.</p>' if marked else ""
+    return _table(["Run", *map(meanings.heading, keys)], rows, "results") + note if keys else ""
 
 
-def _outcome(result: Record) -> str:
-    """Final figures of one run, a row a figure."""
-    rows = [[f"<code>{escape(key)}</code>", _cell(result, key)] for key in shown_keys(result)]
+def _best(runs: Sequence[RunRecord], key: str, meanings: Meanings) -> float | None:
+    """The best value of several; None where no direction is declared, or all are equal."""
+    values = [mean_of(run.result, key) for run in runs]
+    numbers = [value for value in values if is_number(value) and math.isfinite(value)]
+    better = meanings.better(key)
+    if better is None or len({*numbers}) < 2:
+        return None
+    return max(numbers) if better == "higher" else min(numbers)
+
+
+def _outcome(result: Record, meanings: Meanings) -> str:
+    """Final figures of one run, a row for each."""
+    rows = []
+    for key in shown_keys(result):
+        better = meanings.better(key)
+        direction = f"<small>{better} is better</small>" if better else ""
+        label = escape(meanings.heading(key)) + direction
+        rows.append([f"<code>{escape(key)}</code>", label, _cell(result, key, meanings)])
     return _table([], rows) if rows else ""
 
 
-def _cell(result: Record, key: str) -> str:
+def _cell(result: Record, key: str, meanings: Meanings, bold: bool = False) -> str:
     """A figure with its spread; the interval and the seeds in small print."""
     if key not in result:
         return "-"
-    deviation, *small = spread_of(result, key)
-    text = escape(" ".join(filter(None, [value_of(key, mean_of(result, key)), deviation])))
+    deviation, *small = spread_of(result, key, meanings)
+    text = escape(" ".join(filter(None, [meanings.text(key, mean_of(result, key)), deviation])))
+    text = f"<b>{text}</b>" if bold else text
     return text + "".join(f"<small>{escape(line)}</small>" for line in small if line)
 
 
 def _fields(record: Record) -> str:
-    rows = [[f"<code>{escape(key)}</code>", escape(value_of(key, value))] for key, value in record.items()]
+    rows = [[f"<code>{escape(key)}</code>", escape(_value(key, value))] for key, value in record.items()]
     return _table([], rows) if rows else ""
+
+
+def _value(key: str, value: Any) -> str:
+    """A value of a configuration or of the data; of a long list its beginning."""
+    if isinstance(value, list) and len(value) > LISTED:
+        return f"{PLAIN.text(key, value[:LISTED])} and {len(value) - LISTED:,} more"
+    return PLAIN.text(key, value)
+
+
+def _cards(runs: Sequence[RunRecord]) -> str:
+    """The model cards, folded up."""
+    return "".join(
+        f"<details><summary>{escape(run.label)}/README.md</summary><pre>{escape(run.card)}</pre></details>"
+        for run in runs
+        if run.card
+    )
 
 
 def _differences(labels: Sequence[str], records: Sequence[Record]) -> str:
     """The fields that are not the same everywhere, a row a field."""
     missing = object()
     rows = [
-        [f"<code>{escape(key)}</code>", *(escape(value_of(key, record.get(key, "-"))) for record in records)]
+        [f"<code>{escape(key)}</code>", *(escape(_value(key, record.get(key, "-"))) for record in records)]
         for key in dict.fromkeys(key for record in records for key in record)
         if any(record.get(key, missing) != records[0].get(key, missing) for record in records)
     ]

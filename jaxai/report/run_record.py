@@ -1,6 +1,8 @@
 """What run folders hold, read as far as the runs came."""
 
+import collections
 import dataclasses
+import functools
 import logging
 import math
 from collections.abc import Sequence
@@ -10,41 +12,97 @@ from typing import Any
 import numpy as np
 
 from jaxai.files.json_files import SUPERSEDED, read_lines, read_object
+from jaxai.files.results import over_seeds
+from jaxai.metrics import PER_SEED, Declarations, Meanings, Metric, is_number
 
-SPLITS = ("test_", "validation_", "evaluation_")
-"""What the name of an evaluation's figure begins with."""
-FIDELITY = ("frechet", "kernel", "inception", "precision", "recall", "density", "coverage", "confident", "label_acc")
-"""What the figures of generated images begin with, which an evaluation measures with no split in their names."""
+__all__ = ["RunRecord", "declared_together", "histories", "read_run"]
 
-PER_SEED = "_per_seed"
-"""What the name of a list ends with that has a value for each seed of one run."""
+SOURCES = ("metrics", "timing")
 PICTURES = {".png": "image/png", ".gif": "image/gif"}
-"""Kinds of pictures and what a page calls them."""
+"""Kinds of pictures -> their media type."""
 WARNINGS = 5
-"""As many of a run's warnings are told, the last ones."""
+"""Number of a run's warnings that are shown, the last ones."""
 
 Record = dict[str, Any]
 logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """What a run folder holds; what is missing is empty and told in `notes`."""
+class RunRecord:
+    """What a run folder holds; what is missing is empty and named in `notes`.
+
+    Attributes:
+      label: name of the run on the page.
+      config, environment, result, data: the JSON files of these names.
+      command: the commands that trained it.
+      card: the text of the model card, README.md.
+      metrics, timing: the lines of the files of these names.
+      pictures: paths and captions.
+      seeds: the runs of its seeds, where each has a folder of its own.
+      notes: what a reader should know, a sentence each.
+      declared: what its metrics mean; a run of version 0.1 declares nothing.
+    """
 
     label: str
     config: Record
     environment: Record
     command: str
     result: Record
+    data: Record
+    card: str
     metrics: list[Record]
     timing: list[Record]
     pictures: list[tuple[Path, str]]
-    seeds: list["Run"]
+    seeds: list["RunRecord"]
     notes: list[str]
+    declared: Declarations
+
+    @property
+    def members(self) -> list["RunRecord"]:
+        """The runs of its seeds, or the run itself."""
+        return self.seeds or [self]
+
+    @functools.cached_property
+    def meanings(self) -> Meanings:
+        """The meanings of its figures; without declarations, those that the names alone show."""
+        return Meanings({**self.declared.timing, **self.declared.metrics}, self.names)
+
+    @property
+    def names(self) -> set[str]:
+        """Names of the figures in its lines."""
+        lines = {source: (line for member in self.members for line in getattr(member, source)) for source in SOURCES}
+        return {
+            key.removesuffix(PER_SEED)
+            for source in SOURCES
+            for line in lines[source]
+            for key in line.keys() - self.positions(source)
+        }
+
+    @functools.cached_property
+    def measured(self) -> set[str]:
+        """Names of what its evaluations measure: with a split before them, or in fewer lines than other figures."""
+        lines = [line for member in self.members for line in member.metrics]
+        counts = collections.Counter(name for line in lines for name in {key.removesuffix(PER_SEED) for key in line})
+        figures = {name: count for name, count in counts.items() if name not in self.positions("metrics")}
+        most = max(figures.values(), default=0)
+        return {name for name, count in figures.items() if count < most or self.meanings.parse(name).split}
+
+    def positions(self, source: str) -> set[str]:
+        """Names in the lines of metrics or timing that are no figures but say where a line belongs, as `step`.
+
+        A run that declares nothing has them in every line, where they rise and never fall.
+        """
+        if self.declared.positions:
+            return {"step", *self.declared.positions}
+        return {"step"} | set.intersection(*(_positions(getattr(member, source), source) for member in self.members))
 
 
-def read_run(folder: Path, label: str | None = None) -> Run:
+def read_run(folder: Path, label: str | None = None) -> RunRecord:
     """Reads a run folder. A run that was interrupted is read as far as it came.
+
+    Args:
+      folder: of the run, or one with a run in each of its `seed-*` folders.
+      label: name of the run on the page; None: the folder's.
 
     Raises:
       ValueError: the folder is no run.
@@ -67,8 +125,9 @@ def read_run(folder: Path, label: str | None = None) -> Run:
     metrics = _read_lines(folder / "metrics.jsonl", notes)
     if seeds:
         notes += [f"{seed.label}: {note}" for seed in seeds for note in seed.notes]
+        finished = [seed.result for seed in seeds if seed.result]
         if not _agrees(result, seeds):
-            result = _spread([seed.result for seed in seeds if seed.result])
+            result = over_seeds(finished) if finished else {}
     elif not result:
         steps = [record["step"] for record in metrics]
         progress = f"its last logged step is {max(steps):,}" if steps else "it has logged nothing yet"
@@ -80,24 +139,38 @@ def read_run(folder: Path, label: str | None = None) -> Run:
             " or how, has changed since."
         )
     notes += _read_warnings(folder / "warnings.jsonl", notes)
-    _read_json(folder / "data.json", notes)  # none of it is on the page, but a run that goes on needs it
-    command = folder / "command.txt"
-    return Run(
+    first = seeds[0] if seeds else None
+    return RunRecord(
         label=label or folder.resolve().name,
-        config=_read_json(folder / "config.json", notes) or (seeds[0].config if seeds else {}),
-        environment=_read_json(folder / "environment.json", notes) or (seeds[0].environment if seeds else {}),
-        command=command.read_text(encoding="utf-8", errors="replace").strip() if command.is_file() else "",
+        config=_read_json(folder / "config.json", notes) or (first.config if first else {}),
+        environment=_read_json(folder / "environment.json", notes) or (first.environment if first else {}),
+        command=_read_text(folder / "command.txt"),
         result=result,
+        data=_read_json(folder / "data.json", notes) or (first.data if first else {}),
+        card=_read_text(folder / "README.md"),
         metrics=metrics,
         timing=_read_lines(folder / "timing.jsonl", notes),
-        pictures=_read_pictures(folder / "pictures", notes) or (seeds[0].pictures if seeds else []),
+        pictures=_read_pictures(folder / "pictures", notes) or (first.pictures if first else []),
         seeds=seeds,
         notes=notes,
+        declared=first.declared if first else _read_declarations(folder / "metrics.json", notes),
     )
 
 
+def _read_declarations(path: Path, notes: list[str]) -> Declarations:
+    try:
+        return Declarations.of_dict(_read_json(path, notes))
+    except ValueError as damage:
+        _note(path, f" could not be read: {damage}", notes)
+        return Declarations({})
+
+
+def _read_text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
+
+
 def _note(path: Path, damage: str, notes: list[str]) -> None:
-    """Says what is wrong with a file on the page and, with its folder, to who asked for the page."""
+    """Reports what is wrong with a file: on the page, and as a warning that names the folder."""
     notes.append(f"{path.name}{damage}.")
     logger.warning("%s%s", path, damage)
 
@@ -126,14 +199,14 @@ def _read_lines(path: Path, notes: list[str]) -> list[Record]:
 
 
 def _read_warnings(path: Path, notes: list[str]) -> list[str]:
-    """The last few distinct warnings of a run, each with the step at which it was last said."""
-    told: dict[str, int] = {}
+    """The last few distinct warnings of a run, each with the step at which it last occurred."""
+    found: dict[str, int] = {}
     for record in _read_lines(path, notes):
         text = str(record.get("warning", ""))
-        told.pop(text, None)
-        told[text] = record["step"]
-    told.pop("", None)
-    return [f"step {step:,}: {text}" for text, step in list(told.items())[-WARNINGS:]]
+        found.pop(text, None)
+        found[text] = record["step"]
+    found.pop("", None)
+    return [f"step {step:,}: {text}" for text, step in list(found.items())[-WARNINGS:]]
 
 
 def _read_pictures(folder: Path, notes: list[str]) -> list[tuple[Path, str]]:
@@ -143,7 +216,7 @@ def _read_pictures(folder: Path, notes: list[str]) -> list[tuple[Path, str]]:
     return [(found[name], str(captions.get(name, found[name].stem.replace("_", " ")))) for name in names]
 
 
-def _agrees(result: Record, seeds: Sequence[Run]) -> bool:
+def _agrees(result: Record, seeds: Sequence[RunRecord]) -> bool:
     """Whether the figures of several seeds are those of their folders, which may have gone on since."""
     listed = {name: values for name, values in result.items() if name.endswith(PER_SEED)}
     return bool(result) and all(
@@ -151,24 +224,31 @@ def _agrees(result: Record, seeds: Sequence[Run]) -> bool:
     )
 
 
-def _spread(results: Sequence[Record]) -> Record:
-    """Mean, sample standard deviation and values of the figures that all results have."""
-    spread: Record = {}
-    for key in results[0] if results else ():
-        values = [result.get(key) for result in results]
-        if all(is_number(value) for value in values):
-            numbers = [float(value) for value in values if value is not None]
-            spread[key] = float(np.mean(numbers))
-            if key.startswith((*SPLITS, *FIDELITY)):
-                spread[key + "_std"] = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else 0.0
-                spread[key + "_per_seed"] = numbers
-        elif isinstance(values[0], str) and len({*map(str, values)}) == 1:
-            spread[key] = values[0]
-    return spread
+def declared_together(runs: Sequence[RunRecord]) -> Meanings:
+    """The meanings of the figures of several runs; of a metric that two of them declare otherwise the first label."""
+    found: dict[str, Metric] = {}
+    for name, metric in (item for run in runs for item in run.meanings.metrics.items()):
+        known = found.setdefault(name, metric)
+        if (known.unit, known.better) != (metric.unit, metric.better):
+            found[name] = known._replace(unit="", better=None)
+    return Meanings(found, {name for run in runs for name in run.names})
 
 
-def histories(run: Run, source: str, key: str, clock: str = "step") -> list[tuple[np.ndarray, np.ndarray]]:
-    """How a figure went in each seed: those of `NAME_per_seed` where a line has it, else those of the seeds' folders.
+def _positions(lines: Sequence[Record], source: str) -> set[str]:
+    """Names that each line has, with values that rise and never fall."""
+    shared = set.intersection(*map(set, lines)) if len(lines) > 2 else set()
+    if source == "metrics" and all(shared == line.keys() for line in lines):
+        return set()  # lines of one kind: a metric that happens to rise is in each of them, too
+    columns = {name: [line[name] for line in lines] for name in shared}
+    return {
+        name
+        for name, values in columns.items()
+        if all(map(is_number, values)) and values == sorted(values) and values[0] < values[-1]
+    }
+
+
+def histories(run: RunRecord, source: str, key: str, clock: str = "step") -> list[tuple[np.ndarray, np.ndarray]]:
+    """The course of a figure in each seed: from `NAME_per_seed` where a line has it, else from the seeds' folders.
 
     Args:
       run: what was read.
@@ -194,8 +274,3 @@ def histories(run: Run, source: str, key: str, clock: str = "step") -> list[tupl
 def is_per_seed(record: Record, key: str) -> bool:
     """Whether a record has a value for each seed of what `key` names."""
     return isinstance(record.get(key + PER_SEED), list)
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value read from JSON is a number, and no truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -2,13 +2,13 @@
 
 import contextlib
 import dataclasses
-import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from jaxai.files.results import over_seeds
 from jaxai.files.unwritten import FULL, UnwrittenError, reason
 from jaxai.output import say
 from jaxai.runtime import progress
@@ -57,7 +57,7 @@ def train_seeds(experiment: Any, console: Console) -> str:
         folders.append(one.workdir)
     if len(diverged) == run.seeds:
         raise FloatingPointError(f"all {run.seeds} seeds diverged; the first: {diverged[run.seed]}")
-    together = summarize(results)
+    together = over_seeds(results)
     RunFolder(run.workdir).write_json("result.json", together)
     meanings = RunFolder(folders[-1]).declarations().meanings
     console.print(progress.results(together, meanings, title=f"Mean and spread of {run.seeds} seeds"))
@@ -83,23 +83,3 @@ def telling_what_is_safe(workdir: Path) -> Iterator[None]:
         saved = [int(folder.name) for folder in Checkpoints(RunFolder(workdir).checkpoints).newest()]
         way = f"step {saved[0]} is safe" if saved else "no step was saved yet"
         raise UnwrittenError(error.errno, f"{what}; {way}: mend it, and the same command goes on from there") from error
-
-
-def summarize(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """For each figure its mean, `_std` (sample standard deviation) and `_per_seed`; what is no figure as it is.
-
-    The result of a seed that diverged is empty: it counts in `diverged`, and is None in `_per_seed`.
-    """
-    together: dict[str, Any] = {"seeds": len(results), "diverged": results.count({})}
-    for name, value in next(result for result in results if result).items():
-        each = [result.get(name) for result in results]
-        values = [result[name] for result in results if result.get(name) is not None]
-        if isinstance(value, float):
-            together[name] = statistics.fmean(values)
-            together[f"{name}_std"] = statistics.stdev(values) if len(values) > 1 else 0.0
-            together[f"{name}_per_seed"] = each
-        elif all(other == value for other in values):
-            together[name] = value
-        else:
-            together[f"{name}_per_seed"] = each
-    return together

@@ -1,0 +1,30 @@
+"""The figures of several seeds in one result."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["over_seeds"]
+
+
+def over_seeds(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """For each figure its mean, `_std` (sample standard deviation) and `_per_seed`; what is no figure as it is.
+
+    The result of a seed that diverged is empty: it counts in `diverged`, and is None in `_per_seed`.
+
+    Args:
+      results: of each seed; at least one is not empty.
+    """
+    together: dict[str, Any] = {"seeds": len(results), "diverged": results.count({})}
+    for name, value in next(result for result in results if result).items():
+        each = [result.get(name) for result in results]
+        values = [result[name] for result in results if result.get(name) is not None]
+        if isinstance(value, float):
+            together[name] = statistics.fmean(values)
+            together[f"{name}_std"] = statistics.stdev(values) if len(values) > 1 else 0.0
+            together[f"{name}_per_seed"] = each
+        elif all(other == value for other in values):
+            together[name] = value
+        else:
+            together[f"{name}_per_seed"] = each
+    return together
