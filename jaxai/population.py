@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from jaxai.core import Batch, Key, Metric, Metrics, PyTree, State, Workload, whole
 from jaxai.ranges import Seed, check_argument
 
-METRICS = {"diverged": Metric("diverged seeds", "%", better="lower")}
+METRICS = {"diverged": Metric("diverged seeds", "%")}
 """What the metrics that are added to the workload's mean."""
 # The step is the same for all members and stays a scalar, so that a branch taken at some steps only stays a branch.
 AXES: PyTree = State(None, 0, 0, 0, extra=0, local=0)  # type: ignore[arg-type]  # axes, not arrays

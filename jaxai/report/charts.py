@@ -41,12 +41,12 @@ class _Charts:
         """Every run that has lines of its own."""
         return [member for run in self.runs for member in run.members]
 
-    def lines(self) -> Iterable[Record]:
+    def lines(self) -> list[Record]:
         """The lines of all runs."""
-        return (line for member in self.members for line in getattr(member, self.source))
+        return [line for run in self.runs for line in run.lines(self.source)]
 
     def keys(self) -> tuple[list[str], list[str]]:
-        """Names of the figures that have a value somewhere, and of those that are 0 throughout.
+        """Names of the figures that are drawn, and of diagnostics that are 0 throughout.
 
         Lists over seeds are without `_per_seed`; positions and statistics over seeds are left out.
         """
@@ -60,7 +60,9 @@ class _Charts:
         hidden = {key + ending for key in values for ending in SUMMARIES}
         hidden |= {position for run in self.runs for position in run.positions(self.source)}
         found = [key for key in values if key not in hidden]
-        return [key for key in found if values[key]], [key for key in found if not values[key]]
+        measured = {key for run in self.runs for key in run.measured}
+        zero = [key for key in found if not (values[key] or key in measured or self.meanings.better(key))]
+        return [key for key in found if key not in zero], zero
 
     def rank(self, key: str) -> tuple[bool, int]:
         """Order of a metric: the score of the run, then as declared."""

@@ -17,7 +17,6 @@ from jaxai.metrics import PER_SEED, Declarations, Meanings, Metric, is_number
 
 __all__ = ["RunRecord", "declared_together", "histories", "read_run"]
 
-SOURCES = ("metrics", "timing")
 PICTURES = {".png": "image/png", ".gif": "image/gif"}
 """Kinds of pictures -> their media type."""
 WARNINGS = 5
@@ -67,30 +66,31 @@ class RunRecord:
         """The meanings of its figures; without declarations, those that the names alone show."""
         return Meanings({**self.declared.timing, **self.declared.metrics}, self.names)
 
-    @property
+    @functools.cached_property
     def names(self) -> set[str]:
         """Names of the figures in its lines."""
-        lines = {source: (line for member in self.members for line in getattr(member, source)) for source in SOURCES}
-        return {
-            key.removesuffix(PER_SEED)
-            for source in SOURCES
-            for line in lines[source]
-            for key in line.keys() - self.positions(source)
-        }
+        found: set[str] = set()
+        for source in ("metrics", "timing"):
+            keys = {key for line in self.lines(source) for key in line} - self.positions(source)
+            found |= {key.removesuffix(PER_SEED) for key in keys}
+        return found
+
+    def lines(self, source: str) -> list[Record]:
+        """The lines of metrics or timing of all seeds."""
+        return [line for member in self.members for line in getattr(member, source)]
 
     @functools.cached_property
     def measured(self) -> set[str]:
         """Names of what its evaluations measure: with a split before them, or in fewer lines than other figures."""
-        lines = [line for member in self.members for line in member.metrics]
-        counts = collections.Counter(name for line in lines for name in {key.removesuffix(PER_SEED) for key in line})
-        figures = {name: count for name, count in counts.items() if name not in self.positions("metrics")}
-        most = max(figures.values(), default=0)
-        return {name for name, count in figures.items() if count < most or self.meanings.parse(name).split}
+        lines = [{key.removesuffix(PER_SEED) for key in line} & self.names for line in self.lines("metrics")]
+        counts = collections.Counter(name for line in lines for name in line)
+        most = max(counts.values(), default=0)
+        return {name for name, count in counts.items() if count < most or self.meanings.parse(name).split}
 
     def positions(self, source: str) -> set[str]:
         """Names in the lines of metrics or timing that are no figures but say where a line belongs, as `step`.
 
-        A run that declares nothing has them in every line, where they rise and never fall.
+        A run that declares nothing has them in every line, where they never fall.
         """
         if self.declared.positions:
             return {"step", *self.declared.positions}
@@ -235,16 +235,15 @@ def declared_together(runs: Sequence[RunRecord]) -> Meanings:
 
 
 def _positions(lines: Sequence[Record], source: str) -> set[str]:
-    """Names that each line has, with values that rise and never fall."""
-    shared = set.intersection(*map(set, lines)) if len(lines) > 2 else set()
+    """Names that each line has, with values that never fall."""
+    shared = set.intersection(*map(set, lines)) if len(lines) > 1 else set()
     if source == "metrics" and all(shared == line.keys() for line in lines):
         return set()  # lines of one kind: a metric that happens to rise is in each of them, too
     columns = {name: [line[name] for line in lines] for name in shared}
-    return {
-        name
-        for name, values in columns.items()
-        if all(map(is_number, values)) and values == sorted(values) and values[0] < values[-1]
+    rising = {
+        name: values for name, values in columns.items() if all(map(is_number, values)) and values == sorted(values)
     }
+    return {name for name, values in rising.items() if source == "metrics" or values[0] < values[-1]}
 
 
 def histories(run: RunRecord, source: str, key: str, clock: str = "step") -> list[tuple[np.ndarray, np.ndarray]]:
