@@ -388,7 +388,7 @@ def report(arguments: Sequence[str]) -> None:
         if output is not None and output.is_dir():
             _fail(f"--output is {output}, a folder; give a file")
         default = runs[0] / "report.html" if len(runs) == 1 else Path("report.html")
-        from jaxai.report.page import write_report
+        from jaxai.report import write_report
 
         if output is None and default.parent.is_dir() and not os.access(default.parent, os.W_OK):
             _fail(f"{default} may not be written; give --output FILE")
@@ -524,7 +524,7 @@ def _report(runs: Sequence[Path], output: Path, console: Console) -> None:
     if not pictures.available():
         say(console, "no report: it needs matplotlib; pip install '.[demo]' in the checkout")
         return
-    from jaxai.report.page import write_report
+    from jaxai.report import write_report
 
     with pictures.optional(console, "the report could not be written"):
         say(console, f"report: {write_report(runs, output)}")

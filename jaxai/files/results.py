@@ -4,6 +4,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from jaxai.metrics import is_number
+
 __all__ = ["over_seeds"]
 
 
@@ -18,8 +20,8 @@ def over_seeds(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     together: dict[str, Any] = {"seeds": len(results), "diverged": results.count({})}
     for name, value in next(result for result in results if result).items():
         each = [result.get(name) for result in results]
-        values = [result[name] for result in results if result.get(name) is not None]
-        if isinstance(value, float):
+        values = [value for value in each if value is not None]
+        if isinstance(value, float) and all(map(is_number, values)):
             together[name] = statistics.fmean(values)
             together[f"{name}_std"] = statistics.stdev(values) if len(values) > 1 else 0.0
             together[f"{name}_per_seed"] = each

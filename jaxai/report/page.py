@@ -159,7 +159,7 @@ def _scores(run: RunRecord) -> list[str]:
 
     def order(key: str) -> tuple[bool, bool, int]:
         parts = meanings.parse(key)
-        return parts.metric != main, parts.best, declared.index(parts.metric) if declared else 0
+        return parts.best, parts.metric != main, declared.index(parts.metric) if declared else 0
 
     return sorted((key for key in shown_keys(run.result) if is_score(key)), key=order)
 

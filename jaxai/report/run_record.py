@@ -92,7 +92,7 @@ class RunRecord:
 
         A run that declares nothing has them in every line, where they never fall.
         """
-        if self.declared.positions:
+        if self.declared.positions or self.declared.timing:
             return {"step", *self.declared.positions}
         return {"step"} | set.intersection(*(_positions(getattr(member, source), source) for member in self.members))
 

@@ -29,9 +29,8 @@ def flops(unit: str) -> str:
     return f"flops_per_{unit.removesuffix('s')}"
 
 
-def metrics(unit: str) -> dict[str, Metric]:
-    """Declarations of all that the loop measures in a training that counts `unit`."""
-    words = unit.replace("_", " ")
+def metrics(unit: str, words: str) -> dict[str, Metric]:
+    """Declarations of all that the loop measures in a training that counts `unit`, which people call `words`."""
     return {
         rate(unit): Metric(f"{words}/s/chip", better="higher", shown=True),
         **METRICS,
@@ -60,4 +59,4 @@ def declarations(
             f" declare it, as metrics={{{score!r}: Metric({Meanings(declared).label(score)!r}, better='lower')}}"
         )
     axis = unit if unit in positions else "step"
-    return Declarations(declared, metrics(unit), score or "", axis, positions)
+    return Declarations(declared, metrics(unit, Meanings(declared).label(unit)), score or "", axis, positions)

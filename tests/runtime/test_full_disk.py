@@ -16,7 +16,7 @@ from jaxai.cnn import Config
 from jaxai.data import Data
 from jaxai.experiments.classification.experiment import Experiment
 from jaxai.files.unwritten import UnwrittenError, reason
-from jaxai.report.page import write_report
+from jaxai.report import write_report
 from jaxai.runtime import checkpoint, events
 from jaxai.runtime.config import Run
 from jaxai.runtime.run_folder import RunFolder

@@ -10,11 +10,12 @@ from rich.console import Console
 from jaxai.cnn import Config, Optimizer
 from jaxai.data import Data
 from jaxai.experiments.classification.experiment import Experiment
-from jaxai.report.page import write_report
+from jaxai.files.results import over_seeds
+from jaxai.report import write_report
 from jaxai.report.run_record import read_run
 from jaxai.runtime.config import Run
 from jaxai.runtime.run_folder import RunFolder
-from jaxai.runtime.seeds import summarize, train_seeds
+from jaxai.runtime.seeds import train_seeds
 
 
 def experiment(workdir, seed=0, seeds=3):
@@ -69,7 +70,7 @@ def test_a_last_seed_that_does_not_fit_is_refused_before_the_first_trains(tmp_pa
 
 
 def test_figures_are_over_the_seeds_that_have_them():
-    together = summarize([{}, {"loss": 1.0, "steps": 4, "chip": "cpu"}, {"loss": 3.0, "steps": 5, "chip": "cpu"}])
+    together = over_seeds([{}, {"loss": 1.0, "steps": 4, "chip": "cpu"}, {"loss": 3.0, "steps": 5, "chip": "cpu"}])
     assert together == {
         **{"seeds": 3, "diverged": 1, "loss": 2.0, "loss_std": pytest.approx(2**0.5)},
         **{"loss_per_seed": [None, 1.0, 3.0], "steps_per_seed": [None, 4, 5], "chip": "cpu"},
@@ -83,10 +84,10 @@ def test_figures_of_seeds_are_those_of_their_folders(tmp_path):
         folder.mkdir()
         (folder / "config.json").write_text("{}")
         (folder / "result.json").write_text(json.dumps({"test_accuracy": accuracy}))
-    together = summarize([{"test_accuracy": 0.5}, {"test_accuracy": 0.6}])
+    together = over_seeds([{"test_accuracy": 0.5}, {"test_accuracy": 0.6}])
     (tmp_path / "result.json").write_text(json.dumps(together))
     assert read_run(tmp_path).result["test_accuracy"] == pytest.approx(0.6)
-    together = summarize([{"test_accuracy": 0.5}, {"test_accuracy": 0.7}]) | {"kept": 1.0}
+    together = over_seeds([{"test_accuracy": 0.5}, {"test_accuracy": 0.7}]) | {"kept": 1.0}
     (tmp_path / "result.json").write_text(json.dumps(together))
     assert read_run(tmp_path).result == together
 

@@ -7,7 +7,7 @@ import pytest
 
 from jaxai.experiments.translation import attention_pictures, scores
 from jaxai.experiments.translation.attention_pictures import Alignment
-from jaxai.report.page import write_report
+from jaxai.report import write_report
 
 
 def weights(target, source):
