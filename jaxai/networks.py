@@ -28,7 +28,7 @@ def activation_dtype(name: Dtype) -> jnp.dtype:
 
 
 def require(network: Any, name: str, call: str) -> nn.Module:
-    """The network, if it is a linen module that takes `train`.
+    """The network, if it is a linen module, which takes `train` where `call` has it.
 
     Args:
       network: what the user handed in.
@@ -48,6 +48,8 @@ def require(network: Any, name: str, call: str) -> nn.Module:
         raise ValueError(f"{name} is the class {kind.__name__}; give a module: {kind.__name__}(...)")
     if not isinstance(network, nn.Module):
         raise ValueError(f"{name} is a {kind.__name__}; expected a linen module that is called as ({call})")
+    if "train" not in call:
+        return network
     called = getattr(network, "nnx_class", kind).__call__
     arguments = inspect.signature(called).parameters.values()
     if not any(each.name == "train" or each.kind is each.VAR_KEYWORD for each in arguments):

@@ -84,7 +84,7 @@ def make_learner(
         other collections. With `noisy` it gets the rng stream "noise" when it acts and learns. None: `build`'s.
       transformation: of the gradients; it may take the extra arguments
         `value`, `grad` and `value_fn`. It replaces
-        `config.optimizer`, its learning rate and its metric `learning_rate`. None: `jaxai.optimizer.make`'s.
+        `config.optimizer`; the metric `learning_rate` needs `optax.inject_hyperparams`. None: `jaxai.optimizer.make`'s.
       loss: as `Loss` describes. None: `bellman_loss` of the config.
 
     Returns:
@@ -98,14 +98,14 @@ def make_learner(
     optimizer = config.optimizer
     if not optimizer.decay_steps:
         optimizer = dataclasses.replace(optimizer, decay_steps=config.train_steps * config.updates_per_step)
-    initial = optimizers.make(optimizer) if transformation is None else parts.check_transformation(transformation)
+    initial, learning_rate = optimizers.own_or_made(optimizer, transformation)
     apply = parts.apply(parts.for_updates(network))
     shape = observation_shape(config, spec)
     example = jnp.zeros((1, *shape), spec.observation_dtype)
 
     def init(key: Key) -> State:
         key, params_key = jax.random.split(key, 4)[:2]  # `make` has a use for the other two
-        params = network.init({"params": params_key}, example)["params"]
+        params = network.init({"params": params_key}, example).get("params", {})
         extra = {"target": jax.tree.map(jnp.copy, params), "hyperparameters": Hyperparameters.of(config)}
         return State(jnp.int32(0), params, initial.init(params), key, extra=extra)
 
@@ -132,8 +132,8 @@ def make_learner(
         current = transformation
         if current is None:
             # The learning rate is a leaf of the state, so that vmapped trainings can differ in it.
-            learning_rate = state.extra["hyperparameters"].learning_rate
-            scheduled = dataclasses.replace(optimizer, learning_rate=learning_rate)
+            rate = state.extra["hyperparameters"].learning_rate
+            scheduled = dataclasses.replace(optimizer, learning_rate=rate)
             current = optimizers.make(scheduled)
             metrics["learning_rate"] = optimizers.schedule(scheduled)(state.step * config.updates_per_step)
         params, opt_state = averages.update(
@@ -144,6 +144,8 @@ def make_learner(
             value=metrics["loss"],
             value_fn=lambda params: pmean(mean_loss(params, state, batch, key)[0], axis_name),
         )
+        if transformation is not None:
+            metrics |= learning_rate(state.step, opt_state)
         return state.replace(params=params, opt_state=opt_state), errors, metrics
 
     def advance(state: State, metrics: Metrics) -> tuple[State, Metrics]:

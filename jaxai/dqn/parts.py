@@ -5,9 +5,9 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import linen as nn
 
+from jaxai import networks
 from jaxai.core import Key, PyTree
 from jaxai.dqn.config import Config, observation_shape
 from jaxai.dqn.model import QNetwork, build
@@ -35,35 +35,23 @@ def make_network(config: Config, spec: EnvironmentSpec, network: Any = None) -> 
     if network is None:
         encoding = make_encoding(config.observations, spec, config.frame_stack)
         return build(config, shape, spec.num_actions, encoding)
-    name = type(network).__name__
-    if not isinstance(network, nn.Module):
-        given = f"the class {network.__name__}" if isinstance(network, type) else f"a {name}"
-        raise ValueError(
-            f"network is {given}; expected an instance of a flax.linen.Module (of flax.nnx: nnx.bridge.to_linen(...))"
-        )
-    observations = jax.ShapeDtypeStruct((2, *shape), spec.observation_dtype)
-    signature = f"(observations {observations.dtype}{list(observations.shape)}) -> action values"
-    key = jax.eval_shape(lambda: jax.random.key(0))
+    networks.require(network, "network", "observations")
+    observations = jax.ShapeDtypeStruct((1, *shape), spec.observation_dtype)
     values, variables = trace(
-        f"network {name}",
+        f"network {type(network).__name__}",
         lambda key, observations: network.init_with_output({"params": key}, observations),
-        key,
+        jax.eval_shape(lambda: jax.random.key(0)),
         observations,
-        expected=signature,
+        expected=f"(observations {observations.dtype}[{', '.join(map(str, ('batch', *shape)))}]) -> action values",
     )
-    expected = (2, spec.num_actions) if config.distribution == "none" else (2, spec.num_actions, config.atoms)
-    floating = isinstance(values, jax.ShapeDtypeStruct) and jnp.issubdtype(values.dtype, jnp.floating)
-    if not floating or values.shape != expected:
-        returned = f"{values.dtype}{list(values.shape)}" if hasattr(values, "shape") else f"a {type(values).__name__}"
-        axes = "batch, actions" if config.distribution == "none" else "batch, actions, atoms"
-        raise ValueError(
-            f"network {name} returns {returned} for {observations.dtype}{list(observations.shape)}; "
-            f"expected float32{list(expected)}: [{axes}]"
-        )
+    expected = (spec.num_actions,) if config.distribution == "none" else (spec.num_actions, config.atoms)
+    axes = "actions" if config.distribution == "none" else "actions, atoms"
+    described = f"action values [batch, {', '.join(map(str, expected))}]: [batch, {axes}]"
+    networks.check_output(values, (1, *expected), "network", described)
     if others := sorted(variables.keys() - {"params"}):
         raise ValueError(
-            f"network {name} has a collection {others[0]!r}; deep Q-learning keeps parameters alone: use LayerNorm or "
-            "GroupNorm instead of BatchNorm"
+            f"network {type(network).__name__} has a collection {others[0]!r}; deep Q-learning keeps parameters"
+            " alone: use LayerNorm or GroupNorm instead of BatchNorm"
         )
     return network
 
@@ -81,22 +69,6 @@ def apply(network: nn.Module) -> Callable[..., jax.Array]:
         return cast(jax.Array, network.apply({"params": params}, observations, rngs=rngs))
 
     return outputs
-
-
-def check_transformation(transformation: Any) -> optax.GradientTransformation:
-    """The transformation itself.
-
-    Raises:
-      ValueError: it is no optax transformation.
-    """
-    if not (
-        isinstance(transformation, tuple) and hasattr(transformation, "init") and hasattr(transformation, "update")
-    ):
-        raise ValueError(
-            f"transformation is a {type(transformation).__name__}; expected an optax.GradientTransformation, as"
-            " optax.adam(1e-3)"
-        )
-    return cast(optax.GradientTransformation, transformation)
 
 
 def checked_loss(loss: Callable[..., Any]) -> Callable[..., Any]:

@@ -180,12 +180,9 @@ def mean_of_errors(networks: dqn.Networks, batch: Any, key: jax.Array) -> Any:
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"network": Mine}, "network is the class Mine; expected an instance of a flax.linen.Module"),
-        ({"network": lambda x: x}, "network is a function; expected an instance of a flax.linen.Module"),
-        (
-            {"network": nn.Dense(3)},
-            "network Dense returns float32[2, 3] for float32[2, 4]; expected float32[2, 2]: [bat",
-        ),
+        ({"network": Mine}, "network is the class Mine; give a module: Mine(...)"),
+        ({"network": lambda x: x}, "network is a function; expected a linen module that is called as (observations)"),
+        ({"network": nn.Dense(3)}, "network returns shape [batch, 3]; expected action values [batch, 2]: [batch, acti"),
         ({"network": Normalised()}, "network Normalised has a collection 'batch_stats'; deep Q-learning keeps param"),
         ({"network": Broken()}, "network Broken fails at test_own_parts.py:"),
         ({"transformation": optax.adam}, "transformation is a function; expected an optax.GradientTransformation, as"),
