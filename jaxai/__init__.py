@@ -1,6 +1,29 @@
 """Classic deep-learning workloads as pure-functional JAX train steps.
 
-Import a workload by name, as in `from jaxai import cnn`. Importing this package loads nothing else.
+Import a workload by name, as in `from jaxai import cnn`. Importing this package loads nothing else: `load` and
+`load_params` load what they need when they are first used.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxai.trained import load, load_params
+
 __version__ = "0.1.0"
+__all__ = ["load", "load_params"]
+
+PLACES = {"load": "jaxai.trained", "load_params": "jaxai.trained"}
+"""Public names -> the modules that they are in, which are imported when a name is first used."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in PLACES:
+        raise AttributeError(f"module 'jaxai' has no attribute {name!r}")
+    value = getattr(importlib.import_module(PLACES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *PLACES})

@@ -30,6 +30,7 @@ __all__ = [
     "follow",
     "initialize",
     "parameters",
+    "restarted",
     "start",
     "update",
     "variables",
@@ -172,6 +173,34 @@ def parameters(state: State) -> PyTree:
     return variables(state)["params"]
 
 
+def restarted(opt_state: PyTree, params: PyTree) -> PyTree:
+    """An optimizer state before the first step, for other parameters than those that it was initialized with.
+
+    Only a schedule-free optimizer keeps a copy of the parameters, which is replaced.
+
+    Args:
+      opt_state: from `initialize`.
+      params: the parameters that training starts with.
+    """
+
+    def is_state(node: PyTree) -> bool:
+        return isinstance(node, optax.contrib.ScheduleFreeState)
+
+    def replaced(node: PyTree) -> PyTree:
+        if not is_state(node):
+            return node
+        copy = jax.tree.map(lambda z, y: z if _is_masked(z) else jnp.copy(y), node.z, params, is_leaf=_is_masked)
+        return node._replace(z=copy)
+
+    if type(opt_state) is type(params) and hasattr(params, "_fields"):  # several networks, each with its optimizer
+        return type(params)(*map(restarted, opt_state, params))
+    return jax.tree.map(replaced, opt_state, is_leaf=is_state)
+
+
+def _is_masked(node: PyTree) -> bool:
+    return isinstance(node, optax.MaskedNode)  # a part that another optimizer of `multi_transform` updates
+
+
 def _fixed(leaf: Any) -> jax.Array:
     """The leaf as an array whose dtype does not depend on what it is combined with."""
     array = jnp.asarray(leaf)
@@ -194,11 +223,11 @@ def _schedule_free(params: PyTree, opt_state: PyTree) -> PyTree:
     def is_state(node: PyTree) -> bool:
         return isinstance(node, optax.contrib.ScheduleFreeState)
 
-    def is_masked(node: PyTree) -> bool:
-        return isinstance(node, optax.MaskedNode)  # a part that another optimizer of `multi_transform` updates
-
     for found in filter(is_state, jax.tree.leaves(opt_state, is_leaf=is_state)):
         params = jax.tree.map(
-            lambda z, y, b1=found.b1: y if is_masked(z) else (y - (1 - b1) * z) / b1, found.z, params, is_leaf=is_masked
+            lambda z, y, b1=found.b1: y if _is_masked(z) else (y - (1 - b1) * z) / b1,
+            found.z,
+            params,
+            is_leaf=_is_masked,
         )
     return params

@@ -189,7 +189,7 @@ def evaluate(arguments: Sequence[str]) -> None:
         """
         experiment = _experiment(run, devices, preset)
         if source is not None or reference is not None or ensemble:
-            if not hasattr(experiment, "translator"):
+            if not hasattr(experiment, "decoding"):
                 _fail("--source, --reference and --ensemble are for translation, and this run translates nothing")
             if (source is None) != (reference is None):
                 _fail("--source and --reference go together: a file of sentences and one of their translations")
@@ -203,10 +203,10 @@ def evaluate(arguments: Sequence[str]) -> None:
             experiment = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, dir=data_dir))
         further: dict[str, Any] = {}
         if episodes is not None:
-            if not hasattr(experiment, "play"):
+            if not hasattr(experiment, "env"):
                 _fail("--episodes says how many episodes an agent plays, and this run has none")
             further = {"episodes": episodes}
-        if hasattr(experiment, "translator"):
+        if hasattr(experiment, "decoding"):
             files = None if source is None else (source, reference)
             further = {"files": files, "others": _translators(ensemble)}
         if recompute_statistics:
@@ -250,13 +250,13 @@ def sample(arguments: Sequence[str]) -> None:
           output: folder; default: samples/seed-SEED in the run's folder
         """
         experiment = _experiment(run)
-        if not hasattr(experiment, "sample"):
+        if not hasattr(experiment, "extractor"):
             _fail(f"{run} has no generator; sample takes a run of adversarial training")
         from jaxai.report import mosaic
 
         if output is not None and output.exists() and not output.is_dir():
             _fail(f"--output is {output}, a file; give a folder")
-        drawn = experiment.sample(count, seed, label, checkpoint)
+        drawn = experiment.trained(checkpoint).samples(count, label, seed)
         print(f"wrote {mosaic.write_samples(drawn._asdict(), output or run / 'samples' / f'seed-{seed}', grid)}")
 
     _call(parse, arguments, "jaxai sample")
@@ -313,9 +313,10 @@ def translate(arguments: Sequence[str]) -> None:
                 _fail(f"{name} is {value}; it must be between {least} and {most - 1}")
         experiments = _translators(runs)
         from jaxai.experiments.translation import translate_lines
-        from jaxai.seq2seq.decoding import BY_METHOD, check_decoding
+        from jaxai.experiments.translation.trained import read_all
+        from jaxai.seq2seq.decoding import with_options
 
-        asked = {
+        options = {
             "beam": beam,
             "length_penalty": length_penalty,
             "coverage_penalty": coverage_penalty,
@@ -324,17 +325,11 @@ def translate(arguments: Sequence[str]) -> None:
             "top_k": top_k,
             "top_p": top_p,
         }
-        given = {name: value for name, value in asked.items() if value is not None}
-        decoding = dataclasses.replace(experiments[0].decoding, **given)
-        for name in given:
-            if name in BY_METHOD and BY_METHOD[name] != decoding.method:
-                _fail(f"{name} has no effect with method {decoding.method}; add --method {BY_METHOD[name]}")
-        if n_best > decoding.beam and beam is None:
-            decoding = dataclasses.replace(decoding, beam=n_best)
-        check_decoding(decoding, experiments[0].workload, n_best, prefix="")
+        decoding = with_options(experiments[0].decoding, experiments[0].workload, n_best, **options)
         with translate_lines.open_input(input) as source:
             translate_lines.check_output(output, source)
-            translator = experiments[0].translator(checkpoint, experiments[1:], decoding, seed)
+            first, others = read_all(experiments, checkpoint)
+            translator = first.translator(decoding, seed, others)
             translate_lines.translate(translator, source, output, batch_size, n_best, scores)
 
     _call(parse, arguments, "jaxai translate")
@@ -362,12 +357,12 @@ def play(arguments: Sequence[str]) -> None:
           preset: the file that registers the run's environment, where gymnax does not have it
         """
         experiment = _experiment(run, preset=preset)
-        if not hasattr(experiment, "play"):
+        if not hasattr(experiment, "env"):
             _fail(f"{run} has no agent to watch; play takes a run of deep Q-learning")
         path = output or run / "pictures" / "episode.gif"
         if path.suffix.lower() != ".gif" or path.is_dir():
             _fail(f"--output is {path}; give a file named *.gif")
-        played = experiment.play(path, checkpoint, seed, member)
+        played = experiment.trained(checkpoint, member).play(path, seed)
         print(f"return {played['return']:g} in {played['length']} steps (training {played['member']}): wrote {path}")
 
     _call(parse, arguments, "jaxai play")
@@ -505,7 +500,7 @@ def _translators(runs: Sequence[Path]) -> list[Any]:
     """The experiments of run folders that hold translators."""
     experiments = [_experiment(run) for run in runs]
     for run, experiment in zip(runs, experiments, strict=True):
-        if not hasattr(experiment, "translator"):
+        if not hasattr(experiment, "decoding"):
             _fail(f"{run} has no translator; translating takes runs of sequence to sequence")
     return experiments
 

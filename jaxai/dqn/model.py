@@ -180,7 +180,7 @@ class QNetwork(nn.Module):
                 name=f"conv_{index}",
             )(x)
             x = activate(x, f"conv_{index}")
-        x = x.reshape(len(x), -1)
+        x = x.reshape(x.shape[0], -1)
 
         streams = {"value": 1, "advantage": self.num_actions} if self.dueling else {"q": self.num_actions}
         streams = {name: rows * max(self.atoms, 1) for name, rows in streams.items()}
@@ -193,7 +193,7 @@ class QNetwork(nn.Module):
         for stream, features in streams.items():
             y = activate(dense(x, self.hidden[-1], f"{stream}_hidden", self.dtype, first), f"{stream}_hidden")
             y = dense(y.astype(jnp.float32), features, stream, jnp.float32)
-            outputs[stream] = y.reshape(len(y), -1, self.atoms) if self.atoms else y
+            outputs[stream] = y.reshape(y.shape[0], -1, self.atoms) if self.atoms else y
         if not self.dueling:
             return outputs["q"]
         advantage = outputs["advantage"]

@@ -51,9 +51,9 @@ class Encoding:
             return observations.astype(jnp.float32) * self.scale
         number = np.repeat(np.arange(len(self.categories)), [count for _, count in self.categories])
         category = np.concatenate([first + np.arange(count) for first, count in self.categories])
-        numbers = observations.reshape(len(observations), -1).astype(jnp.int32)
+        numbers = observations.reshape(observations.shape[0], -1).astype(jnp.int32)
         hot = (numbers[:, number] == category).astype(jnp.float32)
-        return hot.reshape(len(hot), *self.shape(observations.shape[1:]))
+        return hot.reshape(hot.shape[0], *self.shape(observations.shape[1:]))
 
 
 def make_encoding(observations: Observations, spec: EnvironmentSpec, frame_stack: int = 1) -> Encoding:

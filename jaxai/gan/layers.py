@@ -98,7 +98,7 @@ class BatchNorm(nn.Module):
             table = (self.num_classes, channels)
             scale = self.param("scale", nn.initializers.ones, table, jnp.float32)[condition].astype(x.dtype)
             bias = self.param("bias", nn.initializers.zeros, table, jnp.float32)[condition].astype(x.dtype)
-        rows = (len(x), *[1] * (x.ndim - 2), channels)
+        rows = (x.shape[0], *[1] * (x.ndim - 2), channels)
         return x * scale.reshape(rows) + bias.reshape(rows)
 
 

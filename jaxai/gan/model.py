@@ -188,7 +188,7 @@ class DCGANGenerator(Generator):
     @nn.compact
     def __call__(self, latents: jax.Array, labels: jax.Array | None = None, *, train: bool) -> jax.Array:
         """Latents [batch, latent_size], labels [batch] -> float32 images [batch, *image_shape] in (-1, 1)."""
-        labels = self.check_labels(labels, len(latents))
+        labels = self.check_labels(labels, latents.shape[0])
         height, width, channels = self.image_shape
         z, condition = latents.astype(self.dtype), self.condition(latents, labels)
         if self.num_classes and labels is not None:
@@ -197,7 +197,7 @@ class DCGANGenerator(Generator):
 
         grid = (height // 4, width // 4, 4 * self.width)
         dense = nn.Dense(grid[0] * grid[1] * grid[2], use_bias=False, dtype=self.dtype, kernel_init=DCGAN_KERNEL)
-        x = self.layer(dense, z, train=train).reshape(len(z), *grid)
+        x = self.layer(dense, z, train=train).reshape(z.shape[0], *grid)
         x = leaky_relu(self.normalize(x, condition, train=train))
         for features, stride in ((2 * self.width, 1), (self.width, 2)):
             x = self.layer(self.transposed(features, stride, use_bias=False), x, train=train)
@@ -242,12 +242,12 @@ class ResidualGenerator(Generator):
     @nn.compact
     def __call__(self, latents: jax.Array, labels: jax.Array | None = None, *, train: bool) -> jax.Array:
         """Latents [batch, latent_size], labels [batch] -> float32 images [batch, *image_shape] in (-1, 1)."""
-        labels = self.check_labels(labels, len(latents))
+        labels = self.check_labels(labels, latents.shape[0])
         condition = self.condition(latents, labels)
         height, width, channels = self.image_shape
         grid = (height // 8, width // 8, self.width)
         dense = nn.Dense(grid[0] * grid[1] * grid[2], dtype=self.dtype, kernel_init=GLOROT)
-        x = self.layer(dense, latents.astype(self.dtype), train=train).reshape(len(latents), *grid)
+        x = self.layer(dense, latents.astype(self.dtype), train=train).reshape(latents.shape[0], *grid)
         for _ in range(3):
             x = self.attend(self.block(x, condition, train=train), GLOROT, train=train)
         x = nn.relu(self.normalize(x, condition, train=train))

@@ -106,7 +106,7 @@ def patches_matmul(
         lax.slice(
             images,
             (0, y, x, 0),
-            (len(images), y + (rows - 1) * strides[0] + 1, x + (columns - 1) * strides[1] + 1, channels),
+            (images.shape[0], y + (rows - 1) * strides[0] + 1, x + (columns - 1) * strides[1] + 1, channels),
             (1, *strides, 1),
         )
         for y in range(kernel_height)
@@ -116,4 +116,4 @@ def patches_matmul(
     product = jnp.dot(
         matrix, kernel.reshape(-1, features), precision=precision, preferred_element_type=preferred_element_type
     )
-    return product.reshape(len(images), rows, columns, features)
+    return product.reshape(images.shape[0], rows, columns, features)

@@ -206,7 +206,7 @@ def polyphase_convolution(
     vertical, horizontal = axes
     grid = phases.reshape(*phases.shape[:3], vertical.stride, horizontal.stride, kernel.shape[3])
     images = grid.transpose(0, 1, 3, 2, 4, 5).reshape(
-        len(x), vertical.positions * vertical.stride, horizontal.positions * horizontal.stride, kernel.shape[3]
+        x.shape[0], vertical.positions * vertical.stride, horizontal.positions * horizontal.stride, kernel.shape[3]
     )
     return images[:, : vertical.output, : horizontal.output]
 

@@ -66,6 +66,7 @@ class Run:
     checkpoint_every: Natural = 0  # steps between checkpoints; 0: as often as it evaluates
     early_stopping: Natural = 0  # evaluations without a better score after which training stops; 0: never
     placement: Placement = "auto"  # data on the device or streamed from the host; auto: on the device if it fits
+    init_from: str = ""  # folder of a run whose parameters training starts with, to fine-tune them; empty: random ones
     tensorboard: bool = False  # writes TensorBoard event files too; needs the tensorboard extra
     resume_with_changes: bool = False  # goes on in a workdir whose run had another configuration or other data
 

@@ -1,7 +1,8 @@
 """Options of decoding, for presets and the command line."""
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from jaxai import ranges
 from jaxai.ranges import Count, Natural, NonNegative, Positive, Range
@@ -31,6 +32,29 @@ class Decoding:
 
 BY_METHOD = {"beam": "beam", "coverage_penalty": "beam", "temperature": "sample", "top_k": "sample", "top_p": "sample"}
 """Fields of `Decoding` that have an effect with one method only -> that method."""
+
+
+def with_options(decoding: Decoding, model: Model, n_best: int = 1, **options: Any) -> Decoding:
+    """How to search, with some fields changed.
+
+    Args:
+      decoding: before the change.
+      model: whose target vocabulary and attention it has to fit.
+      n_best: translations wanted of each sentence; the beam becomes at least as wide, unless `beam` is given.
+      options: fields of `Decoding`; None leaves one as it is.
+
+    Raises:
+      ValueError: a field is out of its range, or has no effect with the method; one line.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    changed = dataclasses.replace(decoding, **given)
+    for name in given:
+        if name in BY_METHOD and BY_METHOD[name] != changed.method:
+            raise ValueError(f"{name} has no effect with method {changed.method}; give --method {BY_METHOD[name]}")
+    if n_best > changed.beam and "beam" not in given:
+        changed = dataclasses.replace(changed, beam=n_best)
+    check_decoding(changed, model, n_best, prefix="")
+    return changed
 
 
 def check_decoding(decoding: Decoding, model: Model, n_best: int = 1, prefix: str = "decoding.") -> None:

@@ -285,7 +285,7 @@ def _search(
     """Searches for the targets of a batch: tokens [batch, S], lengths, limits and sentence numbers [batch]."""
     step, state = _make_step(network, params, tokens, lengths)
     common: dict[str, Any] = {
-        "batch": len(tokens),
+        "batch": tokens.shape[0],
         "max_length": max_length,
         "begin": BEGIN,
         "end": END,

@@ -15,6 +15,7 @@ from jaxai.data import Data
 from jaxai.experiments.classification.experiment import Experiment
 from jaxai.runtime.config import to_dict
 from jaxai.runtime.run_folder import RunFolder
+from jaxai.trained import load
 
 
 def test_run_leaves_scores_examples_and_pictures(trained):
@@ -94,7 +95,7 @@ def test_unknown_characters_are_told_in_words(trained, typed, jaxai):
 def test_sources_beyond_the_longest_are_cut_and_told(trained):
     experiment = RunFolder(trained).load_config()
     short = dataclasses.replace(experiment, tokens=dataclasses.replace(experiment.tokens, longest_source=3))
-    translator = short.translator()
+    translator = short.trained().translator()
     (cut,), (whole,) = translator.translate(["abcd", "ab"])
     assert cut.note == "cut to 2 of 4 tokens"
     assert cut.text == whole.text
@@ -134,11 +135,7 @@ def test_ensemble_with_a_run_of_another_kind_is_refused(trained, tmp_path, jaxai
 
 
 def test_average_of_both_checkpoints_translates(trained, typed, jaxai):
-    from jaxai import seq2seq
-
-    experiment = RunFolder(trained).load_config()
-    best, latest = (seq2seq.parameters(experiment.restore(which)) for which in ("best", "latest"))
-    mean = experiment._parameters("average")
+    best, latest, mean = (load(trained, which).params for which in ("best", "latest", "average"))
     jax.tree.map(lambda a, b, c: np.testing.assert_allclose(a, (b + c) / 2, atol=1e-6), mean, best, latest)
     typed(b"abc\n")
     assert jaxai("translate", trained, "--checkpoint", "average")[0] == 0

@@ -89,8 +89,11 @@ def test_lines_before_one_that_cannot_be_read_are_translated_where_it_could_not_
         (("--method", "sample", "--top-k", "99"), "top_k is 99; it must be at most"),
         (("--method", "sample", "--temperature", "nan"), "temperature is nan"),
         (("--method", "sample", "--top-p", "0"), "top_p is 0.0"),
-        (("--top-k", "3"), "top_k has no effect with method beam; add --method sample"),
-        (("--method", "greedy", "--beam", "3"), "beam has no effect with method greedy; add --method beam"),
+        (("--top-k", "3"), "top_k has no effect with method beam; give --method sample"),
+        (
+            ("--method", "greedy", "--beam", "3"),
+            "beam has no effect with method greedy; give --method beam",
+        ),
         (("--seed", "-1"), "seed is -1; it must be between 0 and 4294967295"),
         (("--batch-size", "0"), "batch_size is 0"),
         (("--input", "FOLDER"), "cannot be read (Is a directory)"),

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,10 @@ from jaxai.runtime.loop import Outcome, fit
 from jaxai.runtime.restore import trained_state
 from jaxai.runtime.run_folder import RunFolder
 from jaxai.runtime.training import Examples, Log, Program, Scoring, Storage, Training, position_in_epochs, scalars
+from jaxai.trained import make_beginning
+
+if TYPE_CHECKING:
+    from jaxai.experiments.classification.trained import TrainedClassifier
 
 WHITENING_IMAGES = 5_000
 """As many training images give the whitening kernel (airbench)."""
@@ -114,10 +118,11 @@ class Experiment:
     def training(self, images: Images) -> Training:
         """What the loop needs; of a resolved experiment."""
         held_out = {"validation": images.validation} if images.validation else {}
+        beginning = make_beginning(self.run, self.make(), [type(self)])
         return Training(
             Program(
                 make=lambda axis_name: cnn.make(self.workload, axis_name),
-                prepare=lambda state: self._whitened(state, images),
+                prepare=lambda state: beginning.prepare(self._whitened(state, images)),
             ),
             steps=steps_in(self.epochs, self.workload.steps_per_epoch),
             data=Examples(images.train, self.batch_size),
@@ -126,7 +131,7 @@ class Experiment:
                 score="validation_accuracy" if images.validation else "test_accuracy",
                 splits=held_out | {"test": images.test},
             ),
-            log=Log(position=position_in_epochs(self.workload.steps_per_epoch)),
+            log=Log(position=position_in_epochs(self.workload.steps_per_epoch), opening=beginning.note),
             storage=Storage(identity=digests.describe_images(images)),
             metrics=cnn.METRICS,
         )
@@ -166,6 +171,12 @@ class Experiment:
     def make(self) -> Any:
         """The workload for one device; of a resolved experiment."""
         return cnn.make(self.workload)
+
+    def trained(self, checkpoint: str = "best") -> "TrainedClassifier":
+        """A checkpoint of the run, to predict with; see `jaxai.load`."""
+        from jaxai.experiments.classification.trained import TrainedClassifier
+
+        return TrainedClassifier.read(self.run, self.make(), checkpoint, self)
 
     def evaluate(
         self, console: Console, which: Which = "latest", images: Images | None = None, recompute: bool = False

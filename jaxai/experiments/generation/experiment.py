@@ -1,10 +1,9 @@
 """Binds the generator and its discriminator to data, measures and pictures: what `jaxai train` and `sample` run."""
 
 import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +17,7 @@ from jaxai.core import Metric, State
 from jaxai.data import Data, Images, check_images, digests, load
 from jaxai.data.epochs import steps_in
 from jaxai.experiments.generation.extractor import extract, load_extractor
-from jaxai.experiments.generation.generator import CHUNK, Generator, Samples
+from jaxai.experiments.generation.generator import CHUNK, Generator
 from jaxai.experiments.generation.metrics import METRICS
 from jaxai.experiments.generation.quality import Quality, found_wrong, table
 from jaxai.files.array_files import read_arrays
@@ -39,6 +38,10 @@ from jaxai.runtime.loop import Outcome, fit
 from jaxai.runtime.restore import trained_state
 from jaxai.runtime.run_folder import RunFolder
 from jaxai.runtime.training import Examples, Log, Program, Scoring, Storage, Training, scalars
+from jaxai.trained import make_beginning
+
+if TYPE_CHECKING:
+    from jaxai.experiments.generation.trained import TrainedGenerator
 
 EVALUATIONS = 10
 """As many evaluations in a run when nobody says: each draws thousands of samples."""
@@ -131,11 +134,13 @@ class Experiment:
     def training(self, images: Images) -> Training:
         """What the loop needs; of a resolved experiment."""
         examples = len(images.train["label"])
+        beginning = make_beginning(self.run, self.make(), [type(self)])
         steps, evaluator = self._steps(examples), _Evaluator(self, images)
         measures = self.extractor != "none"
         return Training(
             Program(
                 make=lambda axis_name: gan.make(self.workload, axis_name),
+                prepare=beginning.prepare,
                 flops_per_step=self._flops_per_step(),
             ),
             steps=steps,
@@ -150,6 +155,7 @@ class Experiment:
             log=Log(
                 position=lambda step: {"epoch": step * self._images_a_step / examples},
                 warnings=found_wrong,
+                opening=beginning.note,
                 summarize=_summarize,
             ),
             storage=Storage(identity=digests.describe_images(images, self.workload.conditional)),
@@ -201,6 +207,12 @@ class Experiment:
     def make(self) -> Any:
         """The workload for one device; of a resolved experiment."""
         return gan.make(self.workload)
+
+    def trained(self, checkpoint: str = "best") -> "TrainedGenerator":
+        """A checkpoint of the run, to draw images with; see `jaxai.load`."""
+        from jaxai.experiments.generation.trained import TrainedGenerator
+
+        return TrainedGenerator.read(self.run, self.make(), checkpoint, self)
 
     def evaluate(
         self, console: Console, which: Which = "latest", images: Images | None = None, recompute: bool = False
@@ -256,37 +268,6 @@ class Experiment:
         """
         return trained_state(self.make(), dataclasses.replace(self.run, mode="jit"), parallel.make_mesh(1), which)
 
-    def sample(self, count: int, seed: int = 0, label: int | str | None = None, which: Which = "best") -> Samples:
-        """Draws images from a checkpoint of the run.
-
-        Args:
-          count: how many.
-          seed: of the latents, and of the labels of a conditional model.
-          label: what a conditional model shall make: a class's name, or its number where none is called so; None:
-            labels as frequent as in the training data, in turn where all are equally frequent.
-          which: checkpoint.
-
-        Raises:
-          ValueError: no images asked for, no such checkpoint, a label out of range, or one for a model that takes none.
-        """
-        config = self.workload
-        if count < 1:
-            raise ValueError(f"count is {count}; it must be at least 1")
-        if label is not None and not config.conditional:
-            raise ValueError(
-                f"label is {label}, but this model takes none; leave it out, or train one with --conditional"
-            )
-        if isinstance(label, str):
-            label = self._label_of(label)
-        if label is not None and not 0 <= label < config.num_classes:
-            raise ValueError(f"label is {label}; this model has the labels 0 to {config.num_classes - 1}")
-        if label is not None and label not in self._learned_labels:
-            raise ValueError(
-                f"label is {label}, which no training image had, so that the generator never learned it; choose one of"
-                f" {', '.join(map(str, self._learned_labels))}"
-            )
-        return Generator(config, parallel.make_mesh(1))(self.restore(which), count, jax.random.key(seed), label)
-
     def draw(self, images: Images, state: State, folder: RunFolder) -> None:
         """The pictures of a trained state: its progress, the way between latents, and the nearest training images."""
         if not mosaic.available():
@@ -304,7 +285,7 @@ class Experiment:
             captions["progress.gif"] = "The same latents as training went on"
         ends = generator.latents(jax.random.fold_in(key, MEASURED + 1), 2 * ROWS).reshape(2, ROWS, 1, -1)
         ways = spherical_interpolation(ends[0], ends[1], np.linspace(0, 1, COLUMNS + 2))
-        labels = np.repeat(np.resize(self._learned_labels, ROWS), COLUMNS + 2)
+        labels = np.repeat(np.resize(self.learned_labels, ROWS), COLUMNS + 2)
         between = generator.images(state, np.asarray(ways).reshape(-1, ways.shape[-1]), labels)
         mosaic.write_png(mosaic.tile(mosaic.visible(between), COLUMNS + 2), folder.pictures / "interpolation.png")
         captions["interpolation.png"] = "From one latent to another along the sphere, a row each"
@@ -328,27 +309,12 @@ class Experiment:
         """The images with the run's labels, which are nothing to an unconditional generator."""
         return RunFolder(self.run.workdir).as_in_run(images) if self.workload.conditional else images
 
-    def _label_of(self, text: str) -> int:
-        # By name first: of folders 1, 2 and 10, the first is called 1 and has the label 0.
-        classes = (RunFolder(self.run.workdir).data() or {}).get("classes", [])
-        if text in classes:
-            return int(classes.index(text))
-        try:
-            return int(text)
-        except ValueError:
-            near = difflib.get_close_matches(text, classes, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(
-                f"label is {text}; this model has the labels 0 to {self.workload.num_classes - 1}, or the names of its"
-                f" classes{hint}"
-            ) from None
-
     @property
     def _images_a_step(self) -> int:
         return self.batch_size * max(1, self.workload.discriminator_steps)
 
     @property
-    def _learned_labels(self) -> list[int]:
+    def learned_labels(self) -> list[int]:
         """Labels that the training data has."""
         frequencies = self.workload.label_frequencies or [1] * self.workload.num_classes
         return [label for label, frequency in enumerate(frequencies) if frequency]
@@ -378,7 +344,7 @@ class Experiment:
 
     def _grid(self, generator: Generator, state: State) -> np.ndarray:
         """Images of the same latents whenever it is asked, a column for each label of a conditional model."""
-        shown = self._learned_labels[:20] if self.workload.conditional else [0] * COLUMNS
+        shown = self.learned_labels[:20] if self.workload.conditional else [0] * COLUMNS
         columns = len(shown)
         latents = generator.latents(jax.random.key(self.run.seed), ROWS * columns)
         labels = np.resize(shown, ROWS * columns)

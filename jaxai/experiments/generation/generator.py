@@ -65,8 +65,7 @@ class Generator:
 
     def images(self, state: State, latents: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """[n, height, width, channels] uint8; an unconditional model looks at no labels."""
-        # What only training needs stays where it is.
-        state, parts = state.replace(opt_state=None, local=None), []
+        parts = []
         for first in range(0, len(latents), self._chunk):
             latent, label = (each[first : first + self._chunk] for each in (latents, labels))
             missing = self._chunk - len(latent)

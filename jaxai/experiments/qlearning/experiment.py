@@ -5,8 +5,7 @@ import functools
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +18,9 @@ from jaxai.core import Metric, State, Workload
 from jaxai.dqn import advice
 from jaxai.dqn.config import make_replay
 from jaxai.dqn.environment import Environment, make_environment
-from jaxai.dqn.episode import run_episode
-from jaxai.dqn.evaluation import longest_episode
-from jaxai.experiments.qlearning import drawing, figures
+from jaxai.experiments.qlearning import figures
 from jaxai.experiments.qlearning.changes import CHANGES, apply
 from jaxai.experiments.qlearning.metrics import METRICS
-from jaxai.files.unwritten import writing
 from jaxai.metrics import Meanings
 from jaxai.output import say
 from jaxai.ranges import Finite
@@ -38,6 +34,10 @@ from jaxai.runtime.loop import Outcome, fit
 from jaxai.runtime.restore import trained_state
 from jaxai.runtime.run_folder import RunFolder
 from jaxai.runtime.training import Log, Program, Scoring, Storage, Training
+from jaxai.trained import Beginning, make_beginning
+
+if TYPE_CHECKING:
+    from jaxai.experiments.qlearning.trained import TrainedAgent
 
 EVALUATIONS = 20
 """As many evaluations in a run when nobody says: they cost a few per cent of it then."""
@@ -166,10 +166,13 @@ class Experiment:
         """
         self.check()
         config, members, steps = self.workload, len(self.seeds), self.workload.train_steps
+        beginning = make_beginning(self.run, self._make_one(config), [Experiment, type(self)])
+        notes = [self.replay_size + (", in each checkpoint" if config.save_replay else ", in no checkpoint")]
         alone = {"num_envs": config.num_envs, "batch_size": config.batch_size}
         return Training(
             Program(
                 make=self.make,
+                prepare=functools.partial(self._begun, beginning),
                 parameters=lambda state: self.member(state, 0).params,
                 steps_per_call=STEPS_PER_CALL,
                 divided=alone if self.alone else {"trainings of one program:": members},
@@ -185,7 +188,7 @@ class Experiment:
                 describe_evaluation=figures.describe_evaluation,
                 summarize=self._summarize,
                 warnings=functools.partial(self._warnings, self._advice()),
-                opening=self.replay_size + (", in each checkpoint" if config.save_replay else ", in no checkpoint"),
+                opening="\n".join([*notes, *filter(None, [beginning.note])]),
             ),
             storage=Storage(
                 apply=functools.partial(apply, config, None if self.alone else self._with_settings),
@@ -203,6 +206,16 @@ class Experiment:
             return dqn.make(self.workload, env, env_params, axis_name if several else None)
         alone = dqn.make(self.workload, env, env_params)
         return population.make(alone, self.seeds, self._with_settings, tolerant=len(self.seeds) > 1)
+
+    def _make_one(self, config: dqn.Config) -> Workload:
+        return dqn.make(config, *make_environment(self.env))
+
+    def _begun(self, beginning: Beginning, state: State) -> State:
+        """The state before the first step, of each of several trainings."""
+        if self.alone:
+            return beginning.prepare(state)
+        prepare = jax.vmap(beginning.prepare, in_axes=(population.AXES,), out_axes=population.AXES)
+        return state.replace(local=prepare(population.members_of(state)).replace(step=None))
 
     def train(
         self,
@@ -229,6 +242,12 @@ class Experiment:
                 say(console, progress.expectation("return_mean", self.expected, got, Meanings(METRICS)))
         return outcome
 
+    def trained(self, checkpoint: str = "best", member: int | None = None) -> "TrainedAgent":
+        """A checkpoint of the run, to act with; see `jaxai.load`."""
+        from jaxai.experiments.qlearning.trained import TrainedAgent
+
+        return TrainedAgent.of(self, checkpoint, member)
+
     def evaluate(self, console: Console, which: Which = "latest", episodes: int = 100) -> dict[str, Any]:
         """Measures a checkpoint of the run over greedy episodes of every seed, and shows and returns what it finds.
 
@@ -238,10 +257,8 @@ class Experiment:
         """
         self.check_episodes("episodes", episodes)
         state = self.restore(which)
-        if not self._finite(state).any():
-            raise FloatingPointError(
-                f"{self._every_one()} of {self.run.workdir} diverged: there is nothing to evaluate"
-            )
+        if not self.finite(state).any():
+            raise FloatingPointError(f"{self.every_one} of {self.run.workdir} diverged: there is nothing to evaluate")
         many = dataclasses.replace(self, workload=dataclasses.replace(self.workload, evaluation_episodes=episodes))
         evaluate = many.make().eval_step
         assert evaluate is not None
@@ -269,70 +286,24 @@ class Experiment:
         """The state of one training of the run."""
         return state if self.alone else population.member_of(state, index)
 
-    def play(self, path: Path, which: Which = "best", seed: int = 0, member: int | None = None) -> dict[str, Any]:
-        """Renders a greedy episode of a trained agent to a GIF.
-
-        Args:
-          path: of the GIF.
-          which: checkpoint.
-          seed: of the episode.
-          member: which of the run's trainings; None: the one with the highest return in the evaluation of the
-            checkpoint.
-
-        Returns:
-          `return`, `length` and `member`.
-
-        Raises:
-          ValueError: no such checkpoint or training, or one that diverged.
-          FloatingPointError: every training of the run diverged.
-        """
-        state, members = self.restore(which), len(self.seeds)
-        if member is not None and not 0 <= member < members:
-            raise ValueError(f"member is {member}; the run has {members} trainings, 0 to {members - 1}")
-        finite = self._finite(state)
-        if not finite.any():
-            raise FloatingPointError(f"{self._every_one()} of {self.run.workdir} diverged: there is nothing to play")
-        if member is None:
-            member = int(np.argmax(np.where(finite, self._scores(int(state.step)), -np.inf)))
-        if not finite[member]:
-            rest = ", ".join(map(str, np.flatnonzero(finite)))
-            raise ValueError(f"member is {member} ({self.names[member]}), which diverged; choose one of {rest}")
-        env, env_params = make_environment(self.env)
-        trained, config = self.member(state, member), self.workload
-        policy, spec = dqn.make_policy(config, env, env_params), dqn.make_environment_spec(env, env_params)
-
-        def act(observation: jax.Array, key: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-            return policy(trained, observation[None], None if mask is None else mask[None])[0]
-
-        longest = longest_episode(config, spec.max_steps)
-        episode = run_episode(act, env, env_params, jax.random.key(seed), longest, config.frame_stack)
-        with writing(path):
-            drawing.render(env, env_params, episode, path)
-        return {"return": episode.undiscounted_return, "length": len(episode.rewards), "member": member}
-
     def draw(self, outcome: Outcome, folder: RunFolder, console: Console | None) -> None:
         """The picture of a finished run: an episode of its best agent."""
         del outcome
         if importlib.util.find_spec("PIL") is None:
             return
         with pictures.optional(console):
-            self.play(folder.pictures / "episode.gif")
+            self.trained().play(folder.pictures / "episode.gif")
             folder.write_json("pictures/captions.json", {"episode.gif": "A greedy episode of the best agent"})
 
-    def _scores(self, step: int) -> np.ndarray:
-        """What each training got in the evaluation at a step, or in the last before it; -inf where it diverged."""
-        lines = RunFolder(self.run.workdir).lines("metrics.jsonl")
-        scored = (line for line in reversed(lines) if "evaluation_return_per_seed" in line and line["step"] <= step)
-        scores = next(scored, {"evaluation_return_per_seed": [0.0] * len(self.seeds)})["evaluation_return_per_seed"]
-        return np.array([-np.inf if score is None else score for score in scores])
-
-    def _finite(self, state: State) -> np.ndarray:
+    def finite(self, state: State) -> np.ndarray:
         """Whether the parameters of each training are finite."""
         params = state.params if self.alone else population.members_of(state).params
         leaves = [np.asarray(leaf).reshape(len(self.seeds), -1) for leaf in jax.tree.leaves(params)]
         return np.all([np.isfinite(leaf).all(1) for leaf in leaves], axis=0)
 
-    def _every_one(self) -> str:
+    @property
+    def every_one(self) -> str:
+        """What messages call all trainings together."""
         return "the training" if self.alone else f"all {len(self.seeds)} trainings"
 
     def _advice(self) -> dict[str, str]:
@@ -351,7 +322,7 @@ class Experiment:
         diverged = values.get("diverged_per_seed", [0.0])
         if all(diverged):
             raise FloatingPointError(
-                f"{self._every_one()} diverged by step {values['step']}; lower the learning rate, or train one alone"
+                f"{self.every_one} diverged by step {values['step']}; lower the learning rate, or train one alone"
                 f" (--seeds 1 --seed {self.run.seed}) for a dump of the step that jaxai replay runs again"
             )
         return {**unusual, **advice.of_call(values, self.workload, self.names)}

@@ -5,7 +5,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ import tyro
 from rich.console import Console
 
 from jaxai import ranges, seq2seq
-from jaxai.core import Metric, PyTree, State
+from jaxai.core import Metric, State
 from jaxai.data import digests, line_files, text
 from jaxai.data.buckets import BucketedEpochs
 from jaxai.data.epochs import steps_in
@@ -35,11 +35,14 @@ from jaxai.runtime.loop import Outcome, fit
 from jaxai.runtime.restore import trained_state
 from jaxai.runtime.run_folder import RunFolder
 from jaxai.runtime.training import Examples, Log, Program, Scoring, Storage, Training, position_in_epochs
-from jaxai.seq2seq import vocabulary
 from jaxai.seq2seq.bucketed import Shape, bucketed
 from jaxai.seq2seq.decoding import Decoding, check_decoding
 from jaxai.seq2seq.translator import Translation, Translator
 from jaxai.seq2seq.vocabulary import UNKNOWN, Vocabulary
+from jaxai.trained import make_beginning
+
+if TYPE_CHECKING:
+    from jaxai.experiments.translation.trained import TrainedTranslator
 
 Source = Which | Literal["average"]
 """Where parameters come from: a checkpoint of the run, or the mean of both."""
@@ -129,6 +132,7 @@ class Experiment:
     def training(self, pairs: Pairs) -> Training:
         """What the loop needs; of a resolved experiment."""
         corpus = self.corpus(pairs)
+        beginning = make_beginning(self.run, self.make(), [type(self)], self._other_vocabularies)
         order = functools.partial(_order, corpus=corpus)
         epochs = order(jax.random.key(0))
         shapes = _shapes(corpus)
@@ -138,6 +142,7 @@ class Experiment:
         return Training(
             Program(
                 make=lambda axis_name: bucketed(seq2seq.make(self.workload, axis_name), shapes),
+                prepare=beginning.prepare,
                 flops_per_step=float(sum(counts * [_flops(self.workload, shape) for shape in shapes]) / epochs.batches),
             ),
             steps=self._steps(corpus),
@@ -149,6 +154,7 @@ class Experiment:
             ),
             log=Log(
                 position=position_in_epochs(epochs.batches),
+                opening=beginning.note,
                 unit="target_tokens",
                 # The mean over the steps of an epoch: batches differ in their number of real tokens.
                 units_per_step=float(tokens.mean() * sum(counts * [shape.rows for shape in shapes]) / epochs.batches),
@@ -210,6 +216,12 @@ class Experiment:
         """The workload for one device; of a resolved experiment, for batches of one shape."""
         return seq2seq.make(self.workload)
 
+    def trained(self, checkpoint: str = "best") -> "TrainedTranslator":
+        """A checkpoint of the run, to translate with; see `jaxai.load`."""
+        from jaxai.experiments.translation.trained import TrainedTranslator
+
+        return TrainedTranslator.read(self.run, self.make(), checkpoint, self)
+
     def evaluate(
         self,
         console: Console,
@@ -230,6 +242,8 @@ class Experiment:
         Raises:
           ValueError: the run has no such checkpoint, the vocabularies are not its own, or the files do not fit.
         """
+        from jaxai.experiments.translation.trained import read_all
+
         if files is None:
             pairs = check_pairs(pairs or self.load())
             split, task, name = pairs.test, pairs.task, "test"
@@ -238,7 +252,9 @@ class Experiment:
         else:
             split, task, name = _aligned(*files), self._task, files[0].name
             data = {"splits": {name: {"digest": digests.digest_of_texts(split)}}}
-        translator = self.translator(which, others)
+        check_decoding(self.decoding, self.workload)
+        first, further = read_all([self, *others], which)
+        translator = first.translator(ensemble=further)
         _, result = self._test(translator, split, task)
         result |= {"sentences": len(split.sources), "checkpoint": which, "measured_on": measured_on(self, data)}
         console.print(progress.results(_main(result), Meanings(METRICS), title=f"Scores on {name}"))
@@ -249,40 +265,6 @@ class Experiment:
         for note in notes:
             say(console, note)
         return result
-
-    def translator(
-        self,
-        which: Source = "best",
-        others: Sequence["Experiment"] = (),
-        decoding: Decoding | None = None,
-        seed: int = 0,
-    ) -> Translator:
-        """Translates with a checkpoint of the run, or with those of several runs together.
-
-        Args:
-          which: checkpoint, or the mean of the parameters of both.
-          others: runs whose models translate together with this one.
-          decoding: how to search, if not as the run says.
-          seed: of sampling.
-
-        Raises:
-          ValueError: a run has no such checkpoint, vocabularies that are not its own, others than the first or another
-            network, or it cannot search so.
-        """
-        for each in others:
-            if each.tokens.digests != self.tokens.digests:
-                raise ValueError(
-                    f"{each.run.workdir} has other vocabularies than {self.run.workdir}; give runs of the same data"
-                )
-            if _network(each.workload) != _network(self.workload):
-                raise ValueError(
-                    f"{each.run.workdir} has another network than {self.run.workdir}; give runs of one preset"
-                )
-        if decoding is None:
-            check_decoding(self.decoding, self.workload)
-        source, target = self._vocabularies()
-        params = [each._parameters(which) for each in (self, *others)]
-        return Translator(self.workload, params, source, target, decoding or self.decoding, self.longest, seed)
 
     def restore(self, which: Which = "best") -> State:
         """The state of the run's checkpoint, on one device.
@@ -330,12 +312,10 @@ class Experiment:
         low, high = scores.interval(task, said, answers, lowercase=lowercase)
         return found, result | {f"{score}_low": low, f"{score}_high": high}
 
-    def _parameters(self, which: Source) -> PyTree:
-        """What translates: of a checkpoint, or the mean of both checkpoints."""
-        if which != "average":
-            return seq2seq.parameters(self.restore(which))
-        both: tuple[Which, Which] = ("best", "latest")
-        return seq2seq.decode.average([seq2seq.parameters(self.restore(each)) for each in both])
+    def _other_vocabularies(self, source: "TrainedTranslator") -> list[str]:
+        """Which of the vocabularies of a run are others than those here; see `make_beginning`."""
+        digests = zip(source.config.tokens.digests, self.tokens.digests, strict=True)
+        return [f"{side} tokens" for side, (old, new) in zip(("source", "target"), digests, strict=True) if old != new]
 
     @property
     def _task(self) -> str:
@@ -352,15 +332,6 @@ class Experiment:
             f"{longer} of {len(most)} validation targets are longer than a translation may be; raise "
             "decoding.longest_ratio or decoding.longest_extra"
         ]
-
-    def _vocabularies(self) -> tuple[Vocabulary, Vocabulary]:
-        folder = RunFolder(self.run.workdir).path
-        found = [vocabulary.load(folder / f"{side}_vocabulary.json") for side in ("source", "target")]
-        if len(self.tokens.digests) != len(found):
-            raise ValueError(f"{folder}/config.json has no digests of its vocabularies; give the train command again")
-        for each, digest in zip(found, self.tokens.digests, strict=True):
-            each.require(digest, str(folder))
-        return found[0], found[1]
 
     def _steps(self, corpus: Corpus) -> int:
         return steps_in(self.epochs, _order(jax.random.key(0), corpus).batches)
@@ -388,11 +359,6 @@ def _flops(config: seq2seq.Config, shape: Shape) -> int:
 def _aligned(source: Path, reference: Path) -> PairSplit:
     """A file of sources and one of references, line by line."""
     return line_files.aligned(source, reference, "error", "--source and --reference").split
-
-
-def _network(config: seq2seq.Config) -> dict[str, Any]:
-    """What two runs must share to translate together."""
-    return {field.name: getattr(config, field.name) for field in dataclasses.fields(seq2seq.Model)}
 
 
 def _unknown_references(target: Vocabulary, split: PairSplit) -> list[str]:

@@ -1,0 +1,149 @@
+"""A trained generator: new images, of a class where the model is conditional."""
+
+import difflib
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxai import averages, gan, transfer
+from jaxai.core import PyTree, State
+from jaxai.experiments.generation.generator import Generator, Samples
+from jaxai.ranges import Seed, check_argument
+from jaxai.runtime import parallel
+from jaxai.trained import Trained, portable
+
+__all__ = ["TrainedGenerator"]
+
+
+class TrainedGenerator(Trained):
+    """A run of adversarial training; see `jaxai.load`."""
+
+    @functools.cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the labels; numbers where the run has none; empty if unconditional."""
+        config = self.config.workload
+        names = self._json("data.json").get("classes") or range(config.num_classes)
+        return tuple(map(str, names)) if config.conditional else ()
+
+    @property
+    def variables(self) -> dict[str, PyTree]:
+        """The generator's collections that evaluation applies it with."""
+        return averages.evaluated(
+            self.state.params.generator,
+            self.state.extra["variables"].generator,
+            self.state.extra.get(averages.EMA),
+            self.state.opt_state.generator,
+        )
+
+    def sample(self, count: int, label: int | str | None = None, seed: int = 0) -> np.ndarray:
+        """Draws images.
+
+        Args:
+          count: number of images.
+          label: what a conditional model is asked for: the name of a class, or its number where none has that name;
+            None: labels with the frequencies of the training data, each in turn where all are equally frequent.
+          seed: of the latents; the first images of many are those of few.
+
+        Returns:
+          [count, height, width, channels] uint8.
+
+        Raises:
+          ValueError: count is below 1, there is no such label, no training image had it, or the model takes none.
+        """
+        return self.samples(count, label, seed).image
+
+    def samples(self, count: int, label: int | str | None = None, seed: int = 0) -> Samples:
+        """As `sample`, with the latents and labels that the images were drawn from."""
+        if count < 1:
+            raise ValueError(f"count is {count}; it must be at least 1")
+        check_argument("seed", Seed, seed)
+        return self._generator(self.state, count, jax.random.key(seed), self._label(label))
+
+    def predict(self, latents: Any, labels: Any = None) -> np.ndarray:
+        """The images of given latents.
+
+        Args:
+          latents: [n, latent_size] float32, standard normal.
+          labels: [n] int32 of a conditional model.
+
+        Returns:
+          [n, height, width, channels] float32 in [-1, 1].
+        """
+        return np.asarray(self._generate(self.state, jnp.asarray(latents), labels))
+
+    @property
+    def starting_point(self) -> transfer.Start:
+        """The last parameters of both networks, which fit each other, and the averages of the generator."""
+        extra = {"variables": self.state.extra["variables"]} | averages.start(self.variables)
+        return transfer.Start(self.state.params, extra, self._sizes, str(self.folder))
+
+    @functools.cached_property
+    def _generator(self) -> Generator:
+        return Generator(self.config.workload, parallel.make_mesh(1))
+
+    @functools.cached_property
+    def _generate(self) -> Callable[..., jax.Array]:
+        return jax.jit(gan.make_generate(self.config.workload))
+
+    def _label(self, label: int | str | None) -> int | None:
+        """The number of a label that the model was trained for."""
+        config = self.config.workload
+        if label is None:
+            return None
+        if not config.conditional:
+            raise ValueError(
+                f"label is {label}, but this model takes none; leave it out, or train one with --conditional"
+            )
+        number = self._named(label) if isinstance(label, str) else label
+        if not 0 <= number < config.num_classes:
+            raise ValueError(f"label is {number}; this model has the labels 0 to {config.num_classes - 1}")
+        if number not in (learned := self.config.learned_labels):
+            raise ValueError(
+                f"label is {number}, which no training image had, so that the generator never learned it; choose one of"
+                f" {', '.join(map(str, learned))}"
+            )
+        return int(number)
+
+    def _named(self, text: str) -> int:
+        # By name first: of folders 1, 2 and 10, the first is called 1 and has the label 0.
+        if text in self.classes:
+            return self.classes.index(text)
+        try:
+            return int(text)
+        except ValueError:
+            near = difflib.get_close_matches(text, self.classes, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(
+                f"label is {text}; this model has the labels 0 to {self.config.workload.num_classes - 1}, or the names"
+                f" of its classes{hint}"
+            ) from None
+
+    def _exported(self) -> tuple[Callable[..., PyTree], tuple[PyTree, ...]]:
+        """Latents [batch, latent_size] float32 (and labels [batch] int32) -> images uint8."""
+        config = portable(self.config.workload)
+        generate = gan.make_generate(config)
+        latents = jax.ShapeDtypeStruct((1, config.latent_size), np.float32)
+        labels = (jax.ShapeDtypeStruct((1,), np.int32),) if config.conditional else ()
+        return lambda *inputs: gan.as_uint8(generate(self.state, *inputs)), (latents, *labels)
+
+    @property
+    def _pure_predict(self) -> Callable[[State, Any], PyTree]:
+        return cast(Any, gan.make_generate(self.config.workload))
+
+    @property
+    def _description(self) -> str:
+        config = self.config.workload
+        kind = f"{len(self.classes)} classes of " if config.conditional else ""
+        return f"{config.architecture}, {kind}images {list(config.image_shape)}"
+
+    @property
+    def _sizes(self) -> Mapping[str, int]:
+        return {"classes": self.config.workload.num_classes}
+
+    @property
+    def _metadata(self) -> dict[str, Any]:
+        return super()._metadata | {"classes": list(self.classes)}

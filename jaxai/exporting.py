@@ -1,0 +1,58 @@
+"""A pure function with its weights as one file that JAX alone runs (`jax.export`)."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax import export
+
+from jaxai import extras
+from jaxai.core import PyTree
+from jaxai.weights import write_whole
+
+__all__ = ["write"]
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
+
+def write(
+    path: str | os.PathLike[str],
+    function: Callable[..., PyTree],
+    inputs: Sequence[PyTree],
+    platforms: Sequence[str],
+    batch_size: int | None,
+) -> Path:
+    """Writes a function of batches; see `Trained.export`.
+
+    Args:
+      path: of the file; written whole or not at all.
+      function: pure; what it closes over becomes constants of the program.
+      inputs: its arguments: trees of arrays or `jax.ShapeDtypeStruct`s [batch, ...].
+      platforms: that the program is lowered for.
+      batch_size: examples in a call; None: any number.
+    """
+    extras.load("flatbuffers", "an exported program", "export")
+    if isinstance(platforms, str):
+        platforms = (platforms,)
+    if unknown := [name for name in platforms if name not in PLATFORMS]:
+        raise ValueError(f"platforms has {unknown[0]!r}; expected some of {', '.join(PLATFORMS)}")
+    if not platforms:
+        raise ValueError(f"platforms is empty; give some of {', '.join(PLATFORMS)}")
+    if batch_size is not None and (isinstance(batch_size, bool) or batch_size < 1):
+        raise ValueError(f"batch_size is {batch_size}; it must be at least 1, or None for any number")
+    batch: Any = export.symbolic_shape("batch")[0] if batch_size is None else batch_size
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((batch, *leaf.shape[1:]), leaf.dtype), tuple(inputs))
+    try:
+        exported = export.export(jax.jit(function), platforms=list(platforms))(*shapes)
+    except Exception as error:
+        if batch_size is not None:
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"the network cannot be compiled for a batch of any size ({reason:.120}); give batch_size=..."
+        ) from error
+    path = Path(path).expanduser()
+    write_whole(path, bytes(exported.serialize()))
+    return path
