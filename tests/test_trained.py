@@ -1,0 +1,247 @@
+"""Runs that are loaded, used, exported and fine-tuned. Each training is one or two seconds long."""
+
+import dataclasses
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxai as package
+from jaxai import cnn, dqn, gan, seq2seq
+from jaxai.data import Images
+from jaxai.data.text import TextData
+from jaxai.experiments.classification.experiment import Experiment as Classification
+from jaxai.experiments.generation.experiment import Experiment as Generation
+from jaxai.experiments.qlearning.experiment import Experiment as QLearning
+from jaxai.experiments.translation.corpus import Tokens
+from jaxai.experiments.translation.experiment import Experiment as Translation
+from jaxai.runtime.config import Run
+
+NAMES = ("cat", "dog", "cow", "ant")
+PICTURES = np.random.default_rng(0).integers(0, 255, (700, 8, 8, 1), np.uint8)
+
+
+def images(classes=NAMES):
+    labels = (np.arange(64) % len(classes)).astype(np.int32)
+    split = {"image": PICTURES[:64], "label": labels}
+    return Images(train=split, test={name: array[:20] for name, array in split.items()}, classes=classes, name="mine")
+
+
+def classification(folder, **changes):
+    fields = {"width": 2, "depth": 1, "normalization": "batch", "ema_decay": 0.5, "image_shape": (8, 8, 1)}
+    workload = cnn.Config(**(fields | changes))
+    return Classification(workload, epochs=2, batch_size=16, run=Run(workdir=str(folder), devices=1))
+
+
+ENVIRONMENT = dqn.Environment("Catch-bsuite")
+LEARNER = dqn.Config(
+    hidden=(8,),
+    total_steps=132,
+    num_envs=4,
+    train_every=4,
+    learning_starts=36,
+    batch_size=16,
+    capacity=256,
+    evaluation_episodes=4,
+    optimizer=dqn.Optimizer(learning_rate=1e-2),
+)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A folder with a run of each workload: images, digits, dates, catch."""
+    folder = tmp_path_factory.mktemp("runs")
+    classification(folder / "images").train(images())
+    Generation(
+        gan.Config(width=2, latent_size=8, conditional=True, ema_decay=0.5),
+        epochs=1,
+        batch_size=16,
+        extractor="none",
+        samples=16,
+        run=Run(workdir=str(folder / "digits"), devices=1),
+    ).train(images())
+    Translation(
+        seq2seq.Config(hidden=8, embed=4, bidirectional=False),
+        data=TextData("reverse", examples=60, validation_examples=10, test_examples=10, longest=4),
+        tokens=Tokens("character", batch=64, buckets=1),
+        epochs=1,
+        scored=4,
+        run=Run(workdir=str(folder / "dates"), devices=1),
+    ).train()
+    QLearning(LEARNER, ENVIRONMENT, run=Run(workdir=str(folder / "catch"), devices=1, seeds=2)).train()
+    return folder
+
+
+def digest(folder):
+    """Path -> what the file holds, of everything below a folder."""
+    return {
+        str(path.relative_to(folder)): path.is_file() and hashlib.md5(path.read_bytes()).hexdigest()
+        for path in sorted(Path(folder).rglob("*"))
+    }
+
+
+def test_a_classifier_predicts_new_images(runs):
+    run = package.load(runs / "images")
+    probabilities = run.predict(PICTURES)
+    assert probabilities.shape == (700, 4)
+    assert run.classes == NAMES
+    expected = jax.nn.softmax(cnn.make_predict(run.config.workload)(run.state, PICTURES))
+    np.testing.assert_allclose(probabilities, expected, atol=1e-6)
+    # One image, a few, floats and bool: the same rows.
+    np.testing.assert_allclose(run.predict(PICTURES[3]), probabilities[3], atol=1e-6)
+    np.testing.assert_allclose(run.predict((PICTURES[:5] / 255).astype(np.float32)), probabilities[:5], atol=1e-5)
+    black_and_white = PICTURES[:2] > 127
+    np.testing.assert_array_equal(run.predict(black_and_white), run.predict(black_and_white * np.uint8(255)))
+    assert run.features(PICTURES[:5]).shape == (5, 4)
+    assert set(run.feature_maps(PICTURES[:5], ["Conv_0"])) == {"Conv_0"}
+
+
+def test_a_translator_a_generator_and_an_agent(runs):
+    translator, generator, agent = (package.load(runs / name) for name in ("dates", "digits", "catch"))
+    one = translator.translate("abc", method="greedy")
+    assert isinstance(one, str)
+    assert translator.translate(["abc", "d"], method="greedy")[0] == one
+    assert len(translator.translate(["abc"], n_best=3)[0]) == 3
+    drawn = generator.sample(5, label="cow", seed=1)
+    assert (drawn.shape, drawn.dtype) == ((5, 8, 8, 1), np.uint8)
+    np.testing.assert_array_equal(drawn[:2], generator.sample(2, label=2, seed=1))
+    observation, _ = agent.env.reset(jax.random.key(0), agent.env_params)
+    values = agent.predict(observation)
+    assert agent.act(observation) == values.argmax() == agent.act(observation[None])[0]
+    mask = np.arange(3) == values.argmin()
+    assert agent.act(observation, mask) == values.argmin()
+    other = package.load(runs / "catch", member=1 - agent.member)
+    assert not np.array_equal(other.predict(observation), values)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda runs: package.load(runs / "none"), "does not exist; give the workdir of a training"),
+        (lambda runs: package.load(runs), "is no run folder: it has no config.json"),
+        (lambda runs: package.load(runs / "images", "newest"), "checkpoint is 'newest'; expected best or latest"),
+        (lambda runs: package.load(runs / "images", member=1), "member is 1, but .* holds one training"),
+        (lambda runs: package.load(runs / "catch", member=2), "member is 2; the run has 2 trainings, 0 to 1"),
+        (
+            lambda runs: package.load(runs / "images").predict(PICTURES[:, :7]),
+            r"images have shape \[700, 7, 8, 1\]; expected \[batch, height, width, channels\]",
+        ),
+        (lambda runs: package.load(runs / "images").predict(PICTURES / 255), "images have dtype float64"),
+        (
+            lambda runs: package.load(runs / "images").predict(PICTURES[:2].astype(np.float32)),
+            r"expected floats in \[0, 1\]: divide by 255",
+        ),
+        (lambda runs: package.load(runs / "digits").sample(2, label="cew"), "did you mean cow?"),
+        (lambda runs: package.load(runs / "dates").translate(["a"], top_k=2), "top_k has no effect with method beam"),
+        (lambda runs: package.load(runs / "catch").act(np.zeros((2, 3))), r"observations have shape \[2, 3\]"),
+    ],
+)
+def test_a_mistake_is_one_line(runs, call, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
+        call(runs)
+    assert "\n" not in str(error.value)
+
+
+def test_reading_writes_nothing(runs, tmp_path, monkeypatch, jaxai):
+    """Neither in the run folder nor in the working directory, and from any of them."""
+    monkeypatch.chdir(tmp_path)
+    before = digest(runs)
+    (runs / "images").chmod(0o555)
+    try:
+        package.load(runs / "images").predict(PICTURES[:3])
+        package.load(runs / "dates", "average").translate(["abc"])
+        repr(package.load(runs / "catch").act(np.zeros((10, 5), np.float32)))
+        package.load(runs / "digits").sample(2)
+    finally:
+        (runs / "images").chmod(0o755)
+    for arguments in (["evaluate", "--help"], ["report", runs / "images", "--output", tmp_path / "page.html"]):
+        assert jaxai(*arguments)[0] == 0
+    assert digest(runs) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+
+
+CONSUMER = """
+import sys, numpy, jax
+program = jax.export.deserialize(bytearray(open(sys.argv[1], "rb").read()))
+inputs = numpy.load(sys.argv[2])
+numpy.save(sys.argv[3], program.call(*(inputs[name] for name in inputs))[..., :])
+assert not {name for name in sys.modules if name.split(".")[0] in ("jaxai", "flax", "optax", "orbax")}
+"""
+
+
+def test_an_exported_program_needs_jax_alone(runs, tmp_path):
+    run = package.load(runs / "images")
+    run.export(tmp_path / "images.jaxexport", platforms=["cpu", "cuda", "tpu"])
+    np.savez(tmp_path / "inputs.npz", images=PICTURES[:5])
+    files = [tmp_path / name for name in ("images.jaxexport", "inputs.npz", "outputs.npy")]
+    subprocess.run([sys.executable, "-c", CONSUMER, *map(str, files)], check=True, cwd=tmp_path, timeout=120)
+    np.testing.assert_allclose(np.load(files[2]), run.predict(PICTURES[:5]), atol=1e-6)
+
+
+def test_every_workload_is_exported_for_any_batch_size(runs, tmp_path):
+    def program(run, **options):
+        return jax.export.deserialize(bytearray(run.export(tmp_path / "program", **options).read_bytes())).call
+
+    generator, agent, translator = (package.load(runs / name) for name in ("digits", "catch", "dates"))
+    drawn = generator.samples(3)
+    made = program(generator)(drawn.latent, drawn.label)
+    np.testing.assert_allclose(np.asarray(made, int), drawn.image, atol=1)
+    observations = np.random.default_rng(0).random((3, 10, 5), np.float32)
+    actions, values = program(agent, batch_size=3)(observations)
+    np.testing.assert_array_equal(actions, agent.act(observations))
+    np.testing.assert_allclose(values, agent.predict(observations), atol=1e-6)
+    texts = ["abc", "da"]
+    shapes = jax.ShapeDtypeStruct((1, 8), np.int32), jax.ShapeDtypeStruct((1,), np.int32)
+    batch = seq2seq.make_batch([translator.source.encode(text) for text in texts], [[3], [3]])
+    source = np.pad(batch["source"], ((0, 0), (0, 8 - batch["source"].shape[1])))
+    tokens, lengths = program(translator, inputs=shapes)(source.astype(np.int32), batch["source_length"])
+    found = [
+        translator.target.decode(row[:count].tolist()) for row, count in zip(np.asarray(tokens), lengths, strict=True)
+    ]
+    assert found == translator.translate(texts, method="greedy")
+
+
+def test_weights_come_back_as_they_were(runs, tmp_path):
+    run = package.load(runs / "images")
+    variables = package.load_params(run.save_params(tmp_path / "images.safetensors"))
+    chex.assert_trees_all_equal(variables, run.variables)
+    assert set(variables) == {"params", "batch_stats"}
+    network = cnn.build(run.config.workload, 4)
+    logits = network.apply(variables, cnn.normalize(run.config.workload, jnp.asarray(PICTURES[:3])), train=False)
+    np.testing.assert_allclose(jax.nn.softmax(logits), run.predict(PICTURES[:3]), atol=1e-6)
+
+
+def test_fine_tuning_takes_what_fits_and_reports_what_is_new(runs, tmp_path, jaxai):
+    experiment = classification(tmp_path / "fine", optimizer=cnn.Optimizer("sgd", 0.0))
+    tuning = dataclasses.replace(experiment.run, init_from=str(runs / "images"))
+    experiment = dataclasses.replace(experiment, run=tuning)
+    more = images((*NAMES, "bee"))
+    training = experiment.resolve(more).training(more)
+    assert "new: Dense_1/bias (4 -> 5 classes), Dense_1/kernel (4 -> 5 classes)" in training.log.opening
+    experiment.train(more)
+    source, result = package.load(runs / "images"), package.load(tmp_path / "fine")
+    taken = {name: value for name, value in source.params.items() if name != "Dense_1"}
+    chex.assert_trees_all_close({name: result.state.params[name] for name in taken}, taken, atol=1e-6)
+    # It goes on without the run that it began with.
+    dataclasses.replace(experiment, epochs=2).training(more)
+    wider = dataclasses.replace(experiment, workload=dataclasses.replace(experiment.workload, width=3))
+    wider = dataclasses.replace(wider, run=dataclasses.replace(tuning, workdir=str(tmp_path / "wider")))
+    with pytest.raises(ValueError, match=r"^--init-from: .* has shape .* give the same network$"):
+        wider.train(more)
+    assert not (tmp_path / "wider").exists()
+
+
+def test_fine_tuning_in_python(runs):
+    run = package.load(runs / "images")
+    config = dataclasses.replace(run.config.workload, num_classes=9, optimizer=cnn.Optimizer("adam", 1e-3))
+    state = jax.jit(run.init_from(cnn.make(config)).init)(jax.random.key(1))
+    assert int(state.step) == 0
+    chex.assert_trees_all_equal(state.extra["ema"]["params"], state.params)
+    chex.assert_trees_all_equal(state.extra["batch_stats"], run.variables["batch_stats"])
+    assert state.params["Dense_1"]["kernel"].shape == (4, 9)
