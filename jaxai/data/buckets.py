@@ -1,7 +1,7 @@
-"""Pairs of sequences in length buckets: a fixed set of shapes, batches of about as many tokens each.
+"""Pairs of sequences in length buckets: a fixed set of shapes, and batches of about the same number of tokens.
 
-Padding every pair to the longest wastes most of the work; a batch of its own shape for each length compiles as many
-programs. A few shapes that fit the lengths get within some percent of no padding at all.
+Padding every pair to the longest wastes most of the work, and a shape for each length compiles a program for each.
+A few shapes that fit the lengths get within some percent of no padding at all.
 """
 
 import functools
@@ -13,8 +13,10 @@ import numpy as np
 from jaxai.core import Key
 from jaxai.data.epochs import permutation
 
+__all__ = ["Bucket", "BucketedEpochs", "Buckets", "choose_buckets", "most_rows", "padding", "row_positions"]
+
 ROWS_MULTIPLE = 8
-"""Rows of a batch are a multiple of this where they can be, so that it divides over as many devices."""
+"""The number of rows is a multiple of this where possible, so that a batch divides over this number of devices."""
 
 
 class Bucket(NamedTuple):
@@ -35,7 +37,7 @@ class Buckets(NamedTuple):
 def choose_buckets(sources: np.ndarray, targets: np.ndarray, number: int, tokens: int) -> Buckets:
     """Splits pairs by length into at most `number` buckets with little padding.
 
-    Begins with one bucket for all and splits, again and again, the one whose best cut, along the source's or the
+    Begins with one bucket for all pairs, and repeatedly splits the one whose best cut, along the source's or the
     target's length, saves the most padding.
 
     Args:
@@ -83,7 +85,7 @@ def _best_cut(group: np.ndarray, sources: np.ndarray, targets: np.ndarray) -> tu
     for along in (source, target):
         order = np.argsort(along, kind="stable")
         cuts = np.flatnonzero(np.diff(along[order])) + 1
-        # A part that could not fill a batch would never be learnt from.
+        # A part that cannot fill a batch would never be trained on.
         cuts = cuts[(cuts >= ROWS_MULTIPLE) & (len(group) - cuts >= ROWS_MULTIPLE)]
         if not len(cuts):
             continue
@@ -106,9 +108,9 @@ def padding(buckets: Buckets, sources: np.ndarray, targets: np.ndarray) -> tuple
 class BucketedEpochs:
     """`data.Epochs` for buckets: every batch has pairs of one bucket, batches of all buckets in an order of its own.
 
-    A batch is always `batch_size` rows of indices. Where its bucket has fewer rows, they stand at `row_positions`,
-    so that each of several devices that share the rows evenly has its share of them; what stands elsewhere repeats
-    the batch's first pair and is not to be read.
+    A batch is always `batch_size` rows of indices. Where its bucket has fewer rows, they are at `row_positions`, so
+    that devices that share the rows evenly have the same number of them. The other rows repeat the batch's first pair
+    and must not be read.
 
     Attributes:
       examples: number of pairs.
@@ -146,12 +148,12 @@ class BucketedEpochs:
 
 
 def most_rows(shapes: Sequence[Bucket]) -> int:
-    """Rows that hold a batch of any of these buckets."""
+    """The largest number of rows of these buckets."""
     return max(shape.rows for shape in shapes)
 
 
 def row_positions(rows: int, of: int) -> np.ndarray:
-    """Where a batch of `rows` stands among `of` rows, [rows] int: spread evenly.
+    """Positions of a batch of `rows` among `of` rows, [rows] int: spread evenly.
 
     So `n` devices with `of / n` consecutive rows each find their `rows / n` at `row_positions(rows / n, of / n)`.
     """

@@ -1,4 +1,4 @@
-"""Decoded arrays kept on disk: one uncompressed .npz a set, that is complete and sound or not there at all."""
+"""Decoded arrays kept on disk: one uncompressed .npz for each set, which is complete or not there at all."""
 
 import contextlib
 import hashlib
@@ -16,7 +16,7 @@ from jaxai.data.image_source import ImageSource, Split, Splits
 from jaxai.files.paths import given_path
 
 FORMAT = 2
-"""Raised whenever the same files would decode to other arrays, so that no older copy is used."""
+"""Increased whenever the same files would give other arrays, so that no older copy is used."""
 STALE_SECONDS = 24 * 3600
 FIELDS = ("image", "label")
 
@@ -51,7 +51,7 @@ def _caches_of_user() -> Path:
 def read(source: ImageSource, setting: str) -> Splits:
     """The arrays of `source`: read from the cache if it has them, else decoded and kept there.
 
-    A copy whose checksums do not hold is decoded anew. A cache that cannot be written costs a note, not the run.
+    A damaged copy is decoded again. If the cache cannot be written there is a note, and no error.
     """
     place = folder(setting)
     if place is None or not source.files:
@@ -70,10 +70,10 @@ def read(source: ImageSource, setting: str) -> Splits:
 
 
 def _file_stem(source: ImageSource) -> str:
-    """NAME-WHERE-STATE-OPTIONS: copies with the same beginning and another state are of files that have changed since.
+    """NAME-WHERE-STATE-OPTIONS: copies that differ in STATE alone are of earlier versions of the same files.
 
-    The inode and the time of change tell files apart that `mv`, `cp -p` or `rsync -a` has exchanged: they have kept
-    size and modification time.
+    The inode and the time of change are part of the state because `mv`, `cp -p` and `rsync -a` keep size and
+    modification time.
     """
     state = []
     for path in source.files:
@@ -94,7 +94,7 @@ def _read_copy(path: Path) -> Splits | None:
         return None
     try:
         with zipfile.ZipFile(path) as archive:
-            # The list of the splits is checksummed, the names in the archive are not.
+            # The list of the splits has a checksum, the names in the archive have none.
             names, classes, notes = (
                 tuple(map(str, _read_array(archive, field))) for field in ("splits", "classes", "notes")
             )
@@ -102,7 +102,7 @@ def _read_copy(path: Path) -> Splits | None:
                 name: {field: _read_array(archive, f"{name}_{field}") for field in FIELDS} for name in names
             }
             return Splits(splits["train"], splits.get("test"), classes, splits.get("validation"), notes)
-    # A damaged file raises nearly anything, from BadZipFile to MemoryError; the cure is always to decode again.
+    # A damaged file raises nearly anything, from BadZipFile to MemoryError; decoding again always helps.
     except Exception:
         return None
 
@@ -110,14 +110,14 @@ def _read_copy(path: Path) -> Splits | None:
 def _read_array(archive: zipfile.ZipFile, field: str) -> np.ndarray:
     with archive.open(f"{field}.npy") as file:
         array = np.lib.format.read_array(file, allow_pickle=False)
-        # zipfile compares the checksum only once it has read to the end, which a damaged shape may not reach.
+        # zipfile compares the checksum only at the end of the file, which a damaged shape may not reach.
         if file.read(1):
             raise ValueError(f"{field} goes on after its last element")
     return array
 
 
 def _write(path: Path, arrays: Splits) -> None:
-    """Write beside `path`, then rename: a reader, or a process that does the same, never sees half a file."""
+    """Writes another file and renames it, so that no process ever reads half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_stale(path.parent)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.stem}-", suffix=".tmp")
@@ -138,7 +138,7 @@ def _write(path: Path, arrays: Splits) -> None:
 
 
 def _remove_outdated(path: Path) -> None:
-    """Remove what was decoded from the same source before its files changed; a process that reads it reads on."""
+    """Removes copies of earlier versions of the same files; a process that reads one is not disturbed."""
     of_source, state, _ = path.stem.rsplit("-", 2)
     for other in path.parent.glob(f"{of_source}-*.npz"):
         if other.stem.rsplit("-", 2)[:-1] != [of_source, state]:
@@ -147,7 +147,7 @@ def _remove_outdated(path: Path) -> None:
 
 
 def _remove_stale(place: Path) -> None:
-    """Remove what processes that were killed while they wrote have left, once it is a day old."""
+    """Removes unfinished files of killed processes, once they are a day old."""
     for path in place.glob("*.tmp"):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > STALE_SECONDS:

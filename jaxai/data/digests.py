@@ -11,12 +11,22 @@ from jaxai.data.image_source import Split
 from jaxai.data.images import Images
 from jaxai.data.text_pairs import Pairs, PairSplit
 
+__all__ = [
+    "describe_images",
+    "describe_pairs",
+    "differences",
+    "digest_of_arrays",
+    "digest_of_texts",
+    "is_description",
+    "relabel",
+]
+
 SHOWN = 5
 """Most class names in a message."""
 READ_WHOLE = 2**31
 """Arrays up to this number of bytes are digested as a whole, at about 1 GB/s; of larger ones only `SAMPLED` blocks."""
 SAMPLED, BLOCK = 4096, 2**16
-"""Number and bytes of the blocks, evenly spaced and the last one at the end, that stand for a larger array."""
+"""Number and bytes of the blocks of a larger array that are digested; evenly spaced, the last one at the end."""
 
 
 def describe_images(images: Images, labels: bool = True) -> dict[str, Any]:
@@ -80,7 +90,7 @@ def digest_of_texts(split: PairSplit) -> str:
     """16 hexadecimal digits that change with any source, target or reference."""
     digest = hashlib.blake2b(digest_size=8)
     for field in (split.sources, split.targets, *(split.references or ())):
-        # Each text's length first: two texts never read as one.
+        # The length of each text comes first, so that other boundaries give another digest.
         digest.update(f"{len(field)} {' '.join(str(len(text)) for text in field)}\n".encode())
         digest.update("".join(field).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
@@ -100,12 +110,12 @@ def is_description(values: Mapping[str, Any]) -> bool:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
-    """Split -> in which way it is another; classes are compared by `relabel`."""
+    """Split -> how it differs; classes are compared by `relabel`."""
     found = {}
     old, new = before["splits"], now["splits"]
     for name in dict.fromkeys((*old, *new)):
         if name not in old or name not in new:
-            found[name] = "there is none any more" if name in old else "there was none"
+            found[name] = "it is missing now" if name in old else "it is new"
         elif old[name]["digest"] != new[name]["digest"]:
             counts = old[name]["examples"], new[name]["examples"]
             found[name] = f"{counts[0]:,} -> {counts[1]:,} examples" if len({*counts}) > 1 else "other content"
@@ -113,7 +123,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
 
 
 def relabel(images: Images, classes: Sequence[str], where: str, subset: bool = False) -> Images:
-    """The same images with the labels of `classes`: what has the same name gets the same label.
+    """The same images with the labels of `classes`: a class is found by its name.
 
     Args:
       images: classes in any order.

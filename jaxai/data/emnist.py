@@ -35,7 +35,7 @@ def variant(name: str) -> str | None:
 
 
 def upright(variant: str, splits: Mapping[str, Split]) -> tuple[dict[str, Split], str]:
-    """The splits with images that stand upright and labels from 0, and a sentence on what was done."""
+    """The splits with upright images and labels from 0, and a note on the changes."""
     # The letters are 1 to 26 as published; whoever has shifted them already has zeros.
     shift = int(variant == "letters" and min(part["label"].min(initial=1) for part in splits.values()) > 0)
     turned = {

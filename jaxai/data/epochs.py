@@ -1,6 +1,6 @@
-"""The position in the data as a pure function of the step: nothing but `State.step` is saved to resume.
+"""The position in the data as a pure function of the step: to resume, only `State.step` is saved.
 
-Each epoch visits the examples in an order of its own, which depends on the key and the epoch's number alone. The
+Each epoch has its own order of the examples, which depends only on the key and the number of the epoch. The
 examples that do not fill the last batch of an epoch are left out of it. A batch of all examples gives plain gradient
 descent, a batch of one stochastic gradient descent.
 """
@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxai.core import Key
+
+__all__ = ["MOST_STEPS", "Epochs", "Order", "batch_indices", "batches_per_epoch", "permutation", "steps_in"]
 
 MOST_STEPS = 2**31 - 1
 """The largest int32, which `State.step` is."""
@@ -27,11 +29,11 @@ def permutation(key: Key, epoch: int | jax.Array, examples: int) -> jax.Array:
 def batch_indices(key: Key, step: int | jax.Array, steps: int, batch_size: int, examples: int) -> jax.Array:
     """Which examples the steps [step, step + steps) learn from, [steps, batch_size] int32.
 
-    Pure, and `step` may be traced. It permutes anew at each call; outside of jit, `Epochs` remembers.
+    Pure, and `step` may be traced. Each call computes the permutation again; outside of jit, use `Epochs`.
     """
     per_epoch = batches_per_epoch(examples, batch_size)
     first = jnp.asarray(step, jnp.int32) // per_epoch
-    # From the worst place to begin, the last batch of an epoch, this many epochs are touched.
+    # The most epochs that these steps can touch: they may begin at the last batch of an epoch.
     touched = 1 + (steps + per_epoch - 2) // per_epoch
     orders = jax.vmap(lambda epoch: permutation(key, epoch, examples))(first + jnp.arange(touched, dtype=jnp.int32))
     batches = orders[:, : per_epoch * batch_size].reshape(touched * per_epoch, batch_size)
@@ -53,10 +55,10 @@ def batches_per_epoch(examples: int, batch_size: int) -> int:
 
 
 def steps_in(epochs: float, batches: int) -> int:
-    """Train steps of some epochs of so many batches each, at least 1.
+    """Number of train steps in `epochs` epochs of `batches` batches each, at least 1.
 
     Raises:
-      ValueError: an int32, which counts them, does not hold so many.
+      ValueError: more steps than an int32 counts.
     """
     steps = max(1, round(epochs * batches))
     if steps > MOST_STEPS:

@@ -12,6 +12,8 @@ from jaxai.data.memory import new_images
 from jaxai.data.split_names import NAMES, parts
 from jaxai.ranges import shown
 
+__all__ = ["from_dataset"]
+
 COLUMNS = {"image": ("image", "img", "images", "pixel_values", "x"), "label": ("label", "labels", "fine_label", "y")}
 """Columns of images and labels, the first that is there."""
 CHANNELS = (1, 3, 4)

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+__all__ = ["Named", "check", "check_names"]
+
 BLOCK = 4096
 """Pixels are searched in blocks of this many images, so that the search costs no copy of the whole set."""
 OVERSHOOT = 0.05

@@ -1,4 +1,4 @@
-"""The image files below a folder, and what else lies there."""
+"""The image files in a folder and below it, and a count of the other files."""
 
 import os
 from collections import Counter
@@ -12,9 +12,9 @@ ENDINGS = (
 )
 """Files of these endings, in any case, are images, and an error where they cannot be decoded."""
 BEGINNINGS = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
-"""By which a file without ending, or with an unknown one, is seen to be an image."""
+"""First bytes by which a file with another ending, or none, is recognised as an image."""
 NEVER = ("thumbs.db", "desktop.ini", "__macosx")
-"""What operating systems leave behind, beside hidden files; not worth a word."""
+"""Files of operating systems, which are ignored as hidden files are."""
 
 
 class Found(NamedTuple):
@@ -23,7 +23,7 @@ class Found(NamedTuple):
     Attributes:
       images: sorted by path.
       skipped: number of the other files by ending.
-      deeper: how many of the images are in folders below it.
+      deeper: number of images that are in folders below it.
     """
 
     images: list[Path]

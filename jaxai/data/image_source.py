@@ -1,4 +1,4 @@
-"""What a source of images is: the files it stands on, and the function that decodes them."""
+"""A source of images: the files that it consists of, and the function that reads them."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,15 +34,15 @@ class Splits(NamedTuple):
 
 
 class ImageSource(NamedTuple):
-    """A set of images that was found, and is not read yet.
+    """A set of images that was found and is not read yet.
 
     Attributes:
-      name: as the user calls it: "mnist5k", "tfds:mnist".
+      name: as in the configuration: "mnist5k", "tfds:mnist".
       files: every file that the arrays depend on; their sizes and times decide whether a cached copy is still good.
-        Empty for data that is made, not read, which is never cached.
+        Empty for data that needs no cache.
       options: whatever else the arrays depend on; numbers, strings and lists.
       read: reads the files. Raises ValueError, in one line that names the file.
-      where: the place whose content the source is, if `files` may become others there; "": the files are the source.
+      where: the folder of the source, where files may be added to it later; "": the files are the source.
       notes: what was skipped or decided by the names of the files alone, one sentence each, to be shown to the user.
     """
 

@@ -9,6 +9,8 @@ from jaxai.data.image_source import Split
 from jaxai.data.source_option import Source
 from jaxai.ranges import Count, ImageShape, Rate
 
+__all__ = ["ARRAYS", "Data", "Images", "check_images"]
+
 ARRAYS = "arrays"
 """The source of data that was given in Python."""
 DARK = 0.25
@@ -38,7 +40,7 @@ class Data:
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Labelled images: a training, a test and perhaps a validation split. `arrays` and `load` make it.
+    """Labelled images: a training split, a test split and an optional validation split; see `arrays` and `load`.
 
     Each split is {"image": uint8 in [0, 255], or float32 in [0, 1], [examples, height, width, channels], "label":
     integers [examples]}.

@@ -13,6 +13,8 @@ from jaxai.data.npz import numbered
 from jaxai.data.text_pairs import Pairs, PairSplit, check_pairs
 from jaxai.normalisation import normalise
 
+__all__ = ["arrays", "as_array", "images_of", "is_share", "pairs"]
+
 
 def arrays(
     x: Any,

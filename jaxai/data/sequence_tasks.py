@@ -155,7 +155,7 @@ def _split_of(key: str) -> str:
 def _check_count(what: str, wanted: int, there: int) -> None:
     # Drawing without repetition gets slow where nearly all are wanted.
     if wanted < 0 or 2 * wanted > there:
-        raise ValueError(f"{wanted} {what} asked for; expected 0 to {there // 2}, half of those that there are")
+        raise ValueError(f"{wanted} {what} asked for; expected 0 to {there // 2}, half of those that exist")
 
 
 def _distinct(draw: Callable[[int], dict[str, Value]], count: int) -> dict[str, Value]:

@@ -1,4 +1,4 @@
-"""Which split of a set is learnt from, chosen by and tested on, by the names that people give them."""
+"""The common names of training, validation and test splits."""
 
 from collections.abc import Iterable
 
@@ -7,14 +7,14 @@ NAMES = {
     "test": ("test", "testing"),
     "validation": ("validation", "valid", "val", "dev"),
 }
-"""What the folder or split of each part may be called, in any case."""
+"""Names of the folder or split of each part, in any case."""
 
 HOLD_OUT = "hold a part of the training images out: --data.test-fraction 0.2"
-"""What to do with a set that has training images alone."""
+"""Advice for a set that has only training images."""
 
 
 def named(names: Iterable[str], where: str) -> dict[str, str]:
-    """Part -> the split that is it; splits of other names than those in NAMES are left out.
+    """Part -> name of its split; splits with other names than those in NAMES are left out.
 
     Args:
       names: of the splits that are there.
@@ -36,8 +36,8 @@ def named(names: Iterable[str], where: str) -> dict[str, str]:
 def parts(names: Iterable[str], test_fraction: float, where: str) -> tuple[dict[str, str], tuple[str, ...]]:
     """As `named`, and what was decided, a sentence each.
 
-    At a `test_fraction` of 0 the validation split stands in for a missing test split; above 0, test images are held out
-    of the training images there.
+    At a `test_fraction` of 0 the validation split replaces a missing test split; above 0, test images are held out of
+    the training images.
 
     Raises:
       ValueError: two names for one part, or a test split in spite of `test_fraction`.

@@ -11,6 +11,8 @@ import numpy as np
 
 from jaxai.data.epochs import Order
 
+__all__ = ["HostBatches", "Stream", "calls"]
+
 HostBatches = dict[str, np.ndarray]
 """Per key [steps, batch, ...]: what one call of `steps` steps takes."""
 
@@ -28,7 +30,7 @@ class Stream:
     `depth` + 2 calls' batches are alive: queued, in the making, and in use. Close it, or use it in a `with` block.
 
     Attributes:
-      seconds_waited: how long `next` has waited in all; its share of the whole time is the share lost on data.
+      seconds_waited: total time that `next` has waited; its share of the whole time is lost on data.
     """
 
     def __init__(
@@ -45,11 +47,11 @@ class Stream:
 
         Args:
           arrays: per key [examples, ...]; may be memory-mapped.
-          epochs: says which examples each step takes.
+          epochs: the examples that each step takes.
           calls: (step, steps) of each call, as `calls(start, stop, steps_per_call)` gives; may be endless.
           place: applied in the thread to {key: [steps, batch, ...]}, as a `device_put`; what it returns is yielded.
           shard: (index, count) of this process: it reads the index-th of count equal parts of each batch.
-          depth: number of finished calls that may wait.
+          depth: number of calls whose batches may be ready ahead of time.
         """
         index, count = shard
         if not 0 <= index < count or epochs.batch_size % count:
@@ -142,7 +144,7 @@ def _produce(
             if closed.is_set():
                 return
             ready.put(gather(step, steps))
-    # Whatever goes wrong belongs to the consumer, who would wait for ever otherwise.
+    # Any error is raised in the consumer, which would wait for ever otherwise.
     except BaseException as caught:
         error = caught
     ready.put(_End(error))

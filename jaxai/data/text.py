@@ -18,10 +18,12 @@ from jaxai.files.paths import given_path
 from jaxai.normalisation import normalise
 from jaxai.ranges import Count, OpenShare, Range, Seed
 
+__all__ = ["KINDS", "SOURCES", "Task", "TextData", "load", "origin"]
+
 SOURCES = ("files", "tsv", "cmudict", "tfds:NAME", "dates", "reverse", "addition")
 
 PAIR_BYTES = 300
-"""Memory of a pair of short texts while it is made."""
+"""Bytes of memory of a pair of short texts while it is generated."""
 
 Task = Literal["auto", "translation", "pronunciation", "transformation"]
 KINDS = {
@@ -30,7 +32,7 @@ KINDS = {
     "reverse": "transformation",
     "addition": "transformation",
 }
-"""What a source is scored as; all others as translation."""
+"""The task of a source, which decides on the scores; all others are translation."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class TextData:
     test_examples: Count = 2_000  # number of their test pairs
     longest: Count = 12  # letters of the longest string to reverse
     digits: Annotated[int, Range(least=1, most=17)] = 3  # digits of the largest number to add
-    seed: Seed = 0  # of the pairs that are made, of those held out, and of limit
+    seed: Seed = 0  # of generated pairs, of those held out, and of limit
 
 
 def load(config: TextData) -> Pairs:
@@ -72,7 +74,7 @@ def load(config: TextData) -> Pairs:
       The pairs, checked; their `origin` is `config`.
 
     Raises:
-      FileNotFoundError: the data, or the package that reads it, is not there; one line says where it was looked for.
+      FileNotFoundError: the data, or the package that reads it, is missing; one line with the expected place.
       ValueError: a field of `config`, or the data, is wrong; one line names the file, the line and the value.
     """
     ranges.check(config, "data.")

@@ -1,4 +1,4 @@
-"""What text to learn from is: pairs of a source and a target, in three splits."""
+"""Pairs of a source text and a target text, in three splits, and the check that every set passes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxai.normalisation import normalise
+
+__all__ = ["PAIRS", "TASKS", "PairSplit", "Pairs", "ReadSplit", "check_pairs", "without_empty"]
 
 PAIRS = "pairs"
 """The source of pairs that were given in Python."""
@@ -17,9 +19,9 @@ class PairSplit(NamedTuple):
     """Aligned texts.
 
     Attributes:
-      sources: what is read.
-      targets: what is to be written, one a source.
-      references: every right answer of each source, where there are several; else None.
+      sources: what the model reads.
+      targets: what the model must write, one for each source.
+      references: all correct targets of each source, where there are several; else None.
     """
 
     sources: tuple[str, ...]
@@ -27,7 +29,7 @@ class PairSplit(NamedTuple):
     references: tuple[tuple[str, ...], ...] | None = None
 
     def answers(self) -> tuple[tuple[str, ...], ...]:
-        """The right answers of each source: its references, or its one target."""
+        """The correct targets of each source: its references, or its one target."""
         return tuple((target,) for target in self.targets) if self.references is None else self.references
 
     def take(self, positions: Sequence[int] | np.ndarray) -> "PairSplit":
@@ -42,8 +44,8 @@ class Pairs:
 
     Attributes:
       train: to learn from; vocabularies are built from it.
-      validation: to choose the best step by.
-      test: to measure the result on.
+      validation: to select the best checkpoint.
+      test: for the final scores.
       name: the source that it was loaded from.
       task: "translation", "pronunciation" or "transformation": decides which scores are computed.
       notes: what loading left out or decided, one sentence each, to be shown to the user.

@@ -18,13 +18,13 @@ READ_AT_ONCE = 1024
 def source(name: str, data_dir: str | None, resize: int | None, test_fraction: float) -> ImageSource:
     """The set `name`, as tfds writes it: NAME, NAME/CONFIG, either with :VERSION (else the newest that is there).
 
-    Looks at the disk alone, so that missing data is told at once: tfds would first try to download for minutes.
+    Looks only at the disk, so that missing data is reported at once: tfds would first try to download for minutes.
 
     Args:
       name: such as "mnist" or "cifar10:3.0.2".
       data_dir: the tfds data_dir; None for $TFDS_DATA_DIR or ~/tensorflow_datasets.
       resize: height and width of the images afterwards; None keeps their size.
-      test_fraction: above 0: test images will be held out of the training images, so that no split has to stand in.
+      test_fraction: above 0: test images are held out of the training images, and no other split replaces a test split.
     """
     folder = tfds_files.folder(name, data_dir)
     files = sorted(folder.iterdir())
@@ -104,7 +104,7 @@ def _read(builder: Any, split: str, folder: Path, resize: int | None) -> Split:
 
 
 def _class_names(names: list[str], folder: Path) -> tuple[str, ...]:
-    # The names are in a text file beside the data, which may be left out when the data is copied.
+    # The names are in a text file of their own, which may be missing from a copy of the data.
     if list(names) == [str(label) for label in range(len(names))]:
         for name, known in cifar.SETS.items():
             if len(names) == len(known.classes) and name in folder.parts:

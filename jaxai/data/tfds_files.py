@@ -17,7 +17,7 @@ LONGEST_NAME = 200
 def folder(name: str, data_dir: str | None) -> Path:
     """The folder of the set `name`, which holds array_record files.
 
-    Looks at the disk alone, so that missing data is told at once: tfds would first try to download for minutes.
+    Looks only at the disk, so that missing data is reported at once: tfds would first try to download for minutes.
 
     Args:
       name: NAME, NAME/CONFIG, either with :VERSION (else the newest that is there), such as "cifar10:3.0.2".
@@ -72,7 +72,7 @@ def _check_described(path: Path) -> None:
 
 
 def check_names(folder: Path, feature: str) -> None:
-    """Raises ValueError where the file of a feature's class names is damaged: tfds would give numbers instead."""
+    """Raises ValueError where the file of a feature's class names is damaged: tfds would use numbers instead."""
     path = folder / f"{feature}.labels.txt"
     if not path.is_file():  # it may be left out when the data is copied
         return
@@ -144,9 +144,7 @@ def _missing(name: str, path: str, root: Path, versions: list[str]) -> str:
         return f"{where} (there is {there}); leave the version out, or prepare it with: {_prepare(name, root)}"
     for folder in _folders(root / path):
         if all(part.isdigit() for part in folder.name.split(".")):
-            return (
-                f"no dataset_info.json in {folder}, which says what is in its files: copy it again, or prepare it again"
-            )
+            return f"no dataset_info.json in {folder}, which describes its files: copy it again, or prepare it again"
     # A folder too deep or too high: it must not be answered with a command that prepares a second copy.
     for other in (*list(root.parents)[:3], *_folders(root)):
         if _is_prepared(other / path):
