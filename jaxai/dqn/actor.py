@@ -17,6 +17,8 @@ from jaxai.dqn.policy import epsilon_greedy, random_legal_action
 from jaxai.dqn.replay_buffer import Memory, ReplayBuffer
 from jaxai.ops.ordering import computed_after
 
+__all__ = ["Actor", "Worker", "faults", "make_actor", "scan"]
+
 REPLAY_STREAM = 0x5EED
 """Folded into the key with which a replay buffer is filled again."""
 

@@ -5,6 +5,8 @@ from typing import Any
 
 from jaxai.dqn.config import Config
 
+__all__ = ["of_call", "of_config"]
+
 POLYAK = 0.1
 """Target rates up to this are meant for every update, as in Lillicrap et al. 2016 (0.001) and Stable-Baselines3."""
 SLOW = 0.1

@@ -9,6 +9,8 @@ from jaxai.core import Batch
 from jaxai.dqn.config import Config, observation_shape
 from jaxai.dqn.spec import EnvironmentSpec
 
+__all__ = ["check_batch", "check_observations", "example_batch"]
+
 NEEDED = ("observation", "action", "reward", "discount", "next_observation")
 OPTIONAL = ("weight", "mask", "action_mask", "next_action_mask")
 

@@ -12,6 +12,8 @@ from jaxai.dqn.config import Config
 from jaxai.dqn.losses import legal_values
 from jaxai.dqn.model import atoms, q_values
 
+__all__ = ["Apply", "ErrorLoss", "Loss", "Networks", "bellman_loss"]
+
 Apply = Callable[..., jax.Array]
 """(observations [batch, ...], key=None) -> values [batch, actions], or [batch, actions, atoms] with a distribution.
 The key draws the noise of noisy layers; without it they use their mean weights."""

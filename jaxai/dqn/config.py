@@ -15,6 +15,8 @@ from jaxai.dqn.spec import EnvironmentSpec
 from jaxai.optimizer import Optimizer
 from jaxai.ranges import Count, Natural, NonNegative, Positive, Range, Share
 
+__all__ = ["Config", "Hyperparameters", "Steps", "check", "env_steps", "epsilon", "make_replay", "observation_shape"]
+
 MOST = 2**31 - 1
 """The largest int32; steps, slots and updates are counted in int32."""
 Steps = Annotated[int, Range(least=1, most=2**53)]

@@ -33,6 +33,18 @@ from jaxai.core import Key, PyTree
 from jaxai.dqn import own, spaces
 from jaxai.ranges import INT32_MAX, Finite, Rate
 
+__all__ = [
+    "Environment",
+    "Setting",
+    "StickyActions",
+    "StickyState",
+    "is_gymnaxs",
+    "is_minatar",
+    "is_registered",
+    "make_environment",
+    "name_of",
+]
+
 DISCRETE = (
     "CartPole-v1",
     "Acrobot-v1",

@@ -12,6 +12,8 @@ from jaxai.core import Key, PyTree
 from jaxai.dqn import frames
 from jaxai.dqn.interface import connect
 
+__all__ = ["Episode", "Policy", "run_episode"]
+
 Policy = Callable[..., jax.Array]
 
 

@@ -13,6 +13,8 @@ from jaxai.dqn.config import Config
 from jaxai.dqn.interface import Interface
 from jaxai.dqn.policy import parameters
 
+__all__ = ["longest_episode", "make_eval_step"]
+
 EVALUATION_STREAM = 0xE7A1
 """Folded into the key of an evaluation, so that it shares no random number with training."""
 LONGEST = 27_000

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+__all__ = ["first", "following", "stack"]
+
 
 def stack(frames: jax.Array, valid: jax.Array) -> jax.Array:
     """Frames of one episode side by side along the last axis.

@@ -17,6 +17,8 @@ from jaxai.dqn.policy import epsilon_greedy, make_greedy, parameters
 from jaxai.dqn.replay_buffer import Memory
 from jaxai.dqn.spec import EnvironmentSpec
 
+__all__ = ["HostEnvironments", "host_spec"]
+
 RETURNS = 100
 """Number of last episodes whose returns are kept."""
 KNOWN = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0", "LunarLander-v3")

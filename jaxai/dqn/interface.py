@@ -10,6 +10,8 @@ from jaxai.core import Key, PyTree
 from jaxai.dqn.environment import name_of
 from jaxai.dqn.spec import EnvironmentSpec, make_environment_spec
 
+__all__ = ["Interface", "Start", "Transition", "connect"]
+
 
 class Start(NamedTuple):
     """The beginning of an episode.

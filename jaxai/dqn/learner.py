@@ -22,6 +22,8 @@ from jaxai.dqn.policy import make_greedy, make_predict
 from jaxai.dqn.spec import EnvironmentSpec
 from jaxai.dqn.tracing import trace
 
+__all__ = ["Learner", "make_learner"]
+
 
 class Learner(NamedTuple):
     """Pure functions that need the shapes of an environment, and no environment.

@@ -21,6 +21,27 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+__all__ = [
+    "Scalar",
+    "categorical_double_q_learning",
+    "categorical_loss",
+    "categorical_q_learning",
+    "categorical_target",
+    "double_q_learning",
+    "greedy_policy",
+    "legal_values",
+    "munchausen_bonus",
+    "munchausen_q_learning",
+    "q_learning",
+    "quantile_loss",
+    "quantile_q_learning",
+    "quantile_target",
+    "select_action",
+    "soft_policy",
+    "td_loss",
+    "value_target",
+]
+
 Scalar = Array | float
 
 ILLEGAL = -1e30

@@ -2,6 +2,8 @@
 
 from jaxai.core import Metric
 
+__all__ = ["METRICS"]
+
 METRICS = {
     "return": Metric("return", better="higher", shown=True),
     "length": Metric("episode length", "steps"),

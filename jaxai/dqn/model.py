@@ -19,6 +19,21 @@ from jaxai.dqn.observations import Encoding, Observations
 from jaxai.ops.conv import patches_matmul
 from jaxai.ranges import Count, Finite, NonNegative, Range
 
+__all__ = [
+    "Activation",
+    "ComputeDtype",
+    "Distribution",
+    "Network",
+    "NoisyDense",
+    "QNetwork",
+    "Torso",
+    "atoms",
+    "build",
+    "convolution",
+    "factorised_noise",
+    "q_values",
+]
+
 Torso = Literal["auto", "mlp", "minatar", "nature"]
 Activation = Literal["relu", "tanh", "silu", "gelu", "elu"]
 Distribution = Literal["none", "categorical", "quantile"]

@@ -11,6 +11,8 @@ import numpy as np
 from jaxai.dqn import spaces
 from jaxai.dqn.spec import EnvironmentSpec
 
+__all__ = ["Encoding", "Observations", "check_storage", "make_encoding", "not_bits"]
+
 Observations = Literal["auto", "scale", "cast", "one_hot"]
 
 PIXEL_RANGE = (0.0, 255.0)

@@ -15,6 +15,8 @@ from jaxai.dqn.observations import make_encoding
 from jaxai.dqn.spec import EnvironmentSpec
 from jaxai.dqn.tracing import ExpectationError, trace
 
+__all__ = ["apply", "checked_loss", "for_updates", "make_network", "name_of_loss"]
+
 RETURNED = "(losses [batch], a dict of arrays [batch])"
 """What a loss returns."""
 

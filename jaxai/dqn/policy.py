@@ -16,6 +16,8 @@ from jaxai.dqn.losses import legal_values
 from jaxai.dqn.model import q_values
 from jaxai.dqn.spec import EnvironmentSpec, make_environment_spec
 
+__all__ = ["epsilon_greedy", "make_greedy", "make_policy", "make_predict", "parameters", "random_legal_action"]
+
 
 def parameters(state: State) -> PyTree:
     """The parameters that evaluation uses: `state.params`, or the averages that a schedule-free optimizer keeps."""

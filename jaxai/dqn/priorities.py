@@ -12,6 +12,8 @@ from jax import lax
 
 from jaxai.core import Key
 
+__all__ = ["Priorities", "init", "nbytes", "raised", "sample", "set_slot", "update"]
+
 WIDTH = 32
 """Slots in a row, and sums in a block; small, since a draw gathers one row or block of each level."""
 FINE = 2**20

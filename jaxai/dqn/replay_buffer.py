@@ -23,6 +23,8 @@ from jaxai.dqn import priorities
 from jaxai.dqn.frames import stack
 from jaxai.dqn.priorities import Priorities
 
+__all__ = ["Memory", "ReplayBuffer", "Sample"]
+
 TERMINATED, TRUNCATED = 1, 2
 
 

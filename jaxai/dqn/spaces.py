@@ -8,6 +8,8 @@ import numpy as np
 from jaxai.core import PyTree
 from jaxai.ranges import INT32_MAX
 
+__all__ = ["action_space", "bounds", "categories", "discrete_actions", "dtype", "observation_space"]
+
 SEVERAL = {
     "MultiDiscrete": "several discrete actions at once",
     "MultiBinary": "several binary actions at once",

@@ -15,6 +15,8 @@ from jaxai.dqn import spaces
 from jaxai.dqn.environment import DISCRETE, StickyActions, is_minatar, name_of
 from jaxai.dqn.tracing import ExpectationError, place, trace
 
+__all__ = ["EnvironmentSpec", "make_environment_spec"]
+
 RESET_VALUES = "reset(key, params) -> (observation, state)"
 STEP_VALUES = "observation, state, reward, terminated, truncated, info"
 INTERFACE = f"{RESET_VALUES} and step(key, state, action, params) -> ({STEP_VALUES})"

@@ -18,6 +18,8 @@ from jaxai.dqn.learner import make_learner
 from jaxai.dqn.observations import check_storage
 from jaxai.dqn.replay_buffer import Sample
 
+__all__ = ["make"]
+
 
 def make(
     config: Config,

@@ -7,6 +7,8 @@ from typing import Any
 
 import jax
 
+__all__ = ["ExpectationError", "place", "trace"]
+
 LIBRARIES = ("jax", "jaxlib", "flax", "numpy", "optax")
 """Packages whose lines are not the user's."""
 
