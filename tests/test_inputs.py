@@ -93,7 +93,7 @@ def test_what_is_predicted_extracted_or_drawn_is_checked_too():
     with pytest.raises(ValueError, match=r"add the batch axis with images\[None\]"):
         jax.eval_shape(cnn.make_predict(CNN), state, IMAGES[0])
     drawn, latents = jax.eval_shape(gan.make(GAN).init, jax.random.key(0)), jnp.zeros((EXAMPLES, 4))
-    generate = gan.make_generate(GAN)
+    predict = gan.make_predict(GAN)
     for labels, message in (
         (None, "given no labels"),
         (LABELS[:, None], r"take labels\[:, 0\]"),
@@ -102,9 +102,9 @@ def test_what_is_predicted_extracted_or_drawn_is_checked_too():
         (LABELS[:-1], r"labels have shape \[5\]; expected \[6\]"),
     ):
         with pytest.raises(ValueError, match=message):
-            jax.eval_shape(generate, drawn, latents, labels)
+            jax.eval_shape(predict, drawn, {"latent": latents} | ({} if labels is None else {"label": labels}))
     with pytest.raises(ValueError, match=r"latents have shape \[6, 3\]; expected \[batch, 4\]"):
-        jax.eval_shape(generate, drawn, latents[:, :3], LABELS)
+        jax.eval_shape(predict, drawn, {"latent": latents[:, :3], "label": LABELS})
     with pytest.raises(ValueError, match="images are int16"):
         extract(load_extractor("pixels", (4, 4, 3)), IMAGES.astype(np.int16))
     with pytest.raises(ValueError, match="images are uint8; expected normalised floats"):
@@ -119,7 +119,7 @@ def test_what_is_predicted_extracted_or_drawn_is_checked_too():
 @pytest.mark.parametrize("dtype", ["int8", "int32", "int64", "uint16", "uint32", "bool"])
 def test_images_whose_range_the_dtype_does_not_say_are_refused(dtype):
     images = IMAGES.astype(dtype)
-    for normalize in (lambda given: cnn.normalize(CNN, given), gan.normalize):
+    for normalize in (lambda given: cnn.normalize(CNN, given), lambda given: gan.normalize(GAN, given)):
         with pytest.raises(ValueError, match=rf"images are {dtype}; expected uint8") as error:
             normalize(images)
         assert "\n" not in str(error.value)
@@ -129,9 +129,9 @@ def test_images_whose_range_the_dtype_does_not_say_are_refused(dtype):
 def test_floats_are_read_as_0_to_1_and_bytes_as_0_to_255(dtype):
     shares = jnp.asarray([[[[0.0, 0.5, 1.0]]]]).astype(dtype if dtype != "float64" else "float32")
     shares = np.asarray(shares, np.float64) if dtype == "float64" else shares
-    np.testing.assert_allclose(gan.normalize(shares), [[[[-1, 0, 1]]]])
+    np.testing.assert_allclose(gan.normalize(GAN, shares), [[[[-1, 0, 1]]]])
     np.testing.assert_allclose(cnn.normalize(CNN, shares), [[[[-1, 0, 1]]]])
-    for normalize in (lambda given: cnn.normalize(CNN, given), gan.normalize):
+    for normalize in (lambda given: cnn.normalize(CNN, given), lambda given: gan.normalize(GAN, given)):
         normalized = normalize(np.array([[[[0, 51, 255]]]], np.uint8))
         np.testing.assert_allclose(normalized, [[[[-1, -0.6, 1]]]], rtol=1e-6)
         assert normalized.dtype == jnp.float32

@@ -2,21 +2,24 @@
 
 >>> from jaxai import gan
 >>> workload = gan.make(gan.Config(width=32))
->>> workload._fields
-('init', 'train_step', 'eval_step', 'gradients')
+>>> workload.train_step.__name__
+'train_step'
 """
 
 from jaxai.gan import fidelity, losses
+from jaxai.gan.config import Config, as_uint8, example_batch, normalize
 from jaxai.gan.diffaugment import diffaugment
-from jaxai.gan.generate import make_generate, make_recompute
 from jaxai.gan.latent import spherical_interpolation
+from jaxai.gan.losses import AdversarialLoss
 from jaxai.gan.metrics import METRICS
 from jaxai.gan.model import Model, build
-from jaxai.gan.step import Config, Players, as_uint8, make, normalize
+from jaxai.gan.predict import make_predict, make_recompute, parameters, variables
+from jaxai.gan.step import Players, make
 from jaxai.optimizer import Optimizer
 
 __all__ = [
     "METRICS",
+    "AdversarialLoss",
     "Config",
     "Model",
     "Optimizer",
@@ -24,11 +27,14 @@ __all__ = [
     "as_uint8",
     "build",
     "diffaugment",
+    "example_batch",
     "fidelity",
     "losses",
     "make",
-    "make_generate",
+    "make_predict",
     "make_recompute",
     "normalize",
+    "parameters",
     "spherical_interpolation",
+    "variables",
 ]

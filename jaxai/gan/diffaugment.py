@@ -32,7 +32,7 @@ def diffaugment(policy: Sequence[str], key: Key, images: Array) -> Array:
       ValueError: an unknown name in the policy, or images that are no floats.
     """
     check(policy)
-    inputs.check_floats("images", images, "floats in [-1, 1]: gan.normalize(images)")
+    inputs.check_floats("images", images, "floats in [-1, 1]: gan.normalize(config, images)")
     for part, name in enumerate(policy):
         images = POLICIES[name](jax.random.fold_in(key, part), images)
     return images

@@ -182,4 +182,4 @@ def downsample(x: jax.Array) -> jax.Array:
 def check_images(images: jax.Array, image_shape: Sequence[int]) -> None:
     """Raises ValueError unless `images` are [batch, *image_shape] floats."""
     inputs.check_images(images, image_shape)
-    inputs.check_floats("images", images, "floats in [-1, 1]: gan.normalize(images)")
+    inputs.check_floats("images", images, "floats in [-1, 1]: gan.normalize(config, images)")

@@ -6,7 +6,7 @@ mean, not half of it. The parameters of the other network are for the caller to 
 """
 
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,23 +15,49 @@ from jax import Array
 from jaxai.core import Key
 
 Loss = Literal["minimax", "non_saturating", "least_squares", "wasserstein", "hinge"]
-GeneratorLoss = Callable[[Array], Array]
-
-
-class DiscriminatorLoss(Protocol):
-    """What the discriminator minimises."""
-
-    def __call__(
-        self, real_logits: Array, fake_logits: Array, *, smooth_real: float = 0.0, smooth_fake: float = 0.0
-    ) -> Array:
-        """Logits of real and of fake images and the smoothing of their labels -> [] float32."""
 
 
 class AdversarialLoss(NamedTuple):
-    """What the discriminator and what the generator minimises."""
+    """What the discriminator and the generator minimise, and how the discriminator's logits are reported.
 
-    discriminator: DiscriminatorLoss
-    generator: GeneratorLoss
+    Attributes:
+      discriminator: (real_logits [batch], fake_logits [batch]) -> [] float32, a mean over the batch. It gets the
+        keyword arguments `smooth_real` and `smooth_fake` only where the config sets them.
+      generator: fake_logits [batch] -> [] float32, a mean over the batch.
+      output: logits -> D(x), whose means are the metrics `d_real` and `d_fake`; by default a probability.
+      threshold: logits above it count as real in `discriminator_accuracy`; None: the middle between both means.
+      relativistic: whether the generator's loss compares with real images (Jolicoeur-Martineau 2019,
+        arXiv:1807.00734): it is then called as (fake_logits, real_logits).
+    """
+
+    discriminator: Callable[..., Array]
+    generator: Callable[..., Array]
+    output: Callable[[Array], Array] = jax.nn.sigmoid
+    threshold: float | None = 0.0
+    relativistic: bool = False
+
+
+def require(loss: AdversarialLoss) -> AdversarialLoss:
+    """The loss of a user, if both of its functions return a mean.
+
+    Raises:
+      ValueError: they do not; one line that says how to mend it.
+    """
+    if not isinstance(loss, tuple) or len(loss) < 2 or not all(map(callable, loss[:3])):
+        raise ValueError(
+            f"loss is a {type(loss).__name__}; expected gan.AdversarialLoss(discriminator, generator), two functions"
+        )
+    loss, logits = AdversarialLoss(*loss), jax.ShapeDtypeStruct((2,), jnp.float32)
+    found = {
+        "discriminator": jax.eval_shape(loss.discriminator, logits, logits),
+        "generator": jax.eval_shape(loss.generator, *[logits] * (1 + loss.relativistic)),
+    }
+    for name, value in found.items():
+        shape = getattr(value, "shape", None)
+        if shape != ():
+            given = f"a {type(value).__name__}" if shape is None else f"shape {list(shape)}"
+            raise ValueError(f"loss.{name} returns {given}; expected [], the mean over the batch")
+    return loss
 
 
 def minimax_discriminator_loss(
@@ -156,11 +182,16 @@ def hinge_generator_loss(fake_logits: Array) -> Array:
     return -_mean(fake_logits)
 
 
+def _itself(logits: Array) -> Array:
+    """The score of a discriminator whose output is no probability; of a critic there is no zero either."""
+    return logits
+
+
 LOSSES: Mapping[str, AdversarialLoss] = {
     "minimax": AdversarialLoss(minimax_discriminator_loss, minimax_generator_loss),
     "non_saturating": AdversarialLoss(non_saturating_discriminator_loss, non_saturating_generator_loss),
-    "least_squares": AdversarialLoss(least_squares_discriminator_loss, least_squares_generator_loss),
-    "wasserstein": AdversarialLoss(wasserstein_discriminator_loss, wasserstein_generator_loss),
+    "least_squares": AdversarialLoss(least_squares_discriminator_loss, least_squares_generator_loss, _itself, 0.5),
+    "wasserstein": AdversarialLoss(wasserstein_discriminator_loss, wasserstein_generator_loss, _itself, None),
     "hinge": AdversarialLoss(hinge_discriminator_loss, hinge_generator_loss),
 }
 

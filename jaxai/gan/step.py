@@ -1,196 +1,282 @@
-"""Adversarial image generation: the configuration, and the pure functions that train both networks and sample."""
+"""Adversarial image generation: the pure functions that train two networks against each other."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax import linen as nn
 from jax import lax
 
-from jaxai import averages, inputs, ranges
+from jaxai import averages, inputs, networks
 from jaxai import optimizer as optimizers
 from jaxai.core import Batch, Key, Metrics, PyTree, State, Workload, pmean, psum, split_batch, step_key
-from jaxai.gan.diffaugment import check as check_policy
+from jaxai.gan.config import Config, check, normalize, penalty_weight
 from jaxai.gan.diffaugment import diffaugment
 from jaxai.gan.latent import draw_labels
-from jaxai.gan.losses import LOSSES, Loss, r1_penalty, wasserstein_gradient_penalty
-from jaxai.gan.model import Model, build
+from jaxai.gan.losses import LOSSES, AdversarialLoss, r1_penalty, require, wasserstein_gradient_penalty
+from jaxai.gan.predict import make_predict, own_or_built
 from jaxai.optimizer import Optimizer
-from jaxai.ranges import Count, ImageShape, NonNegative, Range, Rate, Share
 
-Updates = Literal["alternating", "simultaneous"]
-Smoothing = Annotated[float, Range(least=0, below=0.5)]
-WASSERSTEIN_PENALTY = 10.0
-"""Weight of the gradient penalty where nobody gives one (Gulrajani et al. 2017, arXiv:1704.00028, algorithm 1)."""
-DISCRIMINATOR_LOSS = ("discriminator_loss", "gradient_penalty", "r1")
+__all__ = ["Players", "make"]
+
+MINIMISED = ("discriminator_loss", "gradient_penalty", "r1")
 """The metrics whose sum the discriminator minimises."""
-ADAM = Optimizer("adam", learning_rate=2e-4, b1=0.5)
-"""Adam as Radford et al. 2016 (arXiv:1511.06434) use it for both networks."""
-
-
-@dataclass(frozen=True)
-class Config(Model):
-    """Two networks (the fields of `Model`) and how they are trained against each other."""
-
-    image_shape: ImageShape = (28, 28, 1)  # height, width and channels of an image; pixels
-    num_classes: Count = 10  # labels of a conditional model are 0 to num_classes - 1
-    label_frequencies: tuple[
-        Share, ...
-    ] = ()  # of each label, that conditional models are asked for; (): as in the data
-    loss: Loss = "non_saturating"  # what the two play for
-    smooth_real: Smoothing = 0.0  # target of real images is 1 less this (one-sided label smoothing)
-    smooth_fake: Smoothing = 0.0  # target of generated images, for smoothing on both sides
-    gradient_penalty: NonNegative | None = None  # weight of the Wasserstein penalty; None: 10 with that loss, else 0
-    r1: NonNegative = 0.0  # gamma of the R1 penalty on real images; 0: off
-    r1_interval: Count = 1  # updates of the discriminator for each R1 penalty, which is scaled by this interval
-    updates: Updates = "alternating"  # the generator meets the updated discriminator, or both move at once
-    discriminator_steps: Count = 1  # updates of the discriminator for each of the generator
-    generator_optimizer: Optimizer = ADAM
-    discriminator_optimizer: Optimizer = ADAM
-    ema_decay: Rate = 0.0  # decay of the moving average of the generator that samples are drawn from; 0: none
-    diffaugment: tuple[str, ...] = ()  # differentiable augmentation of all that is judged: color, translation, cutout
 
 
 class Players(NamedTuple):
-    """The same kind of thing of both networks: a pytree."""
+    """The same kind of thing of both networks: parameters, collections, gradients, transformations."""
 
     generator: Any
     discriminator: Any
 
 
-def make(config: Config, axis_name: str | None = None) -> Workload:
+def make(
+    config: Config,
+    axis_name: str | None = None,
+    *,
+    generator: nn.Module | None = None,
+    discriminator: nn.Module | None = None,
+    transformations: tuple[optax.GradientTransformation | None, optax.GradientTransformation | None] | None = None,
+    loss: AdversarialLoss | None = None,
+) -> Workload:
     """The pure functions of a generator and a discriminator that are trained against each other.
 
     A batch is `{"image": [discriminator_steps * batch, height, width, channels] uint8 in [0, 255] or float in [0, 1],
-    "label": [...] int32}`; the label is looked at by a conditional model alone. Each update of the discriminator
-    sees its own share of the images and as many generated ones; each update draws fresh latents. The state's
-    parameters are `Players(generator, discriminator)`. Labels of generated images are drawn by `label_frequencies`,
-    without which all are equally frequent; give those of the data. Each step checks shapes and dtypes while it is
-    traced, and raises ValueError of one line that says how to mend them.
+    "label": [...] int32}`; only a conditional model uses the label. Each update of the discriminator sees its own part
+    of the images and the same number of generated ones; each update draws fresh latents. The state's parameters are
+    `Players(generator, discriminator)`, `state.extra["variables"]` their other collections. Labels of generated images
+    are drawn by `label_frequencies`, without which all are equally frequent; give those of the data. Each step checks
+    shapes and dtypes while it is traced, and raises ValueError of one line that says how to mend them.
+
+    >>> import jax, jax.numpy as jnp, optax
+    >>> from jaxai import gan
+    >>> quadratic = gan.AdversarialLoss(
+    ...     lambda real, fake: jnp.mean((real - 1) ** 2) + jnp.mean((fake + 1) ** 2), lambda fake: jnp.mean(fake**2)
+    ... )
+    >>> config = gan.Config(width=2, latent_size=4, image_shape=(8, 8, 1))
+    >>> workload = gan.make(config, transformations=(optax.adam(1e-3), optax.sgd(1e-2)), loss=quadratic)
+    >>> batch = {"image": jnp.zeros((4, 8, 8, 1), jnp.uint8)}
+    >>> state, metrics = jax.jit(workload.train_step)(workload.init(jax.random.key(0)), batch)
+    >>> int(state.step)
+    1
 
     Args:
-      config: the networks and how they are trained.
+      config: the networks and how they are trained. The fields of what you hand in yourself are not used.
       axis_name: the mapped axis over devices (`pmap`, `shard_map`); None for one device and for `jit` over a mesh.
+      generator: a linen module that is called as `generator(latents, labels, train=...)`, or without labels where the
+        model is not `conditional`, with latents float32 [batch, latent_size] and labels int32 [batch], and returns
+        images float [batch, *image_shape] in [-1, 1]. None: the first of `build(config, image_shape, num_classes)`.
+      discriminator: a linen module that is called as `discriminator(images, labels, train=...)`, or without labels,
+        and returns logits [batch], higher for real images. None: the second of `build`. It sees real and generated
+        images in two calls. The collections of both networks are kept in the state; over several devices the floats
+        of networks that are handed in are averaged. Random layers get streams of random numbers of any name in
+        training. A module of `flax.nnx` becomes one of linen with `nnx.bridge.to_linen`.
+      transformations: of optax, (generator's, discriminator's); None, or None for one of them: that of the config.
+        Extra-args ones get `value` and `grad`.
+      loss: of both networks, see `AdversarialLoss`. None: that of the config, `losses.LOSSES[config.loss]`.
+        `gradient_penalty` and `r1` of the config are added to it.
 
     Returns:
       A workload. Training metrics: `generator_loss` and `discriminator_loss` without penalties, `gradient_penalty`
-      and `r1` where they are on (as they enter the loss), `d_real` and `d_fake` (mean of D(x) and D(G(z)):
+      and `r1` where they are on (as they enter the loss), `d_real` and `d_fake` (means of D(x) and D(G(z)):
       probabilities, or the scores themselves for the losses least_squares and wasserstein),
-      `discriminator_accuracy` (share of real and generated images told apart), `generator_grad_norm`,
-      `discriminator_grad_norm`, `grad_norm` (of both), `generator_learning_rate`, `discriminator_learning_rate`.
-      Evaluation sums over real images: `d_real` and `count`.
+      `discriminator_accuracy` (share of real and generated images that are classified correctly),
+      `generator_grad_norm`, `discriminator_grad_norm`, `grad_norm` (of both), `generator_learning_rate`,
+      `discriminator_learning_rate` where they are known. Evaluation sums over real images: `d_real` and `count`.
+      `predict` is that of `make_predict`.
 
     Raises:
-      ValueError: a field has a value that cannot be trained with; one line that names it.
+      ValueError: a field has a value that cannot be trained with, or what is handed in has another form; one line
+        that names it.
     """
-    _check(config)
-    generator, discriminator = build(config, config.image_shape, config.num_classes, axis_name)
-    transforms = Players(_transform(config, "generator_"), _transform(config, "discriminator_"))
-    rates = Players(*map(optimizers.schedule, (config.generator_optimizer, config.discriminator_optimizer)))
-    adversarial = LOSSES[config.loss]
-    penalty_weight = _penalty_weight(config)
-    # What an image in the batch does to the logits of another must not cross from real to generated ones.
-    apart = config.discriminator_normalization == "batch" or config.minibatch_std > 0
+    check(config, loss is not None)
+    game = _Game(
+        config,
+        axis_name,
+        *own_or_built(config, generator, discriminator, axis_name),
+        Players(generator is not None, discriminator is not None),
+        LOSSES[config.loss] if loss is None else require(loss),
+        penalty_weight(config, loss is not None),
+    )
+    game.check()
+    own = transformations or (None, None)
+    if len(own) != 2:
+        raise ValueError(f"transformations are {len(own)}; give two, the generator's and the discriminator's")
+    configured = (config.generator_optimizer, config.discriminator_optimizer)
+    chosen = [_transformation(*each) for each in zip(Players._fields, configured, own, strict=True)]
+    transforms, rates = Players(*(each[0] for each in chosen)), Players(*(each[1] for each in chosen))
 
     def init(key: Key) -> State:
         key, generator_key, discriminator_key = jax.random.split(key, 3)
-        labels = jnp.zeros(1, jnp.int32) if config.conditional else None
-        made = dict(generator.init(generator_key, jnp.zeros((1, config.latent_size)), labels, train=False))
-        judged = dict(discriminator.init(discriminator_key, jnp.zeros((1, *config.image_shape)), labels, train=False))
-        params = Players(made.pop("params"), judged.pop("params"))
-        opt_state = Players(*(transform.init(each) for transform, each in zip(transforms, params, strict=True)))
-        extra: dict[str, Any] = {"variables": Players(made, judged)}
+        (params, variables), (rival_params, rival_variables) = game.initialize(generator_key, discriminator_key)
+        players = Players(params, rival_params)
+        opt_state = Players(*map(averages.initialize, transforms, players))
+        extra: dict[str, Any] = {"variables": Players(variables, rival_variables)}
         if config.ema_decay:
-            extra |= averages.start({"params": params.generator, **made})
-        return State(jnp.int32(0), params, opt_state, key, extra=extra)
+            extra |= averages.start({"params": params, **variables})
+        return State(jnp.int32(0), players, opt_state, key, extra=extra)
 
-    def generate(params: PyTree, variables: PyTree, key: Key, count: int) -> tuple[jax.Array, jax.Array | None, PyTree]:
-        """As many images, their labels, and the generator's updated variables."""
+    def update(state: State, batch: Batch) -> tuple[State, Players, Metrics]:
+        """The state after one step, the gradients of the step, and metrics."""
+        parts, key = config.discriminator_steps, step_key(state, axis_name)
+        images, labels = _examples(config, batch)
+        _check_batch(config, len(images))
+        params, variables = state.params, state.extra["variables"]
+
+        def body(carry: PyTree, part: PyTree) -> tuple[PyTree, PyTree]:
+            rival, opt_state, rival_variables = carry
+            images, labels, count, key = part
+            players = Players(Players(params.generator, rival), Players(variables.generator, rival_variables))
+            grads, rival_variables, metrics = game.discriminator_gradient(*players, images, labels, count, key)
+            value = sum(metrics[name] for name in MINIMISED if name in metrics)
+            rival, opt_state = averages.update(transforms.discriminator, grads, opt_state, rival, value=value)
+            return (rival, opt_state, rival_variables), (grads, metrics)
+
+        carry = (params.discriminator, state.opt_state.discriminator, variables.discriminator)
+        if parts == 1:
+            carry, (grads, metrics) = body(carry, (images, labels, state.step, jax.random.fold_in(key, 1)))
+        else:
+            shares = jax.tree.map(lambda leaf: split_batch(leaf, parts), (images, labels))
+            counts, keys = state.step * parts + jnp.arange(parts), jax.random.split(jax.random.fold_in(key, 1), parts)
+            carry, outputs = lax.scan(body, carry, (*shares, counts, keys))
+            # The sum of the gradients is finite only where each of them is.
+            grads, metrics = jax.tree.map(lambda leaf: leaf.sum(0), outputs[0]), jax.tree.map(jnp.mean, outputs[1])
+        updated = Players(Players(params.generator, carry[0]), Players(variables.generator, carry[2]))
+        generator_grads, generator_variables, generator_metrics = game.generator_gradient(
+            *(updated if config.updates == "alternating" else (params, variables)),
+            images[: len(images) // parts],
+            None if labels is None else labels[: len(images) // parts],
+            jax.random.fold_in(key, 0),
+        )
+        generator_params, generator_opt_state = averages.update(
+            transforms.generator,
+            generator_grads,
+            state.opt_state.generator,
+            params.generator,
+            value=generator_metrics["generator_loss"],
+        )
+        extra = {"variables": Players(generator_variables, carry[2])}
+        if config.ema_decay:
+            current = {"params": generator_params, **generator_variables}
+            extra[averages.EMA] = averages.follow(state.extra[averages.EMA], current, config.ema_decay, state.step)
+        state = state.replace(
+            step=state.step + 1,
+            params=Players(generator_params, carry[0]),
+            opt_state=Players(generator_opt_state, carry[1]),
+            extra=extra,
+        )
+        return state, Players(generator_grads, grads), metrics | generator_metrics
+
+    def train_step(state: State, batch: Batch) -> tuple[State, Metrics]:
+        after, grads, metrics = update(state, batch)
+        norms = Players(*map(optax.tree.norm, grads))
+        metrics |= {
+            "grad_norm": jnp.hypot(*norms),
+            "generator_grad_norm": norms.generator,
+            "discriminator_grad_norm": norms.discriminator,
+            **rates.generator(state.step, after.opt_state.generator),
+            **rates.discriminator(state.step * config.discriminator_steps, after.opt_state.discriminator),
+        }
+        return after, metrics
+
+    def eval_step(state: State, batch: Batch) -> Metrics:
+        images, labels = _examples(config, batch)
+        variables = {"params": state.params.discriminator, **state.extra["variables"].discriminator}
+        logits: Any = game.discriminator.apply(variables, *_given(images, labels), train=False)
+        mask = inputs.mask(batch, len(logits))
+        return psum({"d_real": jnp.sum(mask * game.loss.output(logits)), "count": mask.sum()}, axis_name)
+
+    predict = make_predict(config, generator=generator)
+    return Workload(init, train_step, eval_step, lambda state, batch: update(state, batch)[1], predict)
+
+
+class _Game(NamedTuple):
+    """What both networks minimise, and the gradients of it.
+
+    Attributes:
+      config, axis_name: as in `make`.
+      generator, discriminator: the linen modules.
+      own: Players of bool, whether a user handed the network in.
+      loss: of both.
+      penalty: weight of the Wasserstein gradient penalty; 0: off.
+    """
+
+    config: Config
+    axis_name: str | None
+    generator: nn.Module
+    discriminator: nn.Module
+    own: Players
+    loss: AdversarialLoss
+    penalty: float
+
+    def check(self) -> None:
+        """Raises ValueError where a network of a user returns something else than images or logits."""
+        if any(self.own):
+            config, key = self.config, jax.random.key(0)
+            images, logits = jax.eval_shape(lambda: tuple(each[2] for each in self._initialize(key, key)))
+            height, width, channels = config.image_shape
+            described = f"images [batch, {height}, {width}, {channels}]"
+            networks.check_output(images, (1, *config.image_shape), "generator", described)
+            networks.check_output(logits, (1,), "discriminator", "logits [batch]")
+
+    def initialize(self, generator_key: Key, discriminator_key: Key) -> list[tuple[PyTree, dict[str, PyTree]]]:
+        """(parameters, collections) of each network."""
+        return [each[:2] for each in self._initialize(generator_key, discriminator_key)]
+
+    def _initialize(self, generator_key: Key, discriminator_key: Key) -> list[tuple[PyTree, dict[str, PyTree], Any]]:
+        config = self.config
+        labels = jnp.zeros(1, jnp.int32) if config.conditional else None
+        latents, images = jnp.zeros((1, config.latent_size)), jnp.zeros((1, *config.image_shape))
+        return [
+            networks.initialize(self.generator, generator_key, *_given(latents, labels)),
+            networks.initialize(self.discriminator, discriminator_key, *_given(images, labels)),
+        ]
+
+    def generate(
+        self, params: PyTree, variables: PyTree, key: Key, count: int
+    ) -> tuple[jax.Array, jax.Array | None, PyTree]:
+        """`count` images, their labels, and the generator's updated collections."""
+        config = self.config
         latent_key, label_key = jax.random.split(key)
-        latents = jax.random.normal(latent_key, (count, config.latent_size))
-        labels = None
+        latents, labels = jax.random.normal(latent_key, (count, config.latent_size)), None
         if config.conditional:
             labels = draw_labels(label_key, count, config.num_classes, config.label_frequencies)
-        images, updated = generator.apply(
-            {"params": params, **variables}, latents, labels, train=True, mutable=list(variables)
-        )
+        images, updated = self._apply(0, params, variables, _given(latents, labels), jax.random.fold_in(key, 2))
         return images, labels, updated
 
-    def judge(
-        params: PyTree, variables: PyTree, images: jax.Array, labels: jax.Array | None, key: Key
+    def discriminate(
+        self, params: PyTree, variables: PyTree, images: jax.Array, labels: jax.Array | None, key: Key
     ) -> tuple[jax.Array, PyTree]:
-        logits, updated = discriminator.apply(
-            {"params": params, **variables},
-            images,
-            labels,
-            train=True,
-            rngs={"dropout": key},
-            mutable=list(variables),
+        """Logits [batch] and the discriminator's updated collections."""
+        return self._apply(1, params, variables, _given(images, labels), key)
+
+    def _apply(
+        self, player: int, params: PyTree, variables: PyTree, arguments: tuple[jax.Array, ...], key: Key
+    ) -> tuple[jax.Array, PyTree]:
+        network: nn.Module = (self.generator, self.discriminator)[player]
+        output: Any
+        output, updated = network.apply(
+            {"params": params, **variables}, *arguments, train=True, rngs=networks.rngs(key), mutable=list(variables)
         )
-        return logits, updated
+        if self.own[player]:
+            output, updated = output.astype(jnp.float32), networks.pmean_floats(updated, self.axis_name)
+        return output, variables | updated
 
-    def discriminator_loss(
-        params: PyTree,
-        variables: PyTree,
-        real: jax.Array,
-        labels: jax.Array | None,
-        fake: jax.Array,
-        fake_labels: jax.Array | None,
-        count: jax.Array,
-        key: Key,
-    ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
-        real_key, fake_key, dropout_key, penalty_key = jax.random.split(key, 4)
-        real, fake = _augment(config, real_key, real), _augment(config, fake_key, fake)
-        if apart:
-            real_logits, variables = judge(params, variables, real, labels, dropout_key)
-            fake_logits, variables = judge(params, variables, fake, fake_labels, dropout_key)
-        else:
-            both = None if labels is None or fake_labels is None else jnp.concatenate([labels, fake_labels])
-            logits, variables = judge(params, variables, jnp.concatenate([real, fake]), both, dropout_key)
-            real_logits, fake_logits = jnp.split(logits, [len(real)])
-        loss = adversarial.discriminator(
-            real_logits, fake_logits, smooth_real=config.smooth_real, smooth_fake=config.smooth_fake
-        )
-        metrics = {"discriminator_loss": loss} | _scores(config, real_logits, fake_logits)
-
-        def critic(images: jax.Array) -> jax.Array:
-            return judge(params, variables, images, labels, dropout_key)[0]
-
-        if penalty_weight:
-            metrics["gradient_penalty"] = penalty_weight * wasserstein_gradient_penalty(critic, real, fake, penalty_key)
-        if config.r1:
-            metrics["r1"] = _every(config.r1_interval, count, lambda: config.r1 / 2 * r1_penalty(critic, real))
-        total = loss + metrics.get("gradient_penalty", 0.0) + metrics.get("r1", 0.0)
-        return total, (variables, metrics)
-
-    def generator_loss(
-        params: PyTree, variables: PyTree, judge_params: PyTree, judge_variables: PyTree, key: Key, count: int
-    ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
-        noise_key, augment_key, dropout_key = jax.random.split(key, 3)
-        fake, labels, variables = generate(params, variables, noise_key, count)
-        logits, _ = judge(judge_params, judge_variables, _augment(config, augment_key, fake), labels, dropout_key)
-        loss = adversarial.generator(logits)
-        return loss, (variables, {"generator_loss": loss})
-
-    def update_discriminator(
+    def discriminator_gradient(
+        self,
         players: Players,
-        opt_state: PyTree,
         variables: Players,
         images: jax.Array,
         labels: jax.Array | None,
         count: jax.Array,
         key: Key,
-    ) -> tuple[PyTree, PyTree, PyTree, PyTree, Metrics]:
-        """New parameters, optimizer state and variables of the discriminator, its gradient, and metrics.
-
-        `count` is how many updates it has had.
-        """
+    ) -> tuple[PyTree, PyTree, Metrics]:
+        """Gradient and new collections of the discriminator, and metrics; `count` is its number of updates so far."""
         noise_key, loss_key = jax.random.split(key)
-        fake, fake_labels, _ = generate(players.generator, variables.generator, noise_key, len(images))
-        differentiate = jax.grad(discriminator_loss, has_aux=True)
-        grads, (updated, metrics) = differentiate(
+        fake, fake_labels, _ = self.generate(players.generator, variables.generator, noise_key, len(images))
+        grads, (updated, metrics) = jax.grad(self.discriminator_loss, has_aux=True)(
             players.discriminator,
             variables.discriminator,
             images,
@@ -200,136 +286,116 @@ def make(config: Config, axis_name: str | None = None) -> Workload:
             count,
             loss_key,
         )
-        grads, metrics = pmean((grads, metrics), axis_name)
-        trained, opt_state = averages.update(
-            transforms.discriminator,
-            grads,
-            opt_state,
-            players.discriminator,
-            value=sum(metrics[name] for name in DISCRIMINATOR_LOSS if name in metrics),
-        )
-        return trained, opt_state, updated, grads, metrics
+        grads, metrics = pmean((grads, metrics), self.axis_name)
+        return grads, updated, metrics
 
-    def update(state: State, batch: Batch) -> tuple[State, Players, Metrics]:
-        """The state after one step, the gradients that made it, and metrics."""
-        parts, key = config.discriminator_steps, step_key(state, axis_name)
-        images, labels = _examples(config, batch)
-        _check_batch(config, len(images))
-        params, variables = state.params, state.extra["variables"]
-        if parts == 1:
-            trained, opt_state, judged, grads, metrics = update_discriminator(
-                params, state.opt_state.discriminator, variables, images, labels, state.step, jax.random.fold_in(key, 1)
-            )
+    def discriminator_loss(
+        self,
+        params: PyTree,
+        variables: PyTree,
+        real: jax.Array,
+        labels: jax.Array | None,
+        fake: jax.Array,
+        fake_labels: jax.Array | None,
+        count: jax.Array,
+        key: Key,
+    ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
+        """What the discriminator minimises; its updated collections, and metrics."""
+        config = self.config
+        real_key, fake_key, dropout_key, penalty_key = jax.random.split(key, 4)
+        real, fake = _augment(config, real_key, real), _augment(config, fake_key, fake)
+        if self._apart:
+            real_logits, variables = self.discriminate(params, variables, real, labels, dropout_key)
+            fake_logits, variables = self.discriminate(params, variables, fake, fake_labels, dropout_key)
         else:
+            both = None if labels is None or fake_labels is None else jnp.concatenate([labels, fake_labels])
+            logits, variables = self.discriminate(params, variables, jnp.concatenate([real, fake]), both, dropout_key)
+            real_logits, fake_logits = jnp.split(logits, [len(real)])
+        smoothing = {"smooth_real": config.smooth_real, "smooth_fake": config.smooth_fake}
+        loss = self.loss.discriminator(real_logits, fake_logits, **(smoothing if any(smoothing.values()) else {}))
+        metrics = {"discriminator_loss": loss} | _scores(self.loss, real_logits, fake_logits)
 
-            def body(carry: PyTree, share: PyTree) -> tuple[PyTree, PyTree]:
-                trained, opt_state, judged = carry
-                images, labels, count, key = share
-                *carry, grads, metrics = update_discriminator(
-                    Players(params.generator, trained),
-                    opt_state,
-                    Players(variables.generator, judged),
-                    images,
-                    labels,
-                    count,
-                    key,
-                )
-                return tuple(carry), (grads, metrics)
+        def critic(images: jax.Array) -> jax.Array:
+            return self.discriminate(params, variables, images, labels, dropout_key)[0]
 
-            shares = jax.tree.map(lambda leaf: split_batch(leaf, parts), (images, labels))
-            counts, keys = state.step * parts + jnp.arange(parts), jax.random.split(jax.random.fold_in(key, 1), parts)
-            first = (params.discriminator, state.opt_state.discriminator, variables.discriminator)
-            (trained, opt_state, judged), outputs = lax.scan(body, first, (*shares, counts, keys))
-            # The sum of the gradients is finite only where each of them is.
-            grads, metrics = jax.tree.map(lambda leaf: leaf.sum(0), outputs[0]), jax.tree.map(jnp.mean, outputs[1])
-        met = trained if config.updates == "alternating" else params.discriminator
-        met_variables = judged if config.updates == "alternating" else variables.discriminator
-        made_grads, (made, made_metrics) = jax.grad(generator_loss, has_aux=True)(
-            params.generator,
-            variables.generator,
-            met,
-            met_variables,
-            jax.random.fold_in(key, 0),
-            len(images) // parts,
+        if self.penalty:
+            metrics["gradient_penalty"] = self.penalty * wasserstein_gradient_penalty(critic, real, fake, penalty_key)
+        if config.r1:
+            metrics["r1"] = _every(config.r1_interval, count, lambda: config.r1 / 2 * r1_penalty(critic, real))
+        total = loss + metrics.get("gradient_penalty", 0.0) + metrics.get("r1", 0.0)
+        return total, (variables, metrics)
+
+    def generator_gradient(
+        self, players: Players, variables: Players, real: jax.Array, labels: jax.Array | None, key: Key
+    ) -> tuple[PyTree, PyTree, Metrics]:
+        """Gradient and new collections of the generator, and metrics."""
+        grads, (updated, metrics) = jax.grad(self.generator_loss, has_aux=True)(
+            players.generator, variables.generator, players.discriminator, variables.discriminator, real, labels, key
         )
-        made_grads, made_metrics = pmean((made_grads, made_metrics), axis_name)
-        generator_params, made_opt_state = averages.update(
-            transforms.generator,
-            made_grads,
-            state.opt_state.generator,
-            params.generator,
-            value=made_metrics["generator_loss"],
-        )
-        params = Players(generator_params, trained)
-        extra = {"variables": Players(made, judged)}
-        if config.ema_decay:
-            current = {"params": generator_params, **made}
-            extra[averages.EMA] = averages.follow(state.extra[averages.EMA], current, config.ema_decay, state.step)
-        state = state.replace(
-            step=state.step + 1, params=params, opt_state=Players(made_opt_state, opt_state), extra=extra
-        )
-        return state, Players(made_grads, grads), metrics | made_metrics
+        grads, metrics = pmean((grads, metrics), self.axis_name)
+        return grads, updated, metrics
 
-    def train_step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        after, grads, metrics = update(state, batch)
-        norms = Players(*map(optax.tree.norm, grads))
-        metrics |= {
-            "grad_norm": jnp.hypot(*norms),
-            "generator_grad_norm": norms.generator,
-            "discriminator_grad_norm": norms.discriminator,
-            "generator_learning_rate": rates.generator(state.step),
-            "discriminator_learning_rate": rates.discriminator(state.step * config.discriminator_steps),
-        }
-        return after, metrics
+    def generator_loss(
+        self,
+        params: PyTree,
+        variables: PyTree,
+        rival_params: PyTree,
+        rival_variables: PyTree,
+        real: jax.Array,
+        labels: jax.Array | None,
+        key: Key,
+    ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
+        """What the generator minimises; its updated collections, and metrics."""
+        noise_key, augment_key, dropout_key = jax.random.split(key, 3)
+        fake, fake_labels, variables = self.generate(params, variables, noise_key, len(real))
+        fake = _augment(self.config, augment_key, fake)
+        logits, _ = self.discriminate(rival_params, rival_variables, fake, fake_labels, dropout_key)
+        if self.loss.relativistic:
+            real = _augment(self.config, jax.random.fold_in(augment_key, 1), real)
+            real_logits, _ = self.discriminate(rival_params, rival_variables, real, labels, dropout_key)
+            loss = self.loss.generator(logits, real_logits)
+        else:
+            loss = self.loss.generator(logits)
+        return loss, (variables, {"generator_loss": loss})
 
-    def eval_step(state: State, batch: Batch) -> Metrics:
-        images, labels = _examples(config, batch)
-        variables = {"params": state.params.discriminator, **state.extra["variables"].discriminator}
-        logits: Any = discriminator.apply(variables, images, labels, train=False)
-        mask = inputs.mask(batch, len(logits))
-        return psum({"d_real": jnp.sum(mask * _verdict(config, logits)), "count": mask.sum()}, axis_name)
-
-    return Workload(init, train_step, eval_step, lambda state, batch: update(state, batch)[1])
+    @property
+    def _apart(self) -> bool:
+        """Whether an image in the batch affects the logits of another, which real and generated ones must not do."""
+        config = self.config
+        return config.discriminator_normalization == "batch" or config.minibatch_std > 0 or self.own.discriminator
 
 
-def normalize(images: jax.Array) -> jax.Array:
-    """Images as the networks see them: float32 in [-1, 1], from uint8 or from floats in [0, 1].
+def _transformation(
+    player: str, optimizer: Optimizer, own: optax.GradientTransformation | None
+) -> tuple[optax.GradientTransformation, Callable[[jax.Array, PyTree], dict[str, jax.Array]]]:
+    """The transformation of a player and its learning rate as a metric; errors begin as generator_optimizer.b1."""
+    try:
+        transformation, rate = optimizers.own_or_made(optimizer, own, f"the {player}'s part of transformations")
+    except ValueError as error:
+        raise ValueError(f"{player}_{error}" if own is None else str(error)) from None
+    return transformation, lambda step, opt_state: {
+        f"{player}_{name}": value for name, value in rate(step, opt_state).items()
+    }
 
-    Raises:
-      ValueError: another dtype: an int32 or a uint16 does not say what its largest value is.
-    """
-    return 2 * inputs.scaled(images) - 1
 
-
-def as_uint8(images: jax.Array) -> jax.Array:
-    """The inverse of `normalize`: floats in [-1, 1] as uint8, rounded.
-
-    Raises:
-      ValueError: images that are no floats.
-    """
-    inputs.check_floats("images", images, "floats in [-1, 1], as make_generate gives them")
-    return jnp.round(jnp.clip((images + 1) * 127.5, 0, 255)).astype(jnp.uint8)
+def _given(x: jax.Array, labels: jax.Array | None) -> tuple[jax.Array, ...]:
+    """The arguments of a network: no labels for an unconditional one."""
+    return (x,) if labels is None else (x, labels)
 
 
 def _examples(config: Config, batch: Batch) -> tuple[jax.Array, jax.Array | None]:
-    """Normalised images of a batch, and the labels that a conditional model looks at."""
+    """Normalised images of a batch, and the labels where the model is conditional."""
     images, *labels = inputs.required(batch, "image", *["label"] * config.conditional)
     inputs.check_images(images, config.image_shape)
     for each in labels:
         inputs.check_labels(each, len(images))
-    return normalize(images), labels[0] if labels else None
-
-
-def _penalty_weight(config: Config) -> float:
-    if config.gradient_penalty is None:
-        return WASSERSTEIN_PENALTY if config.loss == "wasserstein" else 0.0
-    return config.gradient_penalty
+    return normalize(config, images), labels[0] if labels else None
 
 
 def _every(interval: int, count: jax.Array, penalty: Callable[[], jax.Array]) -> jax.Array:
     """`interval * penalty()` at each `interval`-th count, else 0: lazy regularization.
 
-    Karras et al. 2020 (arXiv:1912.04958, section 3.1). On average it weighs what it would at each count.
+    Karras et al. 2020 (arXiv:1912.04958, section 3.1). Its mean is that of the penalty at each count.
     """
     if interval == 1:
         return penalty()
@@ -340,19 +406,14 @@ def _augment(config: Config, key: Key, images: jax.Array) -> jax.Array:
     return diffaugment(config.diffaugment, key, images) if config.diffaugment else images
 
 
-def _verdict(config: Config, logits: jax.Array) -> jax.Array:
-    """D(x): a probability where the loss makes the logit one, else the score itself."""
-    return logits if config.loss in ("least_squares", "wasserstein") else jax.nn.sigmoid(logits)
-
-
-def _scores(config: Config, real_logits: jax.Array, fake_logits: jax.Array) -> Metrics:
-    """What the discriminator thinks of both, and how many it tells apart at the threshold that its loss sets."""
-    threshold: jax.Array | float = 0.5 if config.loss == "least_squares" else 0.0
-    if config.loss == "wasserstein":  # a critic has no zero
+def _scores(loss: AdversarialLoss, real_logits: jax.Array, fake_logits: jax.Array) -> Metrics:
+    """Mean scores of both, and the share that is on the right side of the threshold of the loss."""
+    threshold: jax.Array | float | None = loss.threshold
+    if threshold is None:
         threshold = (real_logits.mean() + fake_logits.mean()) / 2
     return {
-        "d_real": _verdict(config, real_logits).mean(),
-        "d_fake": _verdict(config, fake_logits).mean(),
+        "d_real": loss.output(real_logits).mean(),
+        "d_fake": loss.output(fake_logits).mean(),
         "discriminator_accuracy": ((real_logits > threshold).mean() + (fake_logits < threshold).mean()) / 2,
     }
 
@@ -362,40 +423,4 @@ def _check_batch(config: Config, size: int) -> None:
         raise ValueError(
             f"a batch of {size} images on a device does not divide into {config.discriminator_steps} shares, one each"
             " of discriminator_steps; choose a multiple"
-        )
-
-
-def _transform(config: Config, player: str) -> optax.GradientTransformation:
-    """The optimizer of a player, whose errors begin with the name of its field, as generator_optimizer.b1."""
-    try:
-        return optimizers.make(getattr(config, f"{player}optimizer"))
-    except ValueError as error:
-        raise ValueError(f"{player}{error}") from None
-
-
-def _check(config: Config) -> None:
-    ranges.check(config)
-    for name in ("smooth_real", "smooth_fake"):
-        if getattr(config, name) and config.loss in ("wasserstein", "hinge"):
-            raise ValueError(
-                f"{name} is {getattr(config, name)}, expected 0: the {config.loss} loss has no labels to smooth, take"
-                " minimax, non_saturating or least_squares"
-            )
-    penalized = config.r1 or _penalty_weight(config)
-    if penalized and config.discriminator_normalization == "batch":
-        raise ValueError(
-            "discriminator_normalization is 'batch', under which a gradient penalty, of one image alone, has no meaning"
-            " (arXiv:1704.00028, section 4); choose layer or none"
-        )
-    if config.updates == "simultaneous" and config.discriminator_steps > 1:
-        raise ValueError(
-            f"updates is 'simultaneous' with discriminator_steps {config.discriminator_steps}; both networks move at"
-            " once only with 1, else choose alternating"
-        )
-    check_policy(config.diffaugment)
-    frequencies = config.label_frequencies
-    if frequencies and (len(frequencies) != config.num_classes or abs(sum(frequencies) - 1) > 1e-3):
-        raise ValueError(
-            f"label_frequencies are {len(frequencies)} numbers with the sum {sum(frequencies):.4g}; give one for each"
-            f" of {config.num_classes} classes, with the sum 1"
         )

@@ -81,7 +81,9 @@ def test_bool_images_are_black_and_white_and_labels_become_int32():
     grey = cnn.Config(image_shape=(8, 8, 1))
     seen = cnn.normalize(grey, jnp.asarray(taken.train["image"]))
     np.testing.assert_array_equal(seen, cnn.normalize(grey, jnp.asarray(floats)))
-    np.testing.assert_array_equal(gan.normalize(jnp.asarray(taken.train["image"])), floats * 2 - 1)
+    np.testing.assert_array_equal(
+        gan.normalize(gan.Config(image_shape=(8, 8, 1)), jnp.asarray(taken.train["image"])), floats * 2 - 1
+    )
 
 
 def test_sound_arrays_are_not_copied():

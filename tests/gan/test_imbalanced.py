@@ -169,6 +169,6 @@ def test_few_images_train_without_measures_and_the_refusal_says_how(tmp_path):
 def test_a_label_out_of_range_makes_no_image(label):
     state = jax.jit(gan.make(WORKLOAD).init)(jax.random.key(0))
     latents = jax.random.normal(jax.random.key(1), (2, 4))
-    made = jax.jit(gan.make_generate(WORKLOAD))(state, latents, np.array([label, 3]))
+    made = jax.jit(gan.make_predict(WORKLOAD))(state, {"latent": latents, "label": np.array([label, 3])})
     assert np.isnan(made[0]).all()
     assert np.isfinite(made[1]).all()

@@ -231,7 +231,8 @@ def test_same_key_gives_the_same_run_and_every_step_fresh_noise() -> None:
 
 @functools.cache
 def sampler(config: gan.Config) -> Any:
-    return jax.jit(gan.make_generate(config))
+    predict = gan.make_predict(config)
+    return jax.jit(lambda state, latents, labels=None: predict(state, {"latent": latents, "label": labels}))
 
 
 def test_average_follows_its_formula() -> None:
@@ -272,10 +273,10 @@ def test_an_image_depends_on_its_own_latent_alone() -> None:
 
 
 def test_pixels_come_back_as_they_went_in() -> None:
-    pixels = np.arange(256, dtype=np.uint8)
-    scaled = gan.normalize(jnp.asarray(pixels))
-    np.testing.assert_allclose([scaled[0], scaled[255]], [-1, 1])
-    np.testing.assert_allclose(gan.normalize(jnp.asarray(pixels / 255, jnp.float32)), scaled, atol=1e-6)
+    pixels = np.arange(256, dtype=np.uint8)[:, None]
+    scaled = gan.normalize(TINY, jnp.asarray(pixels))
+    np.testing.assert_allclose(scaled[[0, 255], 0], [-1, 1])
+    np.testing.assert_allclose(gan.normalize(TINY, jnp.asarray(pixels / 255, jnp.float32)), scaled, atol=1e-6)
     np.testing.assert_array_equal(gan.as_uint8(scaled), pixels)
 
 
@@ -292,7 +293,7 @@ def test_labels_matter_to_a_conditional_pair() -> None:
     np.testing.assert_allclose(images[1], images[2], atol=1e-6)
     assert np.abs(images[0] - images[1]).max() > 1e-2
     with pytest.raises(ValueError, match="a conditional model was given no labels"):
-        gan.make_generate(config)(state, latents)
+        gan.make_predict(config)(state, latents)
 
 
 # Evaluation and metrics.

@@ -289,7 +289,8 @@ class Experiment:
         between = generator.images(state, np.asarray(ways).reshape(-1, ways.shape[-1]), labels)
         mosaic.write_png(mosaic.tile(mosaic.visible(between), COLUMNS + 2), folder.pictures / "interpolation.png")
         captions["interpolation.png"] = "From one latent to another along the sphere, a row each"
-        nearest, ratio = _nearest(generator(state, ROWS * COLUMNS, jax.random.fold_in(key, MEASURED + 2)).image, images)
+        samples = generator(state, ROWS * COLUMNS, jax.random.fold_in(key, MEASURED + 2)).image
+        nearest, ratio = _nearest(self.workload, samples, images)
         mosaic.write_png(nearest, folder.pictures / "neighbours.png")
         captions["neighbours.png"] = (
             f"Is it copying? Left: samples; right: their {NEIGHBOURS} nearest training images, by pixels. The nearest"
@@ -424,11 +425,11 @@ class _Evaluator:
         return *extract(quality.extractor, samples.image), asked
 
 
-def _nearest(samples: np.ndarray, images: Images) -> tuple[np.ndarray, float]:
+def _nearest(config: gan.Config, samples: np.ndarray, images: Images) -> tuple[np.ndarray, float]:
     """A picture of samples beside their nearest training images, and how far they are, as a multiple of test images."""
     # Samples are uint8, so that floats in [0, 1] would be compared with what is 255 times as bright.
     trained, tested = (
-        each if each.dtype == np.uint8 else np.asarray(gan.as_uint8(gan.normalize(jnp.asarray(each))))
+        each if each.dtype == np.uint8 else np.asarray(gan.as_uint8(gan.normalize(config, jnp.asarray(each))))
         for each in (images.train["image"], images.test["image"])
     )
     flat = [

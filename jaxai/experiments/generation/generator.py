@@ -32,10 +32,10 @@ class Generator:
 
     def __init__(self, config: gan.Config, mesh: Mesh):
         self._config, self._chunk = config, -(-CHUNK // mesh.size) * mesh.size
-        generate = gan.make_generate(config)
+        predict = gan.make_predict(config)
         shared = NamedSharding(mesh, PartitionSpec(parallel.AXIS))
         self._generate = jax.jit(
-            lambda state, latents, labels: gan.as_uint8(generate(state, latents, labels)),
+            lambda state, latents, labels: gan.as_uint8(predict(state, {"latent": latents, "label": labels})),
             in_shardings=(None, shared, shared if config.conditional else None),
         )
 

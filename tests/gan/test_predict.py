@@ -38,6 +38,7 @@ def test_recomputed_statistics_are_those_of_all_the_latents_under_the_averaged_w
     np.testing.assert_allclose(statistics["mean"], hidden.mean((0, 1, 2)), rtol=rtol, atol=1e-3)
     np.testing.assert_allclose(statistics["var"], hidden.var((0, 1, 2)), rtol=2 * rtol)
     assert jax.tree.structure(after) == jax.tree.structure(state)
-    drawn = jax.jit(gan.make_generate(config))(after, latents[0], None if labels is None else labels[0])
-    before = jax.jit(gan.make_generate(config))(state, latents[0], None if labels is None else labels[0])
+    drawn_from = {"latent": latents[0]} | ({} if labels is None else {"label": labels[0]})
+    predict = jax.jit(gan.make_predict(config))
+    drawn, before = predict(after, drawn_from), predict(state, drawn_from)
     assert float(jnp.abs(drawn - before).max()) > 1e-3
