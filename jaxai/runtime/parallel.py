@@ -5,10 +5,11 @@ is the same on every device.
 """
 
 import contextlib
+import dataclasses
 import functools
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -97,6 +98,77 @@ def make_mesh(devices: Sequence[jax.Device] | int | None = None) -> Mesh:
 def axis_name(mode: Mode) -> str | None:
     """The axis to make a workload with: None under `jit`, where the compiler derives the collectives."""
     return None if mode == "jit" else AXIS
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """The engine, the devices and the number of steps in a call, named once for a training loop of your own.
+
+    The whole data on the device, two steps a call:
+
+    >>> import jax, numpy as np
+    >>> from jaxai import cnn
+    >>> setup = Setup("shard_map", devices=1, steps_per_call=2)
+    >>> workload = cnn.make(cnn.Config(architecture="mlp", image_shape=(4, 4, 1)), setup.axis_name)
+    >>> call, state = setup.compile_step(workload.train_step), setup.place_state(workload.init(jax.random.key(0)))
+    >>> dataset = setup.place_dataset({"image": np.zeros((32, 4, 4, 1), np.uint8), "label": np.zeros(32, np.int32)})
+    >>> for index in np.random.default_rng(0).permuted(np.arange(32)).reshape(2, 2, 8):
+    ...     state, metrics = call(state, setup.place_batches(index.astype(np.int32)), dataset)
+    >>> int(state.step)
+    4
+
+    Attributes:
+      mode: the engine.
+      devices: a number of devices, a list of them, or None for all.
+      steps_per_call: the most steps that one call runs.
+
+    Raises:
+      ValueError: no such engine, or fewer devices than that.
+    """
+
+    mode: Mode = "jit"
+    devices: Sequence[jax.Device] | int | None = None
+    steps_per_call: int = 1
+
+    def __post_init__(self) -> None:
+        _check_mode(self.mode)
+        if self.steps_per_call < 1:
+            raise ValueError(f"steps_per_call is {self.steps_per_call}; it must be at least 1")
+        make_mesh(self.devices)
+
+    @functools.cached_property
+    def mesh(self) -> Mesh:
+        """The devices; see `make_mesh`."""
+        return make_mesh(self.devices)
+
+    @property
+    def axis_name(self) -> str | None:
+        """The axis to make a workload with; see `axis_name`."""
+        return axis_name(self.mode)
+
+    def compile_step(self, step: Step) -> "Call":
+        """`call(state, batches, dataset=None, steps=None) -> (state, metrics)`; see `compile_step`."""
+        return compile_step(step, self.mesh, self.mode, self.steps_per_call)
+
+    def compile_evaluation(self, eval_step: Callable[[State, Batch], Metrics]) -> Callable[..., Metrics]:
+        """`call(state, batches, dataset) -> sums`; see `compile_evaluation`."""
+        return compile_evaluation(eval_step, self.mesh, self.mode)
+
+    def place_state(self, state: State) -> State:
+        """The state on the devices, for `compile_step` and `compile_evaluation`."""
+        return place_state(state, self.mesh, self.mode)
+
+    def gather_state(self, state: State) -> State:
+        """The inverse of `place_state` in shape."""
+        return gather_state(state, self.mode)
+
+    def place_batches(self, batches: PyTree) -> PyTree:
+        """Batches [batch, ...], or [steps_per_call, batch, ...] above one step, on the devices; see `place_batches`."""
+        return place_batches(batches, self.mesh, self.mode, self.steps_per_call)
+
+    def place_dataset(self, dataset: PyTree) -> PyTree:
+        """Arrays [examples, ...], whole on every device; then batches are their indices."""
+        return place_dataset(dataset, self.mesh)
 
 
 def compile_step(step: Step, mesh: Mesh, mode: Mode = "jit", steps_per_call: int = 1) -> "Call":
@@ -234,6 +306,7 @@ def _on_devices(number: int, mesh: Mesh) -> jax.Array:
 
 def _compile(call: Callable[..., Any], mesh: Mesh, mode: Mode, batched: bool, trains: bool) -> Any:
     """Compiles `call(state, batches, dataset, steps) -> (state, metrics)`, or `-> sums` where it does not train."""
+    _check_mode(mode)
     donated = (0,) if trains else ()
     spec = _batch_spec(batched)
     if mode == "jit":
@@ -266,7 +339,12 @@ def _compile(call: Callable[..., Any], mesh: Mesh, mode: Mode, batched: bool, tr
             devices=list(mesh.devices.flat),
             donate_argnums=donated,
         )
-    raise ValueError(f"mode is {mode!r}; choose jit, shard_map or pmap")
+    raise AssertionError(mode)
+
+
+def _check_mode(mode: Mode) -> None:
+    if mode not in get_args(Mode):
+        raise ValueError(f"mode is {mode!r}; choose {', '.join(get_args(Mode))}")
 
 
 def _state_specs(replicated: Any, local: Any) -> State:
