@@ -1,4 +1,4 @@
-"""Statistics of batch normalisation, for all networks that have it: checked in training, and computed anew."""
+"""Statistics of batch normalisation, for all networks that have it: checked in training, and recomputed."""
 
 import math
 from typing import Any
@@ -11,15 +11,15 @@ from jax import lax
 from jaxai.core import PyTree
 
 RECOMPUTE = "recompute"
-"""A collection that holds nothing: where it is mutable, a network keeps the statistics of the last batch alone."""
+"""An empty collection: where it is mutable, a network stores the statistics of the last batch only."""
 
 
 def options(module: nn.Module, x: jax.Array, axis_name: str | None, momentum: float, *, train: bool) -> dict[str, Any]:
-    """What `nn.BatchNorm` inside of `module` gets, so that it can be trained, evaluated and computed anew.
+    """Arguments of `nn.BatchNorm` inside `module`, for training, evaluation and recomputed statistics.
 
     Raises:
-      ValueError: the batch has a single value for each channel, which is its own mean: 0 would be left of it whatever
-        the image. PyTorch refuses it too. With `axis_name` the batch is that of all devices of the axis.
+      ValueError: the batch has a single value for each channel, which is its own mean, so that every output would be 0.
+        PyTorch refuses it too. With `axis_name` the batch is that of all devices of the axis.
     """
     recompute = module.is_mutable_collection(RECOMPUTE) and not module.is_initializing()
     batch = train or recompute
@@ -34,10 +34,14 @@ def options(module: nn.Module, x: jax.Array, axis_name: str | None, momentum: fl
 
 
 def recompute(network: nn.Module, variables: PyTree, batches: tuple[Any, ...]) -> PyTree:
-    """The collection "batch_stats" of many batches: arguments of `network`, each leaf [batches, batch, ...].
+    """The collection "batch_stats" of many batches: mean and variance over all their examples.
 
-    Mean and variance over all that the batches hold, each layer's input being normalised by its own batch (Wu and
-    Johnson 2021, arXiv:2105.07576, section 3).
+    Each layer's input is normalised by its own batch (Wu and Johnson 2021, arXiv:2105.07576, section 3).
+
+    Args:
+      network: a linen module whose batch normalisation takes `options`.
+      variables: its collections, with "batch_stats".
+      batches: the arguments of its call, each leaf [batches, batch, ...].
     """
 
     def of_batch(batch: PyTree) -> PyTree:

@@ -1,8 +1,8 @@
-"""The contract: what a workload is, and the one state that everything needed to go on is in.
+"""The contract: what a workload is, and the one state with everything that training needs in order to continue.
 
 A workload is a pair of pure functions, as an optax transformation is. The same `train_step` runs under
-`jax.jit`, `jax.pmap`, `jax.shard_map`, `jax.vmap` over seeds and `jax.lax.scan` over steps, because all that it
-needs is in its arguments and all that it changes is in what it returns.
+`jax.jit`, `jax.pmap`, `jax.shard_map`, `jax.vmap` over seeds and `jax.lax.scan` over steps, because all
+its inputs are arguments and all its effects are return values.
 
 A step that is made for several devices (`axis_name` given) follows one rule: take the gradient of the *local* loss,
 then `pmean` the gradient. The gradient of a `pmean`ed loss is silently wrong under `pmap`, and under `shard_map` with
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class State(struct.PyTreeNode):
-    """Everything that training needs in order to go on, one pytree.
+    """Everything that training needs in order to continue, one pytree.
 
     Attributes:
       step: [] int32, the optimizer steps taken so far; the position in the data follows from it.
@@ -49,7 +49,7 @@ class State(struct.PyTreeNode):
 
 
 def whole(state: State) -> State:
-    """The state itself: what a checkpoint holds, and what training goes on from, unless a workload says otherwise."""
+    """The state itself: the default of what a checkpoint holds and of what a resumed training continues from."""
     return state
 
 
@@ -69,8 +69,8 @@ class Workload(NamedTuple):
       faults: state -> what is wrong with what an environment gave, in words -> bool arrays, True where it is; `None`
         for a workload that learns from data. Used to name the cause of a non-finite step.
       stored: state -> what a checkpoint holds of it; evaluation needs no more.
-      renewed: what a checkpoint held -> the state that training goes on from. Where they are not `whole`, a run that
-        goes on is not bit for bit the one that was not stopped.
+      renewed: what a checkpoint held -> the state that a resumed training continues from. Where `stored` and `renewed`
+        are not `whole`, a resumed run is not bit for bit the uninterrupted one.
     """
 
     init: Callable[[Key], State]

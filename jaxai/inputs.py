@@ -1,6 +1,6 @@
-"""What enters a step: shapes and dtypes, checked while tracing.
+"""Inputs of a step: shapes and dtypes, checked while tracing.
 
-Both are static, so that the checks cost nothing at run time and hold under `jit`, `pmap`, `shard_map`, `vmap` and
+Both are static, so that the checks cost nothing at run time and work under `jit`, `pmap`, `shard_map`, `vmap` and
 `scan`. Values are checked where data enters (`jaxai.data`). Every refusal is a ValueError of one line.
 """
 
@@ -12,14 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 NEAR = {"image": ("images", "x", "inputs", "pixels"), "label": ("labels", "y", "target", "targets")}
-"""What other libraries call the arrays of a batch."""
+"""Names of the arrays of a batch in other libraries."""
 
 
 def required(batch: Any, *names: str) -> list[jax.Array]:
     """The arrays of these names in a batch.
 
     Raises:
-      ValueError: the batch is no mapping, lacks a name, or has something else than an array under it.
+      ValueError: the batch is not a mapping, lacks a name, or has a value that is not an array.
     """
     if not isinstance(batch, Mapping):
         expected = ", ".join(f'"{name}": ...' for name in names)
@@ -38,7 +38,7 @@ def array(name: str, value: Any) -> jax.Array:
     """The value as an array of JAX.
 
     Raises:
-      ValueError: it is none, as a list.
+      ValueError: it is not an array, but a list, for example.
     """
     dtype = getattr(value, "dtype", None)
     if dtype is None or not any(jnp.issubdtype(dtype, kind) for kind in (np.number, np.bool_)):
@@ -48,7 +48,7 @@ def array(name: str, value: Any) -> jax.Array:
 
 
 def check_labels(labels: jax.Array | np.ndarray, examples: int, name: str = "labels") -> None:
-    """Raises ValueError unless `labels` are integers [examples], which nothing broadcasts or rounds."""
+    """Raises ValueError unless `labels` are integers [examples], so that nothing is broadcast or rounded."""
     if labels.shape != (examples,):
         hint = f"one for each of the {examples} examples"
         if labels.ndim == 2 and labels.shape[0] == examples:
@@ -106,7 +106,7 @@ def check_images(images: jax.Array | np.ndarray, image_shape: Sequence[int]) -> 
 def scaled(images: jax.Array) -> jax.Array:
     """Images in [0, 1] as float32: uint8 divided by 255, floats as they are.
 
-    Other integers say nothing of their range (an int32 may hold 0 to 255, a uint16 12 bits), so that they are refused.
+    The range of other integers is not known (an int32 may hold 0 to 255, a uint16 12 bits), so that they are refused.
 
     Args:
       images: uint8 in [0, 255], or floats in [0, 1].
@@ -120,7 +120,7 @@ def scaled(images: jax.Array) -> jax.Array:
 
 
 def check_floats(name: str, value: jax.Array, expected: str) -> None:
-    """Raises ValueError unless `value` is floating; `expected` says what it should be and how to get it."""
+    """Raises ValueError unless `value` is floating; `expected` states what it should be and how to get it."""
     if not jnp.issubdtype(value.dtype, jnp.floating):
         raise ValueError(f"{name} are {value.dtype}; expected {expected}")
 

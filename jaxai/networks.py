@@ -1,4 +1,4 @@
-"""Networks, those that a user hands in too: what a linen module must be, its variables, the dtype of activations.
+"""Networks, also those of a user: what a linen module must be, its variables, the dtype of activations.
 
 A module of `flax.nnx` becomes one of linen with `flax.nnx.bridge.to_linen(TheClass, ...)`.
 """
@@ -28,7 +28,7 @@ def activation_dtype(name: Dtype) -> jnp.dtype:
 
 
 def require(network: Any, name: str, call: str) -> nn.Module:
-    """The network, if it is a linen module, which takes `train` where `call` has it.
+    """The network of a user, if it is a linen module, which takes `train` where `call` has it.
 
     Args:
       network: what the user handed in.
@@ -36,7 +36,7 @@ def require(network: Any, name: str, call: str) -> nn.Module:
       call: how it is called, for the message, as "images, *, train".
 
     Raises:
-      ValueError: it is something else; one line that says how to mend it.
+      ValueError: it is something else; one line that states the fix.
     """
     kind = network if isinstance(network, type) else type(network)
     if not issubclass(kind, nn.Module) and any(each.__module__.startswith("flax.nnx") for each in kind.__mro__):

@@ -28,7 +28,7 @@ Schedule = Literal["constant", "cosine", "linear", "step"]
 
 @dataclass(frozen=True)
 class Optimizer:
-    """What turns gradients into updates. A field left at None keeps optax's own default for that optimizer."""
+    """What turns gradients into updates. A field that is None keeps optax's default for that optimizer."""
 
     name: str = "adam"  # sgd, adam, adamw, lion, muon, rmsprop, or any other optimizer of optax by its name there
     learning_rate: NonNegative = 1e-3  # at the end of the warm-up
@@ -36,13 +36,13 @@ class Optimizer:
     warmup_steps: Natural = 0  # steps over which the learning rate rises linearly from 0
     decay_steps: Natural = 0  # steps over which the schedule runs, warm-up included; 0: the length of the run
     final_fraction: NonNegative = 0.0  # of the learning rate, at the end of a cosine or linear schedule
-    step_boundaries: tuple[OpenShare, ...] = (0.5, 0.75)  # shares of decay_steps at which a step schedule falls
-    step_factor: NonNegative = 0.1  # what a step schedule multiplies the learning rate by at each boundary
+    step_boundaries: tuple[OpenShare, ...] = (0.5, 0.75)  # shares of decay_steps at which a step schedule decreases
+    step_factor: NonNegative = 0.1  # factor of the learning rate at each boundary of a step schedule
     momentum: Rate | None = None  # decay rate of the momentum (sgd, rmsprop, muon, ...)
     nesterov: bool | None = None  # Nesterov's form of the momentum
-    b1: Rate | None = None  # decay rate of the mean of gradients (adam and its kin)
-    b2: Rate | None = None  # decay rate of the mean of squared gradients (adam and its kin)
-    eps: NonNegative | None = None  # added to the denominator (adam and its kin)
+    b1: Rate | None = None  # decay rate of the mean of gradients (adam and its variants)
+    b2: Rate | None = None  # decay rate of the mean of squared gradients (adam and its variants)
+    eps: NonNegative | None = None  # added to the denominator (adam and its variants)
     weight_decay: NonNegative = 0.0  # of kernels only; decoupled for adamw, lion, muon etc., else L2 in the gradient
     clip_norm: NonNegative = 0.0  # gradients of a larger global norm are scaled down to it; 0: off
     parameters: tuple[str, ...] = ()  # further arguments of the optax optimizer, each as name=value
@@ -53,7 +53,7 @@ FIELDS = ("momentum", "nesterov", "b1", "b2", "eps")
 SYNONYMS = {"muon": {"momentum": "beta", "b1": "adam_b1", "b2": "adam_b2"}, "signum": {"momentum": "beta"}}
 OURS = ("learning_rate", "weight_decay", "mask", "weight_decay_mask", "muon_weight_dimension_numbers")
 CONTRIBUTED = ("muon", "ademamix", "adopt", "prodigy")
-# These want more than gradients (values of the loss, a key), or are deprecated.
+# These need more than gradients (values of the loss, a key), or are deprecated.
 EXCLUDED = ("lbfgs", "noisy_sgd", "optimistic_adam")
 # optax takes a number for these, not a schedule.
 UNSCHEDULED = ("rprop", "sm3")
@@ -65,7 +65,7 @@ def make(optimizer: Optimizer) -> optax.GradientTransformation:
     Weight decay is on kernels only (`kernels`). Where the optax optimizer takes it with a mask (adamw, lion, lamb,
     muon, ...) it is decoupled, times the learning rate (Loshchilov and Hutter 2019, arXiv:1711.05101); for all others,
     sgd and adam among them, it is added to the gradient, as in PyTorch. Muon (Jordan et al. 2024) orthogonalises
-    every kernel, those of convolutions as [height * width * in, out] matrices; the rest goes to its Adam.
+    every kernel, those of convolutions as [height * width * in, out] matrices; its Adam updates the other parameters.
 
     Raises:
       ValueError: an unknown optimizer or parameter, or a value out of its range; the message names it.
@@ -86,7 +86,7 @@ def make(optimizer: Optimizer) -> optax.GradientTransformation:
     mask = next((name for name in ("mask", "weight_decay_mask") if name in accepted), None)
     decoupled = mask is not None and "weight_decay" in accepted
     if decoupled:
-        # Given even when 0: some have another default in optax.
+        # Passed even when 0: some have another default in optax.
         arguments |= {"weight_decay": optimizer.weight_decay, str(mask): kernels}
     chain: list[optax.GradientTransformation] = []
     if optimizer.clip_norm > 0:
@@ -132,9 +132,9 @@ def injected_learning_rate(opt_state: PyTree) -> dict[str, jax.Array]:
 
 
 def same_state(one: Optimizer, other: Optimizer) -> bool:
-    """Whether two optimizers begin with the same state, so that one can go on with the other's and obey its own fields.
+    """Whether two optimizers have the same initial state, so that one can continue from the state of the other.
 
-    They do not where a field switches a part of the state on, or is kept in it as the learning rate of rprop is.
+    They have not where a field adds a part to the state, or is stored in it, as the learning rate of rprop.
     """
     params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
     first, second = (make(each).init(params) for each in (one, other))
@@ -205,7 +205,9 @@ def find(name: str) -> tuple[Callable[..., optax.GradientTransformation], dict[s
     optimizers = sorted(key for key in signatures if "learning_rate" in signatures[key] and key not in EXCLUDED)
     if name not in optimizers:
         near = difflib.get_close_matches(name, optimizers, n=3, cutoff=0.5) or optimizers
-        raise ValueError(f"optimizer.name is {name!r}, which optax does not have: did you mean {' or '.join(near)}?")
+        raise ValueError(
+            f"optimizer.name is {name!r}, which is not an optimizer of optax: did you mean {' or '.join(near)}?"
+        )
     return found[name], signatures[name]
 
 

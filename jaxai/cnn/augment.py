@@ -1,6 +1,6 @@
 """Augmentation inside the step: pure functions of a key on images [batch, height, width, channels].
 
-A device that is given its own shard and its own key augments it alone. Under `jit` over a mesh the batch is one: mixup
+Each device augments its own shard with its own key. Under `jit` over a mesh the batch is one: mixup
 and cutmix then move one image from each device to the next.
 """
 

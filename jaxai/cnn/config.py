@@ -25,26 +25,26 @@ class Config(Model):
     image_shape: ImageShape = (32, 32, 3)  # height, width and channels of an image; pixels
     num_classes: Annotated[int, Range(least=2)] = 10  # labels are 0 to num_classes - 1
     image_mean: tuple[Finite, ...] = (0.5,)  # subtracted from images scaled to [0, 1], for each channel or for all
-    image_std: tuple[Positive, ...] = (0.5,)  # what is left is divided by this, for each channel or for all
+    image_std: tuple[Positive, ...] = (0.5,)  # the difference is divided by this, for each channel or for all
     optimizer: Optimizer = Optimizer()
     augment: Augment = Augment()
-    class_weights: ClassWeights = "none"  # of each class in the training loss; balanced: examples / (classes * its own)
+    class_weights: ClassWeights = "none"  # factor of each class in the training loss; balanced: from their frequencies
     label_smoothing: Rate = 0.0  # share of the label spread evenly over all classes (Szegedy et al. 2016)
     ema_decay: Rate = 0.0  # decay of the moving average of weights and batch statistics that evaluation uses; 0: none
-    gradient_blocks: Natural = 0  # blocks that a batch's gradient is accumulated over; 0: 1, on CPU as fit its cache
+    gradient_blocks: Natural = 0  # blocks that a batch's gradient is accumulated over; 0: 1, on CPU blocks of 16
     steps_per_epoch: Count = 1  # optimizer steps in an epoch; filled in from the data
     test_time: TestTime = "none"  # views of a test image whose logits are averaged
 
 
 def normalize(config: Config, images: jax.Array) -> jax.Array:
-    """Images as the network sees them: float32, scaled to [0, 1] if uint8, less `image_mean`, over `image_std`.
+    """Images as the network sees them: float32, scaled to [0, 1] if uint8, minus `image_mean`, divided by `image_std`.
 
     Args:
-      config: says mean and deviation.
-      images: [..., channels] uint8 in [0, 255], or floats in [0, 1], which are not scaled.
+      config: has the mean and the deviation.
+      images: [..., channels] uint8 in [0, 255], or floats in [0, 1], which are not scaled again.
 
     Raises:
-      ValueError: another dtype (an int32 or a uint16 does not say what its largest value is), or other channels.
+      ValueError: another dtype (the largest value of an int32 or uint16 image is not known), or other channels.
     """
     if images.shape[-1:] != config.image_shape[-1:]:  # a mean for each channel would broadcast
         raise ValueError(f"images have shape {list(images.shape)}; expected [..., {config.image_shape[-1]}] channels")
@@ -61,17 +61,17 @@ def example_batch(config: Config, batch_size: int) -> dict[str, Any]:
 
 
 def balanced_class_weights(labels: jax.typing.ArrayLike, num_classes: int) -> tuple[float, ...]:
-    """Weights by which every class has the same part in the training loss, whose scale stays: their mean is 1.
+    """Class weights that give every class the same total weight in the training loss.
 
-    `examples / (classes * examples of the class)`, as in Keras and scikit-learn; 0 for a class without examples, which
-    is not counted.
+    `examples / (classes * examples of the class)`, as in Keras and scikit-learn, so that their mean over the examples
+    is 1; 0 for a class without examples, which is not counted.
 
     Args:
       labels: int [examples], of the training data.
-      num_classes: how many classes there are.
+      num_classes: number of classes.
 
     Raises:
-      ValueError: no labels, others than integers [examples], or one out of range.
+      ValueError: no labels, labels that are not integers [examples], or one out of range.
     """
     given = np.asarray(labels)
     inputs.check_labels(given, len(given))
@@ -95,7 +95,7 @@ def check(config: Config) -> None:
     weights = config.class_weights
     if weights == "balanced":
         raise ValueError(
-            "class_weights is 'balanced', which an Experiment fills in from its data; give the weights themselves:"
+            "class_weights is 'balanced', which an experiment computes from its data; here give the weights themselves:"
             " cnn.balanced_class_weights(labels, num_classes)"
         )
     if weights != "none" and (len(weights) != config.num_classes or not any(weights)):

@@ -50,7 +50,7 @@ def make(
     A batch is `{"image": [batch, height, width, channels] uint8 in [0, 255] or float in [0, 1], "label": [batch]
     int32}`, with optional `"index"` ([batch] int32, the example's place in the data, for alternating flips) in
     training and optional `"mask"` ([batch], 1 for examples that count) in evaluation. Each step checks these shapes
-    and dtypes while it is traced, and raises ValueError of one line that says how to mend them.
+    and dtypes while it is traced, and raises ValueError of one line that states the fix.
 
     >>> import jax, optax
     >>> from flax import linen as nn

@@ -1,4 +1,4 @@
-"""The first layer of the airbench network: 2x2 patches made uncorrelated, by a kernel computed and not trained.
+"""The first layer of the airbench network: decorrelates 2x2 patches, with a kernel that is computed and not trained.
 
 Jordan 2024, arXiv:2404.00498, section 3.2. The kernel lives in the collection "constants", so that no gradient is
 taken; `whiten` puts there the one of the training images.

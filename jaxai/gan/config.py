@@ -18,7 +18,7 @@ __all__ = ["Config", "as_uint8", "check", "example_batch", "normalize", "penalty
 Updates = Literal["alternating", "simultaneous"]
 Smoothing = Annotated[float, Range(least=0, below=0.5)]
 WASSERSTEIN_PENALTY = 10.0
-"""Weight of the gradient penalty where nobody gives one (Gulrajani et al. 2017, arXiv:1704.00028, algorithm 1)."""
+"""Default weight of the gradient penalty (Gulrajani et al. 2017, arXiv:1704.00028, algorithm 1)."""
 ADAM = Optimizer("adam", learning_rate=2e-4, b1=0.5)
 """Adam as Radford et al. 2016 (arXiv:1511.06434) use it for both networks."""
 
@@ -31,19 +31,19 @@ class Config(Model):
     num_classes: Count = 10  # labels of a conditional model are 0 to num_classes - 1
     label_frequencies: tuple[
         Share, ...
-    ] = ()  # of each label, that conditional models are asked for; (): as in the data
-    loss: Loss = "non_saturating"  # what the two play for
-    smooth_real: Smoothing = 0.0  # target of real images is 1 less this (one-sided label smoothing)
+    ] = ()  # share of each label among generated images of a conditional model; (): as in the data
+    loss: Loss = "non_saturating"  # adversarial loss of both networks
+    smooth_real: Smoothing = 0.0  # the target of real images is 1 - smooth_real (one-sided label smoothing)
     smooth_fake: Smoothing = 0.0  # target of generated images, for smoothing on both sides
     gradient_penalty: NonNegative | None = None  # weight of the Wasserstein penalty; None: 10 with that loss, else 0
     r1: NonNegative = 0.0  # gamma of the R1 penalty on real images; 0: off
-    r1_interval: Count = 1  # updates of the discriminator for each R1 penalty, which is scaled by this interval
-    updates: Updates = "alternating"  # the generator meets the updated discriminator, or both move at once
-    discriminator_steps: Count = 1  # updates of the discriminator for each of the generator
+    r1_interval: Count = 1  # number of discriminator updates per R1 penalty; the penalty is scaled by it
+    updates: Updates = "alternating"  # of both networks in a step: the generator's after the other's, or both at once
+    discriminator_steps: Count = 1  # discriminator updates per generator update
     generator_optimizer: Optimizer = ADAM
     discriminator_optimizer: Optimizer = ADAM
-    ema_decay: Rate = 0.0  # decay of the moving average of the generator that samples are drawn from; 0: none
-    diffaugment: tuple[str, ...] = ()  # differentiable augmentation of all that is judged: color, translation, cutout
+    ema_decay: Rate = 0.0  # decay of the moving average of the generator, which samples are drawn from; 0: no average
+    diffaugment: tuple[str, ...] = ()  # augmentation of the discriminator's inputs: color, translation, cutout
 
 
 def normalize(config: Config, images: jax.Array) -> jax.Array:
@@ -54,7 +54,7 @@ def normalize(config: Config, images: jax.Array) -> jax.Array:
       images: [..., channels] uint8 in [0, 255], or floats in [0, 1].
 
     Raises:
-      ValueError: another dtype (an int32 or a uint16 does not say what its largest value is), or other channels.
+      ValueError: another dtype (the largest value of an int32 or uint16 image is not known), or other channels.
     """
     if images.shape[-1:] != config.image_shape[-1:]:
         raise ValueError(f"images have shape {list(images.shape)}; expected [..., {config.image_shape[-1]}] channels")
@@ -115,13 +115,13 @@ def check(config: Config, own_loss: bool = False) -> None:
     penalized = config.r1 or penalty_weight(config, own_loss)
     if penalized and config.discriminator_normalization == "batch":
         raise ValueError(
-            "discriminator_normalization is 'batch', under which a gradient penalty, of one image alone, has no meaning"
-            " (arXiv:1704.00028, section 4); choose layer or none"
+            "discriminator_normalization is 'batch', with which a gradient penalty, a function of single images, has no"
+            " meaning (arXiv:1704.00028, section 4); choose layer or none"
         )
     if config.updates == "simultaneous" and config.discriminator_steps > 1:
         raise ValueError(
-            f"updates is 'simultaneous' with discriminator_steps {config.discriminator_steps}; both networks move at"
-            " once only with 1, else choose alternating"
+            f"updates is 'simultaneous' with discriminator_steps {config.discriminator_steps}; simultaneous"
+            " updates need 1; choose alternating"
         )
     check_policy(config.diffaugment)
     frequencies = config.label_frequencies

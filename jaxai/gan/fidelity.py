@@ -1,12 +1,12 @@
 """Measures of generated images over features, jitted and on the device.
 
 Features are float32 [examples, features], from whatever extractor the caller has: a function of images that is no part
-of this file. A figure means something beside others of the same extractor, the same number of samples and the floor
+of this file. A value can be compared with others of the same extractor and number of samples, and with the floor
 that two samples of real images give; never across extractors.
 
 * `frechet_distance`, `kernel_distance`: how far two samples are from each other in distribution; 0 is best.
 * `precision_recall`, `density_coverage`: how many generated samples are like real ones, how much of the real is found.
-* `inception_score`, `mode_coverage`: what a classifier says of the generated samples alone.
+* `inception_score`, `mode_coverage`: predictions of a classifier for the generated samples.
 * `neighbours`: the nearest examples, of features or pixels; to see whether a generator copies.
 
 Every function may be called inside `jax.jit` and `jax.vmap`; its arguments' values are then not checked, their shapes
@@ -39,7 +39,7 @@ class Statistics(struct.PyTreeNode):
       mean: [features] float32.
       covariance: [features, features] float32, unbiased.
       count: examples that they were estimated from.
-      extractor: name of what made the features; two different names are refused.
+      extractor: name of the network of the features; two different names are refused.
     """
 
     mean: Array
@@ -76,7 +76,7 @@ def statistics(features: Array, extractor: str = "") -> Statistics:
     """Mean and unbiased covariance of features, [examples, features] with two examples or more.
 
     Args:
-      extractor: name of what made the features, kept with them.
+      extractor: name of the network of the features, stored with them.
     """
     features = _features("features", features)
     if features.shape[0] < 2:
@@ -147,7 +147,7 @@ def kernel_distance(
 def inception_score(logits: Array, splits: int = 10) -> InceptionScore:
     """`exp E KL(p(y|x) || p(y))`: high where each label is certain and all labels occur (Salimans et al. 2016).
 
-    arXiv:1606.03498. From 1 to the number of classes. An inception-style score: of whatever classifier made the
+    arXiv:1606.03498. From 1 to the number of classes. An inception-style score: of the classifier that computed the
     logits, and comparable only with others of it.
 
     Args:
@@ -229,7 +229,7 @@ def mode_coverage(labels: Array, classes: int) -> Array:
 
 
 def covered(shares: Array, least: float = 0.01) -> int:
-    """How many labels have more than the share `least`, of the shares that `mode_coverage` gives."""
+    """Number of labels with a share above `least`; shares are from `mode_coverage`."""
     return int(np.sum(np.asarray(shares) > least))
 
 
@@ -252,7 +252,7 @@ def _expect_finite(name: str, value: Array) -> None:
 
 @jax.jit
 def _finite(value: Array) -> Array:
-    """How many values are finite."""
+    """Number of finite values."""
     return jnp.sum(jnp.isfinite(value))
 
 
@@ -409,7 +409,7 @@ class _Distances(NamedTuple):
         )[0]
 
     def map(self, function: Callable[[PyTree], T], queries: PyTree) -> T:
-        """`function` of each query, as many at a time as `_BLOCK` allows."""
+        """`function` of each query; the number of queries at a time follows from `_BLOCK`."""
         return lax.map(function, queries, batch_size=max(1, _BLOCK // self.columns.shape[1]))
 
 

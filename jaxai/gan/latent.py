@@ -9,10 +9,10 @@ from jaxai.core import Key
 
 
 def draw_labels(key: Key, count: int, num_classes: int, frequencies: Sequence[float] = ()) -> jax.Array:
-    """Random labels, [count] int32, each as frequent as `frequencies` [num_classes] says, which sum to 1; (): equally.
+    """Random labels, [count] int32, with the probabilities `frequencies` [num_classes], which sum to 1; (): uniform.
 
-    A generator that is asked for labels equally often, where the data has them unequally often, learns and is measured
-    against another distribution than that of the data.
+    Where the labels of the data are imbalanced, uniform labels would train and measure the generator against another
+    distribution than that of the data.
     """
     if not frequencies:
         return jax.random.randint(key, (count,), 0, num_classes)
@@ -20,16 +20,16 @@ def draw_labels(key: Key, count: int, num_classes: int, frequencies: Sequence[fl
 
 
 def spherical_interpolation(start: jax.Array, end: jax.Array, share: jax.typing.ArrayLike) -> jax.Array:
-    """Along the great circle, whose points are as long as what lies between the ends (White 2016, arXiv:1609.04468).
+    """Interpolation along the great circle between two latents (White 2016, arXiv:1609.04468).
 
-    A straight line between two draws of a normal distribution leads through vectors that are too short for it.
+    Points on the straight line between two draws of a normal distribution have too small a norm for it.
 
     Args:
       start, end: [..., latent_size].
-      share: of the way, 0 to 1; broadcast against [...].
+      share: position between the ends, 0 to 1; broadcast against [...].
 
     Returns:
-      [..., latent_size]; on a straight line where the two point the same way.
+      [..., latent_size]; on the straight line where both have the same direction.
     """
     share = jnp.asarray(share, start.dtype)[..., None]
     lengths = jnp.linalg.norm(start, axis=-1, keepdims=True) * jnp.linalg.norm(end, axis=-1, keepdims=True)

@@ -56,8 +56,8 @@ def call(layer: nn.Module, *inputs: jax.Array, spectral: bool, update: bool) -> 
       layer: made inside a compact method.
       inputs: of the layer.
       spectral: False calls the layer as it is.
-      update: keep the iteration's vector, in the collection "batch_stats" beside the batch statistics. It follows
-        from the parameters alone, so that all devices have the same.
+      update: store the iteration's vector, in the collection "batch_stats" with the batch statistics. It depends only
+        on the parameters, so that it is the same on all devices.
     """
     if not spectral:
         return layer(*inputs)
@@ -68,7 +68,7 @@ class BatchNorm(nn.Module):
     """Batch normalisation over the batch, the pixels and the devices of `axis_name`.
 
     With `num_classes`, each class has its own scale and bias: Dumoulin et al. 2017 (arXiv:1610.07629), de Vries et al.
-    2017 (arXiv:1707.00683). With `modulation`, a hidden layer of so many units makes them out of each image's latent:
+    2017 (arXiv:1707.00683). With `modulation`, a hidden layer of this many units computes them from each latent:
     Chen et al. 2019 (arXiv:1810.01365), equations 1 to 4, the scale's bias beginning at 1; never spectrally normalised.
     """
 
@@ -82,7 +82,7 @@ class BatchNorm(nn.Module):
         """Normalises [batch, ..., channels].
 
         `condition` is what scales and biases follow from: labels [batch] int32 where there are classes, latents
-        [batch, latent_size] where there is modulation; else it is not looked at.
+        [batch, latent_size] where there is modulation; else it is not used.
         """
         learned = not (self.num_classes or self.modulation)
         options = batch_statistics.options(self, x, self.axis_name, 0.9, train=train)
@@ -132,11 +132,11 @@ class SelfAttention(nn.Module):
 
 
 def with_minibatch_std(x: jax.Array, group: int) -> jax.Array:
-    """Appends a channel that says how much the images of a group differ.
+    """Appends a channel with the mean standard deviation of the images in a group.
 
     Karras et al. 2018 (arXiv:1710.10196), section 3: the standard deviation over the group, of each channel and pixel,
-    averaged over both. A group is `group` images that follow one another, so that where a batch is split between
-    devices, its groups stay.
+    averaged over both. A group is `group` consecutive images, so that splitting a batch between devices
+    keeps its groups.
 
     Args:
       x: [batch, height, width, channels].
@@ -151,7 +151,7 @@ def with_minibatch_std(x: jax.Array, group: int) -> jax.Array:
     batch, height, width, _ = x.shape
     if batch % group:
         raise ValueError(
-            f"minibatch_std is {group}, which does not divide the {batch} images that a device sees at once; "
+            f"minibatch_std is {group}, which does not divide the {batch} images on a device; "
             "choose a divisor of the batch size on each device, or 0 for none"
         )
     groups = x.astype(jnp.float32).reshape(batch // group, group, *x.shape[1:])

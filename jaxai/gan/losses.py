@@ -2,7 +2,7 @@
 
 Logits are float of any shape, [batch] as a rule; every loss is a mean over them, [] float32, computed in float32 and to
 be minimised. x stands for real images, G(z) for fake ones. A discriminator's loss is the sum of its real and its fake
-mean, not half of it. The parameters of the other network are for the caller to hold fixed.
+mean, not half of it. The caller holds the parameters of the other network fixed.
 """
 
 from collections.abc import Callable, Mapping
@@ -41,7 +41,7 @@ def require(loss: AdversarialLoss) -> AdversarialLoss:
     """The loss of a user, if both of its functions return a mean.
 
     Raises:
-      ValueError: they do not; one line that says how to mend it.
+      ValueError: they do not; one line that states the fix.
     """
     if not isinstance(loss, tuple) or len(loss) < 2 or not all(map(callable, loss[:3])):
         raise ValueError(
@@ -66,7 +66,7 @@ def minimax_discriminator_loss(
     """`-[mean log D(x) + mean log(1 - D(G(z)))]` (Goodfellow et al. 2014, arXiv:1406.2661, eq. 1).
 
     With smoothing each mean is a cross-entropy, `-[t log D + (1 - t) log(1 - D)]`, whose target t is `1 - smooth_real`
-    for real examples and `smooth_fake` for fakes. Smoothing the real ones alone is one-sided (Salimans et al. 2016,
+    for real examples and `smooth_fake` for fakes. Smoothing only the real ones is one-sided (Salimans et al. 2016,
     arXiv:1606.03498, section 3.4).
 
     Args:
@@ -183,7 +183,7 @@ def hinge_generator_loss(fake_logits: Array) -> Array:
 
 
 def _itself(logits: Array) -> Array:
-    """The score of a discriminator whose output is no probability; of a critic there is no zero either."""
+    """The output of a discriminator that is not a probability."""
     return logits
 
 
@@ -205,7 +205,7 @@ def wasserstein_gradient_penalty(
     Wasserstein loss. Where a gradient is exactly 0 its norm has the subgradient 0, not NaN.
 
     Args:
-      critic: images -> logits [batch], each of its own image alone: no batch normalisation in training mode.
+      critic: images -> logits [batch], each a function of its own image: no batch normalisation in training mode.
       real_images, fake_images: [batch, height, width, channels] float.
       key: draws eps.
       target: [] 0 or more, the norm with no penalty, in logits per unit of a pixel.
@@ -225,7 +225,7 @@ def r1_penalty(critic: Callable[[Array], Array], real_images: Array) -> Array:
     Mescheder et al. 2018 (arXiv:1801.04406, eq. 9).
 
     Args:
-      critic: images -> logits [batch], each of its own image alone: no batch normalisation in training mode.
+      critic: images -> logits [batch], each a function of its own image: no batch normalisation in training mode.
       real_images: [batch, height, width, channels] float.
     """
     return jnp.mean(_squared_gradient_norm(critic, real_images.astype(jnp.float32)))

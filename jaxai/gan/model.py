@@ -1,9 +1,9 @@
 """Generators and discriminators in linen: the textbook's DCGAN, and the residual pair of SNGAN.
 
 A generator takes latents [batch, latent_size] and returns float32 images [batch, height, width, channels] in (-1, 1);
-a discriminator takes such images and returns float32 logits [batch], above 0 for what it holds to be real. Both take
-labels [batch] int32, which an unconditional network ignores. Parameters and batch statistics are float32 whatever the
-compute dtype.
+a discriminator takes such images and returns float32 logits [batch], above 0 for images that it classifies as real.
+Both take labels [batch] int32, which an unconditional network ignores. Parameters and batch statistics are float32,
+whatever the dtype of activations.
 """
 
 from dataclasses import dataclass
@@ -47,14 +47,14 @@ class Model:
     """The two networks: which ones, how large, how regularised."""
 
     architecture: Architecture = "dcgan"  # both networks: the textbook's, or the residual pair of SNGAN
-    latent_size: Count = 100  # numbers in the noise that an image is made from (SNGAN: 128)
+    latent_size: Count = 100  # dimensions of the latent that an image is generated from (SNGAN: 128)
     width: Count = 64  # channels of dcgan's last hidden layer; of each residual block (SNGAN: 256 and 128)
     discriminator_width: Natural = 0  # channels of the discriminator's first layer; 0: width
     discriminator_hidden: Natural = 0  # units of a dense layer before the logit of dcgan (InfoGAN: 1024); 0: none
-    conditional: bool = False  # make and judge images of a given class: conditional BatchNorm, projection
-    spectral_normalization: SpectralNormalization = "none"  # networks whose matrices get a largest singular value of 1
+    conditional: bool = False  # both networks get the class: conditional BatchNorm, projection
+    spectral_normalization: SpectralNormalization = "none"  # networks with matrices of largest singular value 1
     attention: Natural = 0  # height in pixels of the feature maps with self-attention, in both networks; 0: none
-    minibatch_std: Natural = 0  # images in a group whose spread the discriminator is shown; 0: not shown
+    minibatch_std: Natural = 0  # images in a group whose deviation the discriminator's last layer gets; 0: off
     dropout: Rate = 0.0  # share of units dropped in the discriminator
     discriminator_normalization: DiscriminatorNormalization = "none"  # of its hidden layers but for the first
     self_modulation: Natural = 0  # units that make the generator's scales and biases of the latent (paper: 32); 0: off
@@ -88,7 +88,7 @@ class Network(nn.Module):
         return call(layer, *inputs, spectral=self.spectral, update=train and self.is_mutable_collection("batch_stats"))
 
     def attend(self, x: jax.Array, kernel_init: Initializer, *, train: bool) -> jax.Array:
-        """Self-attention where `x` [batch, height, width, channels] has the height that it is asked for at."""
+        """Self-attention where `x` [batch, height, width, channels] has the height of `attention`, else `x`."""
         if x.shape[1] != self.attention:
             return x
         update = train and self.is_mutable_collection("batch_stats")
@@ -132,7 +132,7 @@ class Discriminator(Network):
       minibatch_std: images in a group, as in `with_minibatch_std`; 0: none.
       dropout: share of units.
       normalization: "none", "batch" or "layer".
-      hidden: units of a dense layer before the logit, of dcgan alone; 0: none.
+      hidden: units of a dense layer before the logit, only for dcgan; 0: none.
     """
 
     minibatch_std: int = 0
@@ -151,7 +151,7 @@ class Discriminator(Network):
         return nn.Dropout(self.dropout)(x, deterministic=not train)
 
     def with_spread(self, x: jax.Array) -> jax.Array:
-        """Appends the minibatch standard deviation where it is asked for; `init` takes a batch of any size."""
+        """Appends the minibatch standard deviation where `minibatch_std` is set; `init` takes a batch of any size."""
         if not self.minibatch_std:
             return x
         return with_minibatch_std(x, 1 if self.is_initializing() else self.minibatch_std)
@@ -182,7 +182,7 @@ class DCGANGenerator(Generator):
     """Transposed convolutions of 5x5 with strides 1, 2 and 2, from a quarter of the height and width.
 
     Radford, Metz and Chintala 2016 (arXiv:1511.06434). At width 64, for 28x28x1: Dense 7x7x256, then 128, 64, 1. A
-    conditional one has a learned embedding of the label beside the latent, and conditional BatchNorm.
+    conditional one has a learned embedding of the label concatenated to the latent, and conditional BatchNorm.
     """
 
     @nn.compact
@@ -213,7 +213,7 @@ class DCGANGenerator(Generator):
 
 
 class DCGANDiscriminator(Discriminator):
-    """Convolutions of 5x5 with stride 2, to `width` and twice as many channels, and a dense layer."""
+    """Convolutions of 5x5 with stride 2, to `width` and `2 * width` channels, and a dense layer."""
 
     @nn.compact
     def __call__(self, images: jax.Array, labels: jax.Array | None = None, *, train: bool) -> jax.Array:
@@ -255,7 +255,7 @@ class ResidualGenerator(Generator):
         return jnp.tanh(x.astype(jnp.float32))
 
     def block(self, x: jax.Array, condition: jax.Array | None, *, train: bool) -> jax.Array:
-        """Twice the height and width: BatchNorm, ReLU, upsampling, 3x3, BatchNorm, ReLU, 3x3; 1x1 beside it."""
+        """Twice the height and width: BatchNorm, ReLU, upsampling, 3x3, BatchNorm, ReLU, 3x3; a 1x1 shortcut."""
         options = {"dtype": self.dtype, "kernel_init": GLOROT_BRANCH}
         branch = upsample(nn.relu(self.normalize(x, condition, train=train)))
         branch = self.layer(convolution(self.width, 3, use_bias=False, **options), branch, train=train)
@@ -288,9 +288,9 @@ class ResidualDiscriminator(Discriminator):
         return self.logits(jnp.sum(features, axis=(1, 2), dtype=jnp.float32), labels, GLOROT, train=train)
 
     def block(self, x: jax.Array, index: int, *, train: bool) -> jax.Array:
-        """(ReLU, 3x3) twice; the first two halve the height and width, with 1x1 beside them."""
+        """(ReLU, 3x3) twice; the first two halve the height and width and have a 1x1 shortcut."""
         options = {"dtype": self.dtype, "kernel_init": GLOROT_BRANCH}
-        # The first one sees the image itself, whose negative half is worth as much, and is not normalised.
+        # The input of the first block is the image, whose negative values ReLU must not remove; it is not normalised.
         branch = x if index == 0 else nn.relu(self.normalize(x, train=train))
         branch = self.layer(convolution(self.width, 3, **options), branch, train=train)
         branch = nn.relu(branch if index == 0 else self.normalize(branch, train=train))

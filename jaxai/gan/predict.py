@@ -43,7 +43,7 @@ def make_predict(
       (state, inputs) -> images [batch, height, width, channels] float32 in [-1, 1]; `as_uint8` makes them pixels.
       Inputs are latents, standard normal floats [batch, latent_size], or `{"latent": latents, "label": [batch] int32}`,
       whose labels a conditional model needs and others ignore. Weights and batch statistics are the averaged ones where
-      `ema_decay` is set; statistics are not those of the batch, so that an image depends on its own latent alone.
+      `ema_decay` is set; statistics are not those of the batch, so that an image depends only on its own latent.
       Latents and labels of another shape or dtype raise ValueError of one line.
     """
     network: nn.Module

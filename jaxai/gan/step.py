@@ -48,7 +48,7 @@ def make(
     of the images and the same number of generated ones; each update draws fresh latents. The state's parameters are
     `Players(generator, discriminator)`, `state.extra["variables"]` their other collections. Labels of generated images
     are drawn by `label_frequencies`, without which all are equally frequent; give those of the data. Each step checks
-    shapes and dtypes while it is traced, and raises ValueError of one line that says how to mend them.
+    shapes and dtypes while it is traced, and raises ValueError of one line that states the fix.
 
     >>> import jax, jax.numpy as jnp, optax
     >>> from jaxai import gan

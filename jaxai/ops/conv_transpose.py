@@ -1,4 +1,4 @@
-"""Transposed convolution: `lax.conv_transpose`; on CPU one matmul, whose products are added where they fall.
+"""Transposed convolution: `lax.conv_transpose`; on CPU one matmul, whose products are added at their output positions.
 
 Each pixel times the whole kernel is one matmul to `kernel height * kernel width * features` numbers, which overlap in
 the output: they are added across, then down. Value and both gradients of a batch of 64 in float32 on two x86 cores
@@ -158,7 +158,7 @@ def overlap_add(products: jax.Array, dimension: int, axis: Axis) -> jax.Array:
     Returns:
       `products` with the output pixels along `dimension` and without the taps.
     """
-    # Split and not sliced: the gradient is then one concatenation, not a sum of as many padded arrays.
+    # Split and not sliced: the gradient is then one concatenation, not a sum of padded arrays.
     taps = [lax.squeeze(tap, (dimension + 2,)) for tap in lax.split(products, (1,) * axis.kernel, axis=dimension + 2)]
     zero = jnp.zeros((), products.dtype)
     phases = []

@@ -1,6 +1,6 @@
 """Long short-term memory over padded batches: one function, one parameter layout, the fastest form of each backend.
 
-The forms differ in where the matmuls stand, not in what they compute:
+The forms compute the same values; they differ in where their matmuls are:
 
 - `scan`: `lax.scan` of `cell`, differentiated by JAX. Every transformation applies, forward mode included.
 - `custom_gradient`: the scan on the way back holds only the matmul with the transposed recurrent weights; the gradients
@@ -126,7 +126,7 @@ def check(x: jax.Array, weights: Weights, carry: Carry, lengths: jax.Array | Non
 def require_shapes(
     expected: Mapping[str, tuple[jax.Array, tuple[int, ...]]], lengths: jax.Array | None, x: jax.Array, hidden: int
 ) -> None:
-    """Raises ValueError where an array, or the lengths, do not have the shape that goes with `x` and `hidden`."""
+    """Raises ValueError where an array, or the lengths, do not have the shape that `x` and `hidden` require."""
     if lengths is not None:
         expected = {**expected, "lengths": (lengths, x.shape[:1])}
     for name, (array, shape) in expected.items():
@@ -148,7 +148,7 @@ def activations(gates: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.
 def over_time(
     x: jax.Array, weights: Weights, carry: Carry, real: jax.Array | None, reverse: bool
 ) -> tuple[jax.Array, Carry]:
-    """h after every step [time, batch, hidden] and the last carry, by a scan of `cell`; padding leaves the carry alone.
+    """h after every step [time, batch, hidden] and the last carry, by a scan of `cell`; padding keeps the carry.
 
     Args:
       x: [time, batch, features].
@@ -278,7 +278,7 @@ def cudnn_refusal(x: jax.Array, weights: Weights, carry: Carry) -> str | None:
     if jax.default_backend() != "gpu":
         return f"the backend is {jax.default_backend()}, not a GPU"
     if any(array.dtype != jnp.float32 for array in (x, *weights, *carry)):
-        return "it computes in float32 alone"
+        return "it computes only in float32"
     if not x.size:
         return f"x of {x.shape} is empty"
     from jax.experimental import rnn

@@ -22,7 +22,7 @@ def max_pool(
     a relu most ties are at 0, where the relu lets no gradient through.
 
     Args:
-      x: [batch, height, width, channels], floating point; anything else goes to `lax.reduce_window`.
+      x: [batch, height, width, channels], floating point; other dtypes use `lax.reduce_window`.
       window_shape: (height, width) of the window, in pixels.
       strides: of the window, in pixels; 1 by default, as in linen.
       padding: "VALID", "SAME" or (before, after) for each of the two axes, filled with minus infinity.
