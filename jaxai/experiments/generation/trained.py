@@ -3,7 +3,7 @@
 import difflib
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,12 +32,7 @@ class TrainedGenerator(Trained):
     @property
     def variables(self) -> dict[str, PyTree]:
         """The generator's collections that evaluation applies it with."""
-        return averages.evaluated(
-            self.state.params.generator,
-            self.state.extra["variables"].generator,
-            self.state.extra.get(averages.EMA),
-            self.state.opt_state.generator,
-        )
+        return gan.variables(self.state)
 
     def sample(self, count: int, label: int | str | None = None, seed: int = 0) -> np.ndarray:
         """Draws images.
@@ -73,7 +68,7 @@ class TrainedGenerator(Trained):
         Returns:
           [n, height, width, channels] float32 in [-1, 1].
         """
-        return np.asarray(self._generate(self.state, jnp.asarray(latents), labels))
+        return np.asarray(self._generate(self.state, _inputs(jnp.asarray(latents), labels)))
 
     @property
     def starting_point(self) -> transfer.Start:
@@ -86,8 +81,8 @@ class TrainedGenerator(Trained):
         return Generator(self.config.workload, parallel.make_mesh(1))
 
     @functools.cached_property
-    def _generate(self) -> Callable[..., jax.Array]:
-        return jax.jit(gan.make_generate(self.config.workload))
+    def _generate(self) -> Callable[[State, Any], jax.Array]:
+        return jax.jit(gan.make_predict(self.config.workload))
 
     def _label(self, label: int | str | None) -> int | None:
         """The number of a label that the model was trained for."""
@@ -125,14 +120,14 @@ class TrainedGenerator(Trained):
     def _exported(self) -> tuple[Callable[..., PyTree], tuple[PyTree, ...]]:
         """Latents [batch, latent_size] float32 (and labels [batch] int32) -> images uint8."""
         config = portable(self.config.workload)
-        generate = gan.make_generate(config)
+        predict = gan.make_predict(config)
         latents = jax.ShapeDtypeStruct((1, config.latent_size), np.float32)
         labels = (jax.ShapeDtypeStruct((1,), np.int32),) if config.conditional else ()
-        return lambda *inputs: gan.as_uint8(generate(self.state, *inputs)), (latents, *labels)
+        return lambda *inputs: gan.as_uint8(predict(self.state, _inputs(*inputs))), (latents, *labels)
 
     @property
     def _pure_predict(self) -> Callable[[State, Any], PyTree]:
-        return cast(Any, gan.make_generate(self.config.workload))
+        return gan.make_predict(self.config.workload)
 
     @property
     def _description(self) -> str:
@@ -147,3 +142,8 @@ class TrainedGenerator(Trained):
     @property
     def _metadata(self) -> dict[str, Any]:
         return super()._metadata | {"classes": list(self.classes)}
+
+
+def _inputs(latents: Any, labels: Any = None) -> dict[str, Any]:
+    """What `gan.make_predict` takes."""
+    return {"latent": latents} if labels is None else {"latent": latents, "label": labels}
