@@ -96,11 +96,3 @@ def transitions(seed: int = 0, batch: int = 8) -> dict[str, np.ndarray]:
 
 def data(state: State) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(state.replace(key=jax.random.key_data(state.key)))]
-
-
-def assert_equal(one: Any, other: Any) -> None:
-    jax.tree.map(np.testing.assert_array_equal, one, other)
-
-
-def assert_close(one: Any, other: Any, tolerance: float) -> None:
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), one, other)

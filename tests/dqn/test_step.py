@@ -4,6 +4,7 @@ import pathlib
 import types
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,8 +24,6 @@ from tests.dqn.chain import (
     SGD,
     TINY,
     Chain,
-    assert_close,
-    assert_equal,
     changed,
     network_values,
     started,
@@ -130,8 +129,8 @@ def test_three_updates_of_adam_equal_pytorch(name: str) -> None:
         np.testing.assert_allclose(metrics["loss"], golden[f"{name}/losses"][i], rtol=1e-5)
         if i == 0:
             np.testing.assert_allclose(metrics["grad_norm"], golden[f"{name}/grad_norm"], rtol=1e-5)
-            assert_close(state.params, tree(f"{name}/after_1"), 1e-5)
-    assert_close(state.params, tree(f"{name}/after_3"), 1e-5)
+            chex.assert_trees_all_close(state.params, tree(f"{name}/after_1"), rtol=1e-5, atol=1e-5)
+    chex.assert_trees_all_close(state.params, tree(f"{name}/after_3"), rtol=1e-5, atol=1e-5)
 
 
 # Switches, in all combinations of two.
@@ -286,7 +285,7 @@ def test_noisy_layers_explore_without_random_actions_unless_they_are_asked_for(k
 @pytest.mark.parametrize(("target_every", "rate"), [(40, 1.0), (20, 1.0), (40, 0.25)])
 def test_target_follows_every_so_many_environment_steps(target_every: int, rate: float) -> None:
     _, train_step, state = started(changed(target_every=target_every))
-    assert_equal(state.extra["target"], state.params)
+    chex.assert_trees_all_equal(state.extra["target"], state.params)
     hyperparameters = state.extra["hyperparameters"].replace(target_rate=jnp.float32(rate))
     state = state.replace(extra=state.extra | {"hyperparameters": hyperparameters})
     target = jax.device_get(state.params)
@@ -294,7 +293,7 @@ def test_target_follows_every_so_many_environment_steps(target_every: int, rate:
         state, _ = train_step(state, transitions())
         if taken // target_every > (taken - 8) // target_every:
             target = jax.tree.map(lambda t, p: (1 - rate) * t + rate * np.asarray(p), target, state.params)
-        assert_close(state.extra["target"], target, 1e-6)
+        chex.assert_trees_all_close(state.extra["target"], target, rtol=1e-6, atol=1e-6)
 
 
 def test_updates_per_step_counts_optimizer_steps() -> None:
@@ -320,7 +319,7 @@ def test_learning_rate_of_the_state_and_its_schedule_reach_the_optimizer() -> No
         slope = gradients(state, transitions(i))
         after, metrics = train_step(state, transitions(i))
         expected = jax.tree.map(lambda p, g, rate=rate: p - rate * g, state.params, slope)
-        assert_close(after.params, expected, 1e-6)
+        chex.assert_trees_all_close(after.params, expected, rtol=1e-6, atol=1e-6)
         np.testing.assert_allclose(metrics["learning_rate"], rate, rtol=1e-6)
         state = after
 
@@ -331,7 +330,9 @@ def test_gradients_are_those_that_the_train_step_applies() -> None:
     assert workload.gradients is not None
     slope = jax.jit(workload.gradients)(state, None)
     after, _ = train_step(state, None)
-    assert_close(after.params, jax.tree.map(lambda p, g: p - 0.25 * g, state.params, slope), 1e-6)
+    chex.assert_trees_all_close(
+        after.params, jax.tree.map(lambda p, g: p - 0.25 * g, state.params, slope), rtol=1e-6, atol=1e-6
+    )
 
 
 # Prioritized replay.

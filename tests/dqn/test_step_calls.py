@@ -1,6 +1,7 @@
 import functools
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,8 +14,6 @@ from tests.dqn.chain import (
     PLACES,
     SGD,
     Chain,
-    assert_close,
-    assert_equal,
     changed,
     data,
     started,
@@ -97,7 +96,7 @@ def test_evaluation_changes_no_bit_of_training() -> None:
     for _ in range(3):
         evaluate(with_it, None)
         with_it, without = train_step(with_it, None)[0], train_step(without, None)[0]
-    assert_equal(data(with_it), data(without))
+    chex.assert_trees_all_equal(data(with_it), data(without))
 
 
 # Calls, devices, memory.
@@ -117,13 +116,13 @@ def test_any_split_into_calls_gives_the_same_bits() -> None:
 
     whole, counted = run(8)
     half = run(4, 4)
-    assert_equal(data(half[0]), data(whole))
-    assert_equal(data(run(3, 1, 4)[0]), data(whole))
+    chex.assert_trees_all_equal(data(half[0]), data(whole))
+    chex.assert_trees_all_equal(data(run(3, 1, 4)[0]), data(whole))
     np.testing.assert_allclose(half[1], counted, rtol=1e-6)
     state = init(jax.random.key(0))
     for _ in range(8):
         state, _ = train_step(state, None)
-    assert_close(data(state), data(whole), 1e-5)
+    chex.assert_trees_all_close(data(state), data(whole), rtol=1e-5, atol=1e-5)
 
 
 @functools.cache
@@ -158,8 +157,8 @@ def test_devices_agree_on_parameters_and_live_in_environments_of_their_own(mode:
 
 def test_pmap_equals_shard_map_bitwise() -> None:
     one, other = (trained_on_devices(mode) for mode in MODES)
-    assert_equal(data(one[1]), data(other[1]))
-    assert_equal(one[2], other[2])
+    chex.assert_trees_all_equal(data(one[1]), data(other[1]))
+    chex.assert_trees_all_equal(one[2], other[2])
 
 
 def test_one_and_four_devices_learn_the_same_from_the_same_transitions() -> None:
@@ -174,7 +173,7 @@ def test_one_and_four_devices_learn_the_same_from_the_same_transitions() -> None
         for i in range(3):
             state, metrics = call(state, parallel.place_batches(transitions(i), mesh, mode))
         after.append(jax.device_get((state.params, metrics)))
-    assert_close(after[0], after[1], 1e-6)
+    chex.assert_trees_all_close(after[0], after[1], rtol=1e-6, atol=1e-6)
 
 
 def test_train_step_updates_a_large_replay_in_place() -> None:
