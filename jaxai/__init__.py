@@ -1,19 +1,29 @@
 """Classic deep-learning workloads as pure-functional JAX train steps.
 
-Import a workload by name, as in `from jaxai import cnn`. Importing this package loads nothing else: `load` and
-`load_params` load what they need when they are first used.
+Import a workload by name, as in `from jaxai import cnn`. Importing this package loads nothing else: each of its names
+loads what it needs when it is first used.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxai.core import State, Workload
+    from jaxai.metrics import Metric
+    from jaxai.runtime.train import train
     from jaxai.trained import load, load_params
 
 __version__ = "0.1.0"
-__all__ = ["load", "load_params"]
+__all__ = ["Metric", "State", "Workload", "load", "load_params", "train"]
 
-PLACES = {"load": "jaxai.trained", "load_params": "jaxai.trained"}
+PLACES = {
+    "Metric": "jaxai.metrics",
+    "State": "jaxai.core",
+    "Workload": "jaxai.core",
+    "load": "jaxai.trained",
+    "load_params": "jaxai.trained",
+    "train": "jaxai.runtime.train",
+}
 """Public names -> the modules that they are in, which are imported when a name is first used."""
 
 

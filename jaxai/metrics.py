@@ -153,7 +153,7 @@ class Meanings:
     def shown(self, names: Collection[str]) -> list[str]:
         """Of the names of a call's metrics those for the progress line: as declared, else the first four."""
         declared = [name for name, metric in self.metrics.items() if metric.shown and name in names]
-        return declared or [name for name in names if name not in self.metrics][:4]
+        return declared or list(names)[:4]
 
     def _find(self, name: str) -> Name | None:
         if name in self.metrics:

@@ -40,6 +40,7 @@ EXPERIMENTS = {
     "translation": "jaxai.experiments.translation.experiment:Experiment",
     "qlearning": "jaxai.experiments.qlearning.experiment:Experiment",
     "qlearning_sweep": "jaxai.experiments.qlearning.sweep:Sweep",
+    "own": "jaxai.runtime.train:Own",
 }
 """Registered experiments, which the `type` of a run folder's configuration may name: name -> where the class is."""
 FORMER_TYPES = {

@@ -156,7 +156,7 @@ def compare(
         what = "other data" if not lines else "another configuration" + (" and other data" if splits else "")
         rest = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
         fixed = list(changes.refusals(before_config, after)) if changes else []
-        way = ", or go on with what is new by --resume-with-changes"
+        way = ", or go on with what is new by --resume-with-changes (in Python resume_with_changes=True)"
         if fixed:
             way = f": {', '.join(fixed[:LISTED])} cannot change, with --resume-with-changes either"
         raise ValueError(

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -21,6 +21,7 @@ from jaxai.runtime.callbacks import Callback, CallbackError, call_back, check_ca
 from jaxai.runtime.checkpoint import Checkpoints, Which
 from jaxai.runtime.config import Run
 from jaxai.runtime.evaluation import Evaluations
+from jaxai.runtime.history import history
 from jaxai.runtime.lock import only_training
 from jaxai.runtime.nonfinite import NonFiniteError
 from jaxai.runtime.plan import Plan
@@ -40,12 +41,14 @@ class Outcome:
       result: the final values, as in `result.json`; empty where a signal interrupted the run.
       interrupted: name of the signal that interrupted the run; "": none.
       stopped_by: name of the callback that ended the run; "": none.
+      history: the metrics of the whole run as arrays, ready to be plotted; see `jaxai.runtime.history`.
     """
 
     state: State
     result: dict[str, Any]
     interrupted: str = ""
     stopped_by: str = ""
+    history: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def fit(training: Training, config: Any, console: Console | None = None, callbacks: Sequence[Callback] = ()) -> Outcome:
@@ -105,24 +108,27 @@ def fit(training: Training, config: Any, console: Console | None = None, callbac
             trainer = _Trainer(training, run, mesh, plan, batches, recorder, checkpoints, callbacks)
             state, stopped_by = trainer.train(state, stop, stopped_by)
         checkpoints.save(parallel.gather_state(state, run.mode))
-        checkpoints.wait()
         step = int(state.step)
+        if recorder.best_step is None and (step >= training.steps or stopped_by):
+            checkpoints.save(parallel.gather_state(state, run.mode), "best")  # nothing is evaluated: the latest is it
+        checkpoints.wait()
         if stopped_by:
             folder.write_stopped(step, stopped_by)
     folder.close()
+    lines = [line for line in folder.lines("metrics.jsonl") if not line.get(SUPERSEDED)]
+    curves = history(lines, training.scoring.is_evaluation)
     if step < training.steps and not stopped_by and not recorder.stale(run.early_stopping):
         say(console, f"{stop.name}: saved at step {step}; the same command goes on from there")
-        return Outcome(state, {}, interrupted=stop.name)
+        return Outcome(state, {}, interrupted=stop.name, history=curves)
     result = finished
     if result is None or step != first_step or result.get("best_step", recorder.best_step) != recorder.best_step:
-        lines = [line for line in folder.lines("metrics.jsonl") if not line.get(SUPERSEDED)]
         result = training.log.summarize(recorder.result(), lines)
         result |= {"steps": step, "chip": chips.name(mesh.devices.flat[0]), "devices": mesh.size}
         result |= {"stopped_by": stopped_by} if stopped_by else {}
         result |= {"measured_on": measured_on}
         folder.write_json("result.json", result)
     console.print(progress.results(result, declared.meanings))
-    return Outcome(state, result, stopped_by=stopped_by)
+    return Outcome(state, result, stopped_by=stopped_by, history=curves)
 
 
 @dataclass(frozen=True)

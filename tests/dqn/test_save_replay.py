@@ -16,7 +16,7 @@ from jaxai.experiments.qlearning.experiment import Experiment
 from jaxai.runtime.loop import fit
 from jaxai.runtime.run_folder import RunFolder
 from tests.dqn.chain import BONUS, PLACES, REWARDS, Chain, changed, data
-from tests.dqn.test_experiment import STEPS, experiment, stop_at_evaluation
+from tests.dqn.test_experiment import STEPS, experiment
 
 
 def of(replay: bool, workdir: Any, **run: Any) -> Experiment:
@@ -70,12 +70,10 @@ def test_every_draw_from_a_replay_filled_anew_is_a_step_of_the_environment(steps
 @pytest.mark.parametrize(
     "run", [{"seed": 1}, pytest.param({"seeds": 2, "devices": 2}, marks=pytest.mark.slow)], ids=["one", "seeds"]
 )
-def test_a_run_goes_on_evaluates_and_plays(run: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_goes_on_evaluates_and_plays(run: Any, tmp_path: Any, signal_at: Any) -> None:
     console = Console(file=io.StringIO(), width=200)
     without = of(False, tmp_path / "run", **run)
-    with monkeypatch.context() as patch:
-        stop_at_evaluation(patch, 1)
-        assert fit(without.training(), without, console).interrupted
+    assert fit(without.training(), without, console, [signal_at("evaluation_return", 1)]).interrupted
     names = json.loads((tmp_path / "run/checkpoints/latest/8/leaves/metadata").read_text())
     assert [name for name in names if "memory" in name or "environment" in name] == []
     assert any("kernel" in name for name in names)
@@ -109,7 +107,7 @@ def test_a_step_that_cannot_be_brought_back_is_said(tmp_path: Any) -> None:
     without = of(False, tmp_path / "run")
     optimizer = dataclasses.replace(without.workload.optimizer, learning_rate=1e30)
     without = dataclasses.replace(without, workload=dataclasses.replace(without.workload, optimizer=optimizer))
-    message = r"^step \d+ left something non-finite behind; the replay is not in its checkpoints, so that"
+    message = r"^step \d+ left something non-finite behind; the replay is not in the checkpoints, so the step"
     with pytest.raises(FloatingPointError, match=message):
         fit(without.training(), without, Console(file=io.StringIO()))
     assert not (tmp_path / "run/nonfinite").exists()
