@@ -61,11 +61,7 @@ def check_workload(workload: Workload, batch: Any) -> None:
     Raises:
       ValueError: one line that names the function, what was found, and what was expected.
     """
-    state = jax.eval_shape(workload.init, jax.random.key(0))
-    if not isinstance(state, State):
-        raise ValueError(f"init returns a {type(state).__name__}; expected a jaxai.State")
-    if state.step.shape != () or state.step.dtype != jnp.int32:
-        raise ValueError(f"init returns step {_array(state.step)}; expected int32[]: jnp.int32(0)")
+    state = _initial(workload)
     returned = jax.eval_shape(workload.train_step, state, batch)
     if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[0], State)):
         raise ValueError(f"train_step returns a {type(returned).__name__}; expected (state, metrics)")
@@ -78,9 +74,7 @@ def check_workload(workload: Workload, batch: Any) -> None:
     counted = jax.jit(lambda key, batch: workload.train_step(workload.init(key), batch)[0].step)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), batch)
     if (step := int(counted(jax.random.key(0), zeros))) != 1:
-        raise ValueError(
-            f"train_step leaves step at {step} after the first; expected state.replace(step=state.step + 1)"
-        )
+        raise ValueError(f"after the first train_step, step is {step}; expected state.replace(step=state.step + 1)")
 
 
 def evaluation_metrics(workload: Workload, splits: Mapping[str, Mapping[str, np.ndarray] | None]) -> list[str]:
@@ -113,6 +107,16 @@ def _evaluation_batch(arrays: Mapping[str, np.ndarray] | None) -> Any:
     return batch | {"mask": jax.ShapeDtypeStruct((1,), jnp.float32)}
 
 
+def _initial(workload: Workload) -> State:
+    """Shapes and dtypes of the initial state."""
+    state = jax.eval_shape(workload.init, jax.random.key(0))
+    if not isinstance(state, State):
+        raise ValueError(f"init returns a {type(state).__name__}; expected a jaxai.State")
+    if state.step.shape != () or state.step.dtype != jnp.int32:
+        raise ValueError(f"init returns step {_array(state.step)}; expected int32[]: jnp.int32(0)")
+    return state
+
+
 def _check_same_arrays(state: State, after: State) -> None:
     before, found = (
         {jax.tree_util.keystr(path): _array(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(each)}
@@ -132,8 +136,9 @@ def _array(leaf: Any) -> str:
 
 def _has_axis(workload: Workload, batch: Any) -> bool:
     """Whether a workload was made with an axis name, which its step looks for and does not find here."""
+    state = _initial(workload)
     try:
-        jax.eval_shape(lambda key, batch: workload.train_step(workload.init(key), batch), jax.random.key(0), batch)
+        jax.eval_shape(workload.train_step, state, batch)
     except NameError as error:
         if UNBOUND not in str(error):
             raise
