@@ -177,7 +177,7 @@ REFUSED = [
     ({"mode": "jit", "workload": make("other")}, "another axis name than 'data'"),
     ({"workload": 3}, "workload is 3; expected a jaxai.Workload, or a function"),
     ({"workload": lambda axis_name: None}, "a function that returns None; expected a jaxai.Workload"),
-    ({"workload": changed(init=lambda key: 3)}, "init returns a int; expected a jaxai.State"),
+    ({"workload": changed(init=lambda key: (3, 4))}, "init returns a tuple; expected a jaxai.State"),
     ({"workload": changed(train_step=lambda state, batch: state)}, "expected (state, metrics)"),
     ({"workload": changed(train_step=lambda state, batch: (state, {}))}, "returns no metrics"),
     (
