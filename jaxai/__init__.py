@@ -25,9 +25,13 @@ PLACES = {
     "train": "jaxai.runtime.train",
 }
 """Public names -> the modules that they are in, which are imported when a name is first used."""
+PACKAGES = ("cnn", "data", "dqn", "gan", "population", "seq2seq")
+"""Packages and modules that are imported when they are first used, as in `jaxai.data.arrays(...)`."""
 
 
 def __getattr__(name: str) -> Any:
+    if name in PACKAGES:
+        return importlib.import_module(f"jaxai.{name}")
     if name not in PLACES:
         raise AttributeError(f"module 'jaxai' has no attribute {name!r}")
     value = getattr(importlib.import_module(PLACES[name]), name)
@@ -36,4 +40,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *PLACES})
+    return sorted({*globals(), *PLACES, *PACKAGES})

@@ -40,6 +40,7 @@ class Model:
       inputs: name -> shape, dtype and range of what it takes.
       outputs: name -> the same of what it returns.
       usage: lines of Python, in which `run` is `jaxai.load(...)`.
+      arguments: of `jaxai.load` after the folder, as `workload=workload`; "": none are needed.
       commands: lines for the shell; RUN stands for the folder.
       pipeline: the task's name on the Hugging Face Hub, as `image-classification`.
       tags: further words to find it by.
@@ -53,6 +54,7 @@ class Model:
     inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
     usage: Sequence[str] = ()
+    arguments: str = ""
     commands: Sequence[str] = ()
     pipeline: str = ""
     tags: Sequence[str] = ()
@@ -171,8 +173,8 @@ def _selected(result: Mapping[str, Any], score: str, meanings: Meanings) -> str:
 
 
 def _use(folder: RunFolder, model: Model) -> list[str]:
-    where = str(folder.path)
-    python = ["import jaxai", "", f"run = jaxai.load({json.dumps(where)})", *model.usage]
+    where, arguments = str(folder.path), f", {model.arguments}" if model.arguments else ""
+    python = ["import jaxai", "", f"run = jaxai.load({json.dumps(where)}{arguments})", *model.usage]
     shell = [line.replace("RUN", shlex.quote(where)) for line in model.commands]
     found = ["## Use", _code("python", python)]
     return [*found, _code("sh", shell)] if shell else found

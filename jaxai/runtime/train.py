@@ -17,19 +17,21 @@ from typing import Any
 
 from rich.console import Console
 
-from jaxai.core import Metric, Workload
+from jaxai.core import Metric, PyTree, Workload
 from jaxai.data.digests import describe_images
 from jaxai.data.images import Images, check_images
 from jaxai.data.named_arrays import check_named_arrays, describe_named_arrays
 from jaxai.metrics import Meanings
 from jaxai.ranges import Count, Natural, shown
-from jaxai.runtime import parallel
+from jaxai.runtime import model_card, parallel
 from jaxai.runtime.batches import example_batch
 from jaxai.runtime.callbacks import Callback, Measure
 from jaxai.runtime.config import Run, check_experiment
 from jaxai.runtime.continuation import Changes
 from jaxai.runtime.feed import Feed
 from jaxai.runtime.loop import Outcome, fit
+from jaxai.runtime.model_card import Model
+from jaxai.runtime.run_folder import RunFolder
 from jaxai.runtime.training import Arrays, Examples, Log, Program, Scoring, Storage, Training, position_in_epochs
 from jaxai.runtime.workload_checks import check_workload, evaluation_metrics, made_for
 
@@ -148,7 +150,27 @@ def train(
     ).measuring(measures)
     own = Own(steps, training.batch_size if isinstance(examples, Examples) else 0, score or "", tuple(splits), how)
     check_experiment(own)
-    return fit(training, own, console, callbacks)
+    outcome = fit(training, own, console, callbacks)
+    folder = RunFolder(how.workdir)
+    model_card.write(folder, _described(outcome.state.params, identity), bool(outcome.interrupted))
+    return outcome
+
+
+def _described(params: PyTree, identity: Mapping[str, Any] | None) -> Model:
+    """The facts of the model card; what the workload is only its author knows."""
+    features = (identity or {}).get("features", {})
+    return Model(
+        kind="Model of a workload of one's own",
+        network="Trained with `jaxai.train`",
+        params=params,
+        inputs={
+            name: f"[{', '.join(map(str, ('examples', *feature['shape'])))}] {feature['dtype']}"
+            for name, feature in features.items()
+        },
+        usage=("outputs = run.predict(inputs)",),
+        arguments="workload=workload",
+        commands=("jaxai report RUN",),
+    )
 
 
 def _run(workdir: str | os.PathLike[str], options: Mapping[str, Any]) -> Run:

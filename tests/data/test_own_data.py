@@ -105,6 +105,11 @@ def test_parts_of_the_training_images_are_held_out():
     np.testing.assert_array_equal(given.validation["label"], Y_TEST)
 
 
+def test_data_is_a_name_of_the_package():
+    assert jaxai.__getattr__("data") is jaxai.data
+    assert "data" in dir(jaxai)
+
+
 # Pairs of texts
 
 

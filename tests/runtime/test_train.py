@@ -66,9 +66,18 @@ def test_result_and_history_are_those_of_the_returned_state(finished):
     assert "examples/s/chip" in text
 
 
+def test_model_card_is_there_after_an_end_and_after_an_interruption(finished):
+    text = (finished[0] / "README.md").read_text()
+    assert f'run = jaxai.load("{finished[0]}", workload=workload)' in text
+    assert f"| train | {EXAMPLES} |" in text
+    assert "| `test_accuracy` | test accuracy |" in text
+    assert f"`latest` is that of step {STEPS}." in text
+
+
 def test_a_stopped_run_resumes_and_ends_in_the_same_bits(finished, tmp_path, signal_at):
     first, _ = train(tmp_path / "run", callbacks=[signal_at("test_accuracy", 2)])
     assert first.interrupted == "SIGTERM"
+    assert "The training was interrupted at step 8" in (tmp_path / "run/README.md").read_text()
     rest, text = train(tmp_path / "run")
     assert f"going on at step 8 of {STEPS}" in text
     chex.assert_trees_all_equal(rest.state.replace(key=0), finished[1].state.replace(key=0))
