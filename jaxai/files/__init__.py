@@ -1,1 +1,1 @@
-"""Files that are written whole or not at all, and read with one line of error: what runs and reports share."""
+"""Files that are written whole or not at all, and read with errors of one line; shared by runs and reports."""

@@ -1,4 +1,4 @@
-"""The arrays of an npz file, read so that damage is named in one line."""
+"""The arrays of an npz file; damage is reported in one line."""
 
 import zipfile
 import zlib
@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
+__all__ = ["read_arrays"]
+
 
 def read_arrays(path: Path, remedy: str, *names: str) -> dict[str, np.ndarray]:
     """All arrays of an npz file.
 
     Args:
       path: of the file.
-      remedy: what to do where it is damaged, for the message.
+      remedy: what to do if it is damaged, for the message.
       names: of arrays that it must have.
 
     Raises:
@@ -21,7 +23,7 @@ def read_arrays(path: Path, remedy: str, *names: str) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as file, np.load(file) as arrays:
             found = dict(arrays)
-    # What NumPy and zipfile raise for files that are empty, cut off, changed inside or no npz at all.
+    # The errors of NumPy and zipfile for files that are empty, cut off, changed or not npz.
     except (OSError, ValueError, EOFError, AttributeError, TypeError, KeyError, NotImplementedError) as error:
         damage = error.strerror if isinstance(error, OSError) and error.strerror else "it is no whole npz file"
         raise ValueError(f"cannot read {path}: {damage}; {remedy}") from None

@@ -1,4 +1,4 @@
-"""The JSON files of a run folder, read so that damage is named in one line: the file, what is wrong, what to do."""
+"""The JSON files of a run folder; damage is reported in one line: the file, what is wrong, what to do."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,8 +7,10 @@ from typing import Any
 
 from jaxai.ranges import shown
 
+__all__ = ["SUPERSEDED", "parse", "read_lines", "read_object", "require_numbers"]
+
 SUPERSEDED = "superseded"
-"""Key of an evaluation's line whose figures were measured on other data, or in another way, than those after it."""
+"""Key in the line of an evaluation that used other data, or another way to measure, than later ones."""
 REMEDIES = {
     "config.json": "put a copy of it back, or train anew in another --workdir",
     "result.json": "delete it, and the command that trained the run writes it anew",
@@ -16,14 +18,14 @@ REMEDIES = {
 
 
 DEEPEST = 30
-"""Objects and lists inside each other; what jaxai writes has no more than five."""
+"""Largest depth of objects and lists; jaxai writes no more than five levels."""
 
 
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object that a file holds.
 
     Raises:
-      ValueError: the file cannot be read or is damaged; one line that names it and says what to do.
+      ValueError: the file cannot be read or is damaged; one line that names it and what to do.
     """
     try:
         value = parse(_read(path))
@@ -36,13 +38,13 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def read_lines(path: Path, damaged: list[str] | None = None) -> list[dict[str, Any]]:
-    """The objects of a file that has one a line, each with the number of its `step`; none where there is no file.
+    """The objects of a file with one object in each line, which has a `step`; none if there is no file.
 
-    A last line that a kill, a full disk or a power cut left unfinished is left out without a word.
+    A last line that a kill, a full disk or a power cut left unfinished is ignored.
 
     Args:
       path: of the file.
-      damaged: takes a sentence for each line that cannot be read, which is left out then; None: such a line raises.
+      damaged: a sentence is added for each line that cannot be read, which is left out; None: such a line raises.
 
     Raises:
       ValueError: the file cannot be read, or a line of it is damaged.
@@ -68,12 +70,12 @@ def read_lines(path: Path, damaged: list[str] | None = None) -> list[dict[str, A
 
 
 def require_numbers(path: Path, lines: Sequence[Mapping[str, Any]], *names: str) -> None:
-    """Checks lines that are going to be computed with: fields that must be numbers, and others of one type in all.
+    """Checks the types in lines: fields that must be numbers, and others that must have one type in all lines.
 
     Args:
       path: of their file, for the message.
-      lines: what `read_lines` returned.
-      names: fields that are numbers or null wherever they are.
+      lines: from `read_lines`.
+      names: fields that must be numbers or null.
 
     Raises:
       ValueError: a value of another type; one line.
@@ -134,7 +136,7 @@ def _with_step(value: Any) -> dict[str, Any]:
 
 
 def _cut_off(rest: bytes, after: Sequence[bytes]) -> bool:
-    """Whether what follows the last line end is the beginning of a line, or what a power cut makes of one."""
+    """Whether the bytes after the last line end are the beginning of a line, or what a power cut leaves of one."""
     begun = rest.startswith(b"{") and not rest.rstrip().endswith(b"}")
     return not rest or begun or (bool(after) and not rest.strip(b"\0"))
 

@@ -4,16 +4,18 @@ import os
 import unicodedata
 from pathlib import Path
 
+__all__ = ["given_path", "is_utf8"]
+
 
 def given_path(text: str, option: str) -> Path:
-    """The path that a user has typed, with `~` and `~name` replaced by the home folder.
+    """The path that a user typed, with `~` and `~name` replaced by the home folder.
 
     Args:
-      text: what was typed.
-      option: what the message calls it, as "--data.dir".
+      text: as typed.
+      option: its name in the message, as "--data.dir".
 
     Raises:
-      ValueError: it is empty, begins or ends in white space, or cannot be a path: names the option.
+      ValueError: it is empty, begins or ends with white space, or cannot be a path; names the option.
     """
     if not text.strip():
         raise ValueError(f"{option} is empty; give a path, or leave it out")

@@ -10,9 +10,9 @@ __all__ = ["over_seeds"]
 
 
 def over_seeds(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """For each figure its mean, `_std` (sample standard deviation) and `_per_seed`; what is no figure as it is.
+    """The mean of each figure over seeds, with `_std` (sample standard deviation) and `_per_seed`.
 
-    The result of a seed that diverged is empty: it counts in `diverged`, and is None in `_per_seed`.
+    The result of a seed that diverged is empty: it counts in `diverged` and is None in `_per_seed`.
 
     Args:
       results: of each seed; at least one is not empty.

@@ -1,4 +1,4 @@
-"""What could not be written, in one line: a full disk, a quota that is used up, a folder that is read-only."""
+"""Errors of writing in one line: a full disk, a used-up quota, a read-only folder."""
 
 import errno
 import os
@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+__all__ = ["FULL", "UnwrittenError", "reason", "writing"]
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
 """Full disk or quota, broken or read-only disk, a file above its limit."""
 
 WRONG_PATH = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
-"""Errors that name a path themselves, which the user has given."""
+"""Errors that name a path by themselves, which the user gave."""
 
 
 class UnwrittenError(OSError):
@@ -23,10 +25,10 @@ class UnwrittenError(OSError):
 
 @contextmanager
 def writing(what: Path | str) -> Iterator[None]:
-    """Inside, an operating system error while writing becomes an `UnwrittenError` that names `what`.
+    """Context in which an operating system error becomes an `UnwrittenError` that names `what`.
 
     Raises:
-      UnwrittenError: see above. A wrong path stays what it is, as does a closed pipe.
+      UnwrittenError: see above. Errors of a wrong path or a closed pipe stay as they are.
     """
     try:
         yield
@@ -37,7 +39,7 @@ def writing(what: Path | str) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """Why a write failed, in a few words: the operating system's, wherever in a chain of errors they are."""
+    """Why a write failed, in the words of the operating system, from anywhere in the chain of errors."""
     link: BaseException | None = error
     while link is not None:
         if isinstance(link, OSError) and link.strerror:

@@ -13,6 +13,8 @@ import numpy as np
 from jaxai.report.pictures import INK, MUTED, PALETTE, RULE, bare, blank_figure, save
 from jaxai.report.statistics import bootstrap_interval
 
+__all__ = ["THIN_LINES", "Curve", "curves", "curves_svg", "seed_curves"]
+
 POINTS = 2_000  # of a chart, over all of its lines
 LONG = 100  # points; a longer line is shown with its running mean
 MEAN_POINTS = 500  # of a mean over seeds and its band

@@ -1,7 +1,7 @@
 """Text in pictures: any name of a class or a token, whatever its script, length or encoding.
 
-What the standard font lacks is taken from a font of this machine that has it; a character that none has is drawn as a
-box. Nothing is read as a formula, and nothing breaks the line.
+Characters that the standard font lacks are taken from other fonts of the machine; a character that no font has is
+drawn as a box. Dollar signs start no formula, and white space does not break the line.
 """
 
 import unicodedata
@@ -10,33 +10,35 @@ from typing import Any, NamedTuple
 
 from jaxai import extras
 
+__all__ = ["BOX", "Letters", "readable"]
+
 BOX = "\u25a1"
 WHITE_SPACE = str.maketrans({"\n": "\u21b5", "\t": "\u21e5", "\r": "\u240d"})
-"""White space that would break a line, as a sign of its own."""
+"""White space that would break a line -> a visible sign."""
 
 
 def readable(text: str, longest: int | None = None) -> str:
-    r"""A text on one line: white space as signs, bytes that are not UTF-8 and control characters as `\x1b`, cut.
+    r"""A text on one line: white space as signs; control characters and bytes that are not UTF-8 as `\x1b`; cut.
 
     Args:
-      text: of any characters, those that `os.fsdecode` makes of a file's name among them.
-      longest: characters that are kept, the last one an ellipsis where there were more; None: all.
+      text: of any characters, also those that `os.fsdecode` returns for a file name that is not UTF-8.
+      longest: number of characters that are kept; the last one is an ellipsis if there were more. None: all.
     """
-    # Once more than needed is read, as an escape has more characters than what it stands for.
+    # An escape has more characters than the one it replaces, so that no more of the text is needed.
     head = text.translate(WHITE_SPACE) if longest is None else text[: longest + 1].translate(WHITE_SPACE)
     shown = "".join(_escaped(character) for character in head)
     return shown if longest is None or len(shown) <= longest else shown[: longest - 1] + "\u2026"
 
 
 class Letters(NamedTuple):
-    """How texts are drawn: font families that together have their characters, and code points that none of them has."""
+    """Font families that together have the characters of some texts, and the code points that none of them has."""
 
     families: list[str]
     missing: set[int]
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> "Letters":
-        """Of all the texts of a picture."""
+        """The letters for all texts of a picture."""
         font_manager = extras.load("matplotlib.font_manager", "a picture", "demo")
         FT2Font = extras.load("matplotlib.ft2font", "a picture", "demo").FT2Font  # noqa: N806  # its name there
 
@@ -52,7 +54,7 @@ class Letters(NamedTuple):
                 continue
             path = font_manager.findfont(
                 font_manager.FontProperties(family=[entry.name])
-            )  # what the name will stand for
+            )  # the file that matplotlib will use for this name
             if found := wanted & FT2Font(path).get_charmap().keys():
                 families.append(entry.name)
                 wanted -= found
@@ -62,7 +64,7 @@ class Letters(NamedTuple):
 
     @property
     def style(self) -> dict[str, Any]:
-        """What matplotlib's texts get; dollars are no formula."""
+        """Arguments of matplotlib's texts; a dollar sign starts no formula."""
         return {"family": self.families, "parse_math": False}
 
     def drawn(self, text: str) -> str:

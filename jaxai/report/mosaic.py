@@ -12,23 +12,25 @@ import numpy as np
 from jaxai import extras
 from jaxai.files.unwritten import writing
 
-LONG_SIDE = 900  # pixels; a smaller picture is enlarged as often as fits
-GIF_SIDE = 500  # pixels; each frame costs bytes
-GREYS, COLOURS = 16, 128  # of an animation; a frame of 32 greys has a third more bytes
+__all__ = ["available", "read_png", "tile", "visible", "write_gif", "write_png", "write_samples"]
+
+LONG_SIDE = 900  # pixels; a smaller picture is enlarged by the largest whole factor that fits
+GIF_SIDE = 500  # pixels; each frame takes bytes
+GREYS, COLOURS = 16, 128  # of an animation; 32 greys would take a third more bytes
 BAND = 22  # pixels, of a caption
 BACKGROUND = 255
 INK, WHITE = (32, 38, 46), (255, 255, 255)
 
 
 def available() -> bool:
-    """Whether Pillow is there, so that pictures can be written."""
+    """Whether Pillow is installed, which writes the pictures."""
     return find_spec("PIL") is not None
 
 
 def visible(images: np.ndarray) -> np.ndarray:
-    """Images of any number of channels as a picture shows them: [..., 1 or 3], of the same dtype.
+    """Images of any number of channels as a picture can show them: [..., 1 or 3], of the same dtype.
 
-    One or three channels stay as they are; of more the first three are red, green and blue; two become their mean.
+    One or three channels stay as they are; of more the first three are used; two are replaced by their mean.
     """
     channels = images.shape[-1]
     if channels == 2:
@@ -41,9 +43,9 @@ def tile(images: np.ndarray, columns: int = 0, border: int = 2, scale: int = 1) 
 
     Args:
       images: [n, height, width, 1 or 3] uint8, at least one.
-      columns: images in a row; 0: as many as make about a square.
+      columns: number of images in a row; 0: a picture that is about square.
       border: white pixels around each image; neighbours share theirs.
-      scale: pixels along each side that a pixel of an image becomes.
+      scale: factor by which images are enlarged.
 
     Returns:
       [rows * (height * scale + border) + border, columns * (width * scale + border) + border, 1 or 3] uint8.
@@ -66,7 +68,7 @@ def tile(images: np.ndarray, columns: int = 0, border: int = 2, scale: int = 1) 
     rows = math.ceil(count / columns)
     blank = np.full((rows * columns - count, height, width, channels), BACKGROUND, np.uint8)
     cells = np.concatenate([images, blank]).reshape(rows, columns, height, width, channels)
-    # A cell has its border above and to the left; those at the far ends are the picture's.
+    # A cell has a border above and to its left; the picture adds those below and to the right.
     edges = ((0, 0), (0, 0), (border, 0), (border, 0), (0, 0))
     cells = np.pad(cells, edges, constant_values=BACKGROUND)
     picture = cells.swapaxes(1, 2).reshape(rows * (height + border), columns * (width + border), channels)
@@ -74,12 +76,12 @@ def tile(images: np.ndarray, columns: int = 0, border: int = 2, scale: int = 1) 
 
 
 def write_png(image: np.ndarray, path: Path | str, scale: int = 0) -> Path:
-    """Writes a picture as PNG, the same bytes for the same picture; makes the folder where it is missing.
+    """Writes a picture as PNG, with the same bytes for the same picture; creates the folder if it is missing.
 
     Args:
       image: [height, width], [height, width, 1] or [height, width, 3] uint8.
       path: of the PNG.
-      scale: pixels along each side that a pixel becomes; 0: as many as fit, the longer side at most 900 pixels.
+      scale: factor by which it is enlarged; 0: the largest that leaves the longer side at 900 pixels or less.
 
     Raises:
       ValueError: wrong shape or dtype, or Pillow is missing.
@@ -93,13 +95,13 @@ def write_png(image: np.ndarray, path: Path | str, scale: int = 0) -> Path:
 
 
 def write_samples(arrays: Mapping[str, np.ndarray | None], folder: Path, grid: bool) -> str:
-    """Writes `samples.npz`, and `grid.png` or `0000.png`, `0001.png`, ...; returns what it wrote, for a person.
+    """Writes `samples.npz`, and `grid.png` or `0000.png`, `0001.png`, ...; returns the names of the files, as text.
 
     Args:
-      arrays: `image` [n, height, width, channels] uint8, and what else belongs to them; None is left out. Pictures
-        show images of another number of channels than 1 and 3 as `visible` does.
-      folder: made where it is missing.
-      grid: one picture of all.
+      arrays: `image` [n, height, width, channels] uint8, and further arrays to store; None is left out. Images of
+        other numbers of channels than 1 and 3 are drawn as `visible` returns them.
+      folder: created if it is missing.
+      grid: whether all images are in one picture.
     """
     images = arrays["image"]
     assert images is not None
@@ -117,7 +119,7 @@ def write_samples(arrays: Mapping[str, np.ndarray | None], folder: Path, grid: b
 
 
 def read_png(path: Path | str) -> np.ndarray:
-    """What `write_png` wrote, as large as it is there: [height, width, 1 or 3] uint8.
+    """The picture that `write_png` wrote, in its size: [height, width, 1 or 3] uint8.
 
     Raises:
       ValueError: Pillow is missing.
@@ -136,19 +138,19 @@ def write_gif(
     scale: int = 0,
     most_bytes: int = 700_000,
 ) -> Path:
-    """Writes an animated GIF that plays for ever and holds its last frame; makes the folder where it is missing.
+    """Writes an animated GIF that repeats and pauses at its last frame; creates the folder if it is missing.
 
-    A frame that is the same as the one before, caption included, only lengthens it. An animation of too many bytes for
-    a page is enlarged less, then shows fewer of its frames, each for longer, the first and the last among them.
+    A frame that equals the previous one, with its caption, extends the time of that one. An animation that is too large
+    for a page is enlarged less; if it is still too large, it has fewer frames, each for a longer time.
 
     Args:
       frames: pictures of one shape, [height, width], [height, width, 1] or [height, width, 3] uint8; at least one.
       path: of the GIF.
-      milliseconds: that a frame is shown; a GIF counts in tens.
-      captions: one for each frame, written below it.
-      last_milliseconds: that the last one is shown.
-      scale: pixels along each side that a pixel becomes; 0: as many as fit, the longer side at most 500 pixels.
-      most_bytes: of the file; 0: any number.
+      milliseconds: time of each frame; a GIF stores multiples of 10.
+      captions: one for each frame, drawn below it.
+      last_milliseconds: time of the last frame.
+      scale: factor by which they are enlarged; 0: the largest that leaves the longer side at 500 pixels or less.
+      most_bytes: largest size of the file; 0: no limit.
 
     Raises:
       ValueError: no frame, wrong shape or dtype, other numbers of captions than of frames, or Pillow is missing.
@@ -165,7 +167,9 @@ def write_gif(
     if scale < 0:
         raise ValueError(f"scale is at least 1, or 0 for what fits, got {scale}")
     if milliseconds < 10 or last_milliseconds < 10:
-        raise ValueError(f"a frame is shown 10 milliseconds at least, got {milliseconds} and {last_milliseconds}")
+        raise ValueError(
+            f"the times of frames are at least 10 milliseconds, got {milliseconds} and {last_milliseconds}"
+        )
     sizes = [scale] if scale else range(_scale(pictures[0], 0, GIF_SIDE), 0, -1)
     tries = [(size, len(pictures)) for size in sizes]
     tries += [(sizes[-1], len(pictures) // part) for part in (2, 3, 4, 6, 8, 12, 16) if len(pictures) // part > 1]
@@ -194,7 +198,7 @@ def _encoded(images: Sequence[Any], milliseconds: int, last_milliseconds: int) -
 
 
 def _palette(images: Sequence[Any]) -> Any:
-    """The colours of an animation: greys, or what the median cut of a few frames finds, and those of captions."""
+    """The colours of an animation: greys, or a median cut of a few frames; and the colours of captions."""
     pillow = _pillow()
     if images[0].mode == "L":
         colours = [(level, level, level) for level in np.linspace(0, 255, GREYS).round().astype(int).tolist()]
@@ -209,14 +213,14 @@ def _palette(images: Sequence[Any]) -> Any:
 
 
 def _captioned(image: Any, text: str) -> Any:
-    """The image with a line of text below, cut off where it is too long."""
+    """The image with a line of text below it, which is cut off if it is too long."""
     from PIL import ImageDraw, ImageFont
 
     gray = image.mode == "L"
     taller = _pillow().new(image.mode, (image.width, image.height + BAND), BACKGROUND if gray else WHITE)
     taller.paste(image, (0, 0))
     pen = ImageDraw.Draw(taller)
-    pen.fontmode = "1"  # no smoothed edges, which would ask for colours of their own
+    pen.fontmode = "1"  # smooth edges would need more colours
     pen.text((4, image.height + 3), text, INK[0] if gray else INK, ImageFont.load_default(13))
     return taller
 
@@ -238,12 +242,12 @@ def _scale(image: np.ndarray, scale: int, longest: int) -> int:
 
 
 def _enlarged(image: np.ndarray, scale: int, axis: int = 0) -> np.ndarray:
-    """Each pixel `scale` times along `axis` and the one after it."""
+    """Each pixel repeated `scale` times along `axis` and the next axis."""
     return image.repeat(scale, axis).repeat(scale, axis + 1)
 
 
 def _plain(image: np.ndarray) -> np.ndarray:
-    """Without the axis of a single channel, as Pillow wants it."""
+    """Without the axis of a single channel, as Pillow needs it."""
     return np.ascontiguousarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 

@@ -1,7 +1,7 @@
 """Pictures for reports and run folders: a confusion matrix, a grid of images, the result of a grid search.
 
-They are drawn with matplotlib, which is imported on the first picture and never through pyplot, so that no window
-and no global figure comes into being.
+They are drawn with matplotlib, which is imported for the first picture and never through pyplot, so that no window
+and no global figure is created.
 """
 
 import contextlib
@@ -21,43 +21,62 @@ from jaxai.output import say
 from jaxai.report.lettering import Letters, readable
 from jaxai.report.statistics import bootstrap_interval
 
+__all__ = [
+    "INK",
+    "MUTED",
+    "PALETTE",
+    "RULE",
+    "available",
+    "bare",
+    "blank_figure",
+    "confusion_matrix",
+    "grid_search",
+    "image_grid",
+    "optional",
+    "save",
+]
+
 # Distinct on white. In a page the SVG takes its colours from the style sheet instead: --series-0, --series-1, ...
 PALETTE = ("#2563eb", "#e4572e", "#12875f", "#8e44ad", "#c98a00", "#0e8fb0", "#c2306e", "#5b6470")
 INK, MUTED, RULE = "#20262e", "#687280", "#e3e7ec"
 RATIOS = 0.4, 3.0
-"""Height over width of a cell with an image; one that is flatter or taller has white beside it."""
+"""Lowest and highest ratio of height to width of a cell; other images are drawn with white margins."""
 LONGEST_NAME = 24
-"""Characters of a class name that are shown."""
+"""Number of characters of a class name that are shown."""
 
 
 def available() -> bool:
-    """Whether matplotlib is installed; a run without it leaves no pictures and no report, and is complete otherwise."""
+    """Whether matplotlib is installed; without it a run leaves no pictures and no report, but is complete otherwise."""
     return importlib.util.find_spec("matplotlib") is not None
 
 
 @contextlib.contextmanager
 def optional(console: Console | None, what: str = "a picture could not be drawn") -> Iterator[None]:
-    """Drawing that costs no run: what goes wrong inside becomes one line of warning, which begins with `what`.
+    """Context for drawing: an error inside becomes a warning of one line, and the run goes on.
+
+    Args:
+      console: where the warning is shown; None: standard output.
+      what: the beginning of the warning.
 
     Raises:
-      UnwrittenError: the disk is full or read-only, which is no matter of pictures alone.
+      UnwrittenError: the disk is full or read-only, which concerns more than pictures.
     """
     try:
         yield
     except UnwrittenError:
         raise
-    except Exception as error:  # the figures are written before, and nothing of a picture is worth their run
+    except Exception as error:  # a picture is not worth the run
         reason = " ".join(str(error).split())[:200]
         line = f"warning: {what} ({type(error).__name__}: {reason}); all else is complete"
         say(console or Console(), readable(line))
 
 
 def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], path: Path) -> Path:
-    """Writes a confusion matrix as PNG: right answers in blue, mistakes in orange, each row by its share.
+    """Writes a confusion matrix as PNG: right predictions in blue, wrong ones in orange, as shares of their row.
 
     Args:
       counts: [classes, classes] integers; row the true class, column the predicted one.
-      class_names: one a class, of any characters; long ones are cut.
+      class_names: one for each class, of any characters; long ones are cut.
       path: of the PNG.
 
     Raises:
@@ -76,7 +95,7 @@ def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], path: Path)
     axes = figure.add_subplot()
     bare(axes)
     axes.imshow(np.ma.masked_array(share, ~right), cmap="Blues", vmin=0, vmax=1.25)
-    # Mistakes are rare where a network is good: the power shows one in a hundred, too.
+    # Mistakes of a good network are rare: the power makes one in a hundred visible.
     norm = PowerNorm(0.7, vmin=0, vmax=max(0.3, float(np.where(right, 0, share).max())))
     axes.imshow(np.ma.masked_array(share, right), cmap="Oranges", norm=norm)
     if classes <= 20:
@@ -98,9 +117,9 @@ def image_grid(images: np.ndarray, captions: Sequence[str], path: Path, columns:
 
     Args:
       images: [images, height, width, channels] uint8; 1 or 3 channels.
-      captions: one an image, of any characters.
+      captions: one for each image, of any characters.
       path: of the PNG.
-      columns: images a row.
+      columns: number of images in a row.
 
     Raises:
       ValueError: wrong shape or dtype, or captions that do not fit.
@@ -128,7 +147,7 @@ def image_grid(images: np.ndarray, captions: Sequence[str], path: Path, columns:
 
 
 def _drawn_names(class_names: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """Names as they are drawn, and how; one that the fonts do not have whole is told by its number."""
+    """Names as they are drawn, and their style; a name with a character that no font has begins with its number."""
     names = [readable(name, LONGEST_NAME) for name in class_names]
     letters = Letters.of(names)
     drawn = [letters.drawn(name) for name in names]
@@ -139,17 +158,17 @@ def _drawn_names(class_names: Sequence[str]) -> tuple[list[str], dict[str, Any]]
 def grid_search(
     parameters: Mapping[str, Sequence[float]], scores: np.ndarray, path: Path, *, score: str = "score"
 ) -> Path:
-    """Writes what a sweep over a grid found as PNG; more is better.
+    """Writes the scores of a sweep over a grid as PNG; higher scores are better.
 
     One swept parameter is drawn as a line with its 95 % bootstrap band, two as a heat map, more as a panel for each.
-    A parameter with one value is not swept. Means are over the seeds that did not diverge, and how many did is told;
-    the best is looked for among the settings where none did, if there is one.
+    A parameter with one value is not swept. Means are over the seeds that did not diverge; the number of those that did
+    is shown. The best setting is chosen among those where no seed diverged, if there are any.
 
     Args:
       parameters: name -> the values that were tried, in the order of the axes of `scores`.
       scores: [*grid, seeds]; NaN where a run diverged.
       path: of the PNG.
-      score: what the score is called.
+      score: name of the score.
 
     Raises:
       ValueError: the scores do not fit the parameters.
@@ -190,7 +209,7 @@ def grid_search(
 
 
 def _marginal(panel: Any, name: str, values: Sequence[float], scores: np.ndarray, trusted: np.ndarray) -> None:
-    """The mean over all else at each value of one parameter; `scores` [values, ..., seeds], `trusted` [values, ...]."""
+    """Means at each value of one parameter; `scores` [values, ..., seeds], `trusted` [values, ...]."""
     bare(panel)
     panel.grid(axis="y", color=RULE, linewidth=0.8)
     panel.margins(x=0.09, y=0.2)
@@ -213,7 +232,7 @@ def _marginal(panel: Any, name: str, values: Sequence[float], scores: np.ndarray
 
 
 def _positions(panel: Any, values: np.ndarray) -> np.ndarray:
-    """Where rising values stand: logarithmic beyond a decade, evenly where they would collide, else true to scale."""
+    """Positions of rising values: logarithmic beyond a factor of 10, evenly spaced where too close, else linear."""
     log = values[0] > 0 and values[-1] > 10 * values[0]
     if log:
         panel.set_xscale("log")
@@ -227,7 +246,7 @@ def _positions(panel: Any, values: np.ndarray) -> np.ndarray:
 
 
 def _heat_map(swept: Mapping[str, Sequence[float]], scores: np.ndarray, means: np.ndarray, trusted: np.ndarray) -> Any:
-    """Two parameters: a cell for each pair with the mean over its seeds; the best one framed."""
+    """Two parameters: a cell for each pair with the mean over its seeds, and a frame around the best."""
     (row_name, row_values), (column_name, column_values) = swept.items()
     rows, columns = means.shape
     figure = blank_figure(float(np.clip(0.8 * columns + 1.8, 4.6, 14)), float(np.clip(0.5 * rows + 1.6, 3.0, 12)))
@@ -257,14 +276,14 @@ def _heat_map(swept: Mapping[str, Sequence[float]], scores: np.ndarray, means: n
 
 
 def _best(trusted: np.ndarray) -> tuple[int, ...] | None:
-    """Index of the highest; None where nothing is finite."""
+    """Index of the highest value; None where no value is finite."""
     if not np.isfinite(trusted).any():
         return None
     return tuple(int(at) for at in np.unravel_index(np.nanargmax(trusted), trusted.shape))
 
 
 def _mean(scores: np.ndarray, axis: int) -> np.ndarray:
-    """The mean of what is finite; NaN where nothing is."""
+    """The mean of the finite values; NaN where there are none."""
     count = np.isfinite(scores).sum(axis)
     return np.where(count > 0, np.nansum(scores, axis) / np.maximum(count, 1), np.nan)
 
@@ -281,14 +300,14 @@ def blank_figure(width: float, height: float) -> Any:
 
 
 def bare(axes: Any) -> None:
-    """Takes the frame and the ticks away."""
+    """Removes the frame and the ticks."""
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, colors=MUTED, labelsize=9)
     axes.tick_params(which="minor", length=0, colors=MUTED, labelsize=8)
 
 
 def save(figure: Any, path: Path) -> Path:
-    """Writes a figure as PNG, the same bytes for the same picture; makes the folder where it is missing."""
+    """Writes a figure as PNG, with the same bytes for the same picture; creates the folder if it is missing."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=110, metadata={"Software": None})

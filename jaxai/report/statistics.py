@@ -1,8 +1,8 @@
-"""What a handful of seeds tells: a mean that outliers do not move, and how far it can be trusted.
+"""Statistics over a few seeds: a mean that is robust to outliers, and its confidence interval.
 
 Both follow Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice"
-(arXiv:2108.13264). `scipy.stats.trim_mean` and `scipy.stats.bootstrap` are the reference of the tests; the bootstrap
-here takes a single seed, which SciPy's refuses, and a whole learning curve in milliseconds.
+(arXiv:2108.13264). `scipy.stats.trim_mean` and `scipy.stats.bootstrap` are the reference of the tests; this bootstrap
+also accepts a single seed, which SciPy's refuses, and takes milliseconds for a whole learning curve.
 """
 
 from collections.abc import Callable
@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+__all__ = ["bootstrap_interval", "interquartile_mean"]
+
 CHUNK = 1 << 22
-"""Resampled values that are in memory at a time."""
+"""Number of resampled values that are in memory at a time."""
 
 
 def interquartile_mean(values: npt.ArrayLike, axis: int = 0) -> Any:
-    """The mean of the middle half: a quarter of the values, rounded down, is cut off at either end.
+    """The mean of the middle half of the values: a quarter of them, rounded down, is left out at each end.
 
     Args:
       values: [..., seeds, ...], numbers.
@@ -41,20 +43,20 @@ def bootstrap_interval(
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[Any, Any]:
-    """The interval of a statistic over seeds: percentiles of what it is over seeds drawn with replacement.
+    """The bootstrap interval of a statistic over seeds: percentiles of its values over seeds drawn with replacement.
 
-    Every point of a curve is resampled with the same draws, so the edges of a band are as smooth as its curves.
+    All points of a curve are resampled with the same draws, so that the edges of a band are as smooth as the curve.
 
     Args:
       values: [seeds] or [seeds, points], numbers.
-      statistic: called as `statistic(drawn, axis=0)`, gives an array without that axis; `np.mean` is the fastest.
+      statistic: called as `statistic(drawn, axis=0)`, returns an array without that axis; `np.mean` is the fastest.
       confidence: of the interval, between 0 and 1.
-      resamples: how often seeds are drawn.
+      resamples: number of draws.
       seed: of the draws; the same seed gives the same interval.
 
     Returns:
-      (low, high), floats for [seeds], else [points] each. One seed gives its value twice: it says nothing of a spread.
-      NaN where a value is not finite.
+      (low, high), floats for [seeds], else [points] each. With one seed both are its value. NaN where a value is not
+      finite.
 
     Raises:
       ValueError: there is no value, or the confidence is not between 0 and 1.

@@ -9,20 +9,22 @@ from typing import Any
 from jaxai import extras
 from jaxai.files.unwritten import writing
 
+__all__ = ["Events"]
+
 FLUSH_SECONDS = 10
 
 
 class Events:
     """Writes scalars in the caller's thread.
 
-    tensorboardX's own SummaryWriter has a thread that ends at a full disk, upon which the next scalar waits for ever.
+    The thread of tensorboardX's own SummaryWriter ends when the disk is full, and the next scalar then waits forever.
 
     Args:
-      folder: made where it is missing.
-      step: the first that is written; what an earlier process wrote from there on is hidden.
+      folder: created if it is missing.
+      step: the first step that is written; TensorBoard hides what an earlier process wrote from this step on.
 
     Raises:
-      UnwrittenError: here and below: the file could not be written.
+      UnwrittenError: a file could not be written; the methods raise it too.
     """
 
     def __init__(self, folder: Path, step: int):
@@ -31,7 +33,7 @@ class Events:
         self._folder, self._flushed = folder, time.monotonic()
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            # Two that begin within a second have a file each.
+            # Two writers that start within one second have a file each.
             self._writer: Any = package.EventsWriter(str(folder / "events"), f".{time.monotonic_ns()}")
             self._write(step, session_log=self._proto.SessionLog(status=self._proto.SessionLog.START))
 
@@ -45,12 +47,12 @@ class Events:
                     self._writer.flush()
                     self._flushed = time.monotonic()
         except OSError:
-            with contextlib.suppress(OSError):  # else Python says at its end what could not be written
+            with contextlib.suppress(OSError):  # else Python reports at exit what could not be written
                 self._writer.close()
             raise
 
     def close(self) -> None:
-        """Writes what still waits."""
+        """Writes what is still in the buffer."""
         try:
             with writing(self._folder):
                 self._writer.flush()

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a bar on a terminal, plain lines elsewhere, a table at the end."""
+"""The progress of a run on the terminal: a bar, or plain lines where there is no terminal; a table at the end."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -15,12 +15,14 @@ from jaxai.metrics import FLOOR, Meanings, is_number
 from jaxai.output import say
 from jaxai.runtime.timing import RATE
 
+__all__ = ["Display", "describe", "expectation", "results", "summary"]
+
 PLAIN_SECONDS = 5.0
-"""Least time between two plain lines of training."""
+"""Shortest time between two plain lines of training."""
 
 
 class _Bar(Progress):
-    """The bar, and the metrics on a line of their own: beside it they would not fit on 80 columns."""
+    """The bar, and the metrics on a separate line: together they would not fit into 80 columns."""
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield from super().get_renderables()
@@ -29,7 +31,14 @@ class _Bar(Progress):
 
 
 class Display:
-    """Shows training from `step` to `steps`; use as a context."""
+    """Shows training from `step` to `steps`; use it as a context.
+
+    Args:
+      console: where it is shown.
+      meanings: of the metrics, whose labels, units and choice it uses.
+      step: the first step.
+      steps: the last step.
+    """
 
     def __init__(self, console: Console, meanings: Meanings, step: int, steps: int):
         self._console, self._meanings, self._steps, self._last_line = console, meanings, steps, 0.0
@@ -53,11 +62,11 @@ class Display:
         self._bar.stop()
 
     def say(self, text: str) -> None:
-        """A line."""
+        """Shows a line."""
         say(self._console, text)
 
     def training(self, step: int, metrics: Mapping[str, Any], timing: Mapping[str, Any]) -> None:
-        """One call's metrics and timing."""
+        """Shows the metrics and the timing of a call."""
         text = describe(metrics, timing, self._meanings)
         self._bar.update(self._task, completed=step, text=text)
         due = time.monotonic() - self._last_line >= PLAIN_SECONDS or step == self._steps
@@ -66,7 +75,7 @@ class Display:
             self.say(f"step {step}/{self._steps}  {text}")
 
     def evaluation(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """One evaluation's metrics."""
+        """Shows the metrics of an evaluation."""
         values = {name: value for name, value in metrics.items() if isinstance(value, int | float | str)}
         # The statistics of a figure over seeds are for the report.
         single = [name for name in values if self._meanings.parse(name).statistic in ("", FLOOR)]
@@ -74,11 +83,11 @@ class Display:
 
 
 def describe(metrics: Mapping[str, Any], timing: Mapping[str, Any], meanings: Meanings) -> str:
-    """`error 0.1234 m  2,345 examples/s/chip  data wait 0 %  MFU 41.0 %`, with what there is; shares as numbers."""
+    """`error 0.1234 m  2,345 examples/s/chip  data wait 0 %  MFU 41.0 %`, of the values that exist."""
     single = [name for name, value in metrics.items() if is_number(value)]
     parts = [_line(metrics, meanings.shown(single), meanings)]
     rate = next(name for name in timing if name.endswith(RATE))
-    parts.append(f"{timing[rate]:,.0f} {rate.removesuffix(RATE).replace('_', ' ')}/s/chip")
+    parts.append(f"{timing[rate]:,.0f} {meanings.label(rate)}")
     if timing["data_wait"]:
         parts.append(f"data wait {100 * timing['data_wait']:.0f} %")
     if timing.get("mfu") is not None:
@@ -91,7 +100,7 @@ def _line(values: Mapping[str, Any], names: Iterable[str], meanings: Meanings) -
 
 
 def summary(params: PyTree, flops_per_example: float, unit: str = "examples") -> Table:
-    """A table of the parameters, a row for each array, with their number and the FLOPs of training for each `unit`."""
+    """A table of the parameters, a row for each array, with their number and the training FLOPs per `unit`."""
     table = Table("parameter", "shape", "number", title="Model")
     leaves = jax.tree_util.tree_leaves_with_path(params)
     for path, leaf in leaves:

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from jaxai.core import Metric
 from jaxai.metrics import Declarations, Meanings, check
 
+__all__ = ["METRICS", "RATE", "declarations", "flops", "metrics", "rate"]
+
 RATE = "_per_second_per_chip"
 """Ending of the name of a speed."""
 METRICS = {

@@ -110,7 +110,7 @@ def test_run_folder_and_result_of_one_training(single):
     assert result["env_steps_per_second_per_chip"] > 0
     assert result["flops_per_env_step"] > 0
     assert len(result["training_return_last_100_per_seed"]) == 1
-    assert "env steps/s/chip" in text
+    assert "environment steps/s/chip" in text
     assert "data wait" not in text
 
 
