@@ -4,12 +4,12 @@ from jaxai import gan
 from jaxai.core import Metric
 
 _LABELS = {
+    "label_accuracy": Metric("samples labelled as asked", "%", better="higher"),
     "inception_score": Metric("inception score of this classifier", better="higher"),
     "confident": Metric("samples that the classifier is sure of", "%"),
     "modes_covered": Metric("labels covered", better="higher"),
     "least_mode": Metric("share of the rarest label", "%", better="higher"),
     "label_shares": Metric("shares of the labels", "%"),
-    "label_accuracy": Metric("samples labelled as asked", "%", better="higher"),
 }
 """What the classifier reports about samples."""
 _SLOW = {

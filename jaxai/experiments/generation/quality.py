@@ -11,7 +11,9 @@ from rich.text import Text
 
 from jaxai.core import Key
 from jaxai.experiments.generation.extractor import Extractor, extract
+from jaxai.experiments.generation.metrics import METRICS
 from jaxai.gan import fidelity
+from jaxai.metrics import Meanings, is_number
 
 CONFIDENT = 0.9
 """A sample whose label has a higher probability is one that the classifier is sure of."""
@@ -184,14 +186,13 @@ def _classifies(values: Mapping[str, Any]) -> bool:
 
 
 def table(result: Mapping[str, Any]) -> Table:
-    """Every measure beside what real images get at the same sample sizes."""
+    """Every measure, and its value for real images at the same sample sizes."""
+    meanings = Meanings(METRICS)
     title = f"Fidelity in the features of {result['extractor']}"
-    shown_as = Table("measure", "generated", "real", title=Text(title, "table.title"))
-    floors = {"frechet_distance": "frechet_floor"} | {
-        name: f"{name}_floor" for name in result if f"{name}_floor" in result
-    }
-    shown = [*floors, "inception_score", "confident", "modes_covered", "least_mode", "label_accuracy"]
-    for name in dict.fromkeys(name for name in shown if name in result and name != "label_shares"):
-        floor = f"{result[floors[name]]:.4g}" if name in floors else ""
-        shown_as.add_row(name.replace("_", " "), f"{result[name]:.4g}", floor)
-    return shown_as
+    measures = Table("measure", "generated", "real", title=Text(title, "table.title"))
+    for name, metric in METRICS.items():
+        if isinstance(metric.floor, str) and is_number(result.get(name)):
+            real = result.get(metric.floor)
+            texts = (meanings.text(key, value, percent=False) for key, value in ((name, result[name]), (name, real)))
+            measures.add_row(metric.label, next(texts), "" if real is None else next(texts))
+    return measures

@@ -377,6 +377,5 @@ def _save_vocabularies(folder: Path, corpus: Corpus) -> None:
 
 
 def _main(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Of all final figures the scores, without the interval's ends and what an evaluation said."""
-    first = ("bleu", "chrf", "word_error", "phoneme_error", "character_error", "exact_match")
-    return {name: value for name, value in result.items() if name.startswith(first)}
+    """The scores of the test set in the final values, without those of the last evaluation."""
+    return {name: value for name, value in result.items() if name.startswith((*scores.METRICS,))}
