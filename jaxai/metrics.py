@@ -15,7 +15,19 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
-__all__ = ["BEST", "FLOOR", "PER_SEED", "SPREAD", "Declarations", "Meanings", "Metric", "Name", "check", "is_number"]
+__all__ = [
+    "BEST",
+    "FLOOR",
+    "LOSS",
+    "PER_SEED",
+    "SPREAD",
+    "Declarations",
+    "Meanings",
+    "Metric",
+    "Name",
+    "check",
+    "is_number",
+]
 
 Better = Literal["higher", "lower"]
 
@@ -46,6 +58,8 @@ class Metric(NamedTuple):
     log: bool = False
 
 
+LOSS = "loss"
+"""The metric that lower values are better of where nothing is declared: the only name with a meaning of its own."""
 BEST, FLOOR, PER_SEED = "best_", "_floor", "_per_seed"
 SPREAD = ("_std", "_low", "_high", PER_SEED)
 """Endings of what describes the spread of a figure over seeds or over resamples."""

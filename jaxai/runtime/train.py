@@ -21,7 +21,7 @@ from jaxai.core import Metric, PyTree, Workload
 from jaxai.data.digests import describe_images
 from jaxai.data.images import Images, check_images
 from jaxai.data.named_arrays import check_named_arrays, describe_named_arrays
-from jaxai.metrics import Meanings
+from jaxai.metrics import LOSS, Meanings
 from jaxai.ranges import Count, Natural, shown
 from jaxai.runtime import model_card, parallel
 from jaxai.runtime.batches import example_batch
@@ -238,12 +238,11 @@ def _score(
     if score is None:
         meanings = Meanings(metrics)
         score = next((name for name in measured if meanings.better(name)), None)
-    losses = [name for name in measured if name.endswith("_loss")]
+    losses = [name for name in measured if name.endswith(f"_{LOSS}")]
     if score is None and losses:
         score = losses[0]
     if score in losses and Meanings(metrics).better(score) is None:
-        label = metrics.get("loss", Metric("loss"))
-        metrics = metrics | {"loss": label._replace(better="lower")}
+        metrics = metrics | {LOSS: metrics.get(LOSS, Metric(LOSS))._replace(better="lower")}
     if score is None and measures and not measured:
         score = next((name for name, metric in metrics.items() if metric.better), None)
         if score is None:
