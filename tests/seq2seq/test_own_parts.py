@@ -187,9 +187,8 @@ def test_statistics_of_an_own_network_are_those_of_all_devices(bag, mode):
     assert int(found.extra["counts"]["calls"]) == 1
 
 
-@pytest.mark.parametrize("feeding", [False, True])
-def test_own_attention_trains_and_decodes(feeding):
-    config = seq2seq.Config(**{**vars(CONFIG), "input_feeding": feeding, "optimizer": seq2seq.Optimizer("adam", 3e-2)})
+def test_own_attention_trains_and_decodes_with_input_feeding():
+    config = seq2seq.Config(**{**vars(CONFIG), "input_feeding": True, "optimizer": seq2seq.Optimizer("adam", 3e-2)})
     network = seq2seq.Seq2Seq(config, attention=Cosine(config.hidden))
     workload = seq2seq.make(config, network=network)
     state, losses, _ = trained(workload, 20)
@@ -208,7 +207,7 @@ def test_own_attention_replaces_the_one_of_the_config_and_its_rules():
     workload = seq2seq.make(config, network=network)
     named = seq2seq.make(seq2seq.Config(**{**vars(config), "attention": "general"}))
     state = jax.jit(workload.init)(jax.random.key(0))
-    chex.assert_trees_all_equal(state, jax.jit(named.init)(jax.random.key(0)))
+    chex.assert_trees_all_equal_shapes_and_dtypes(state, jax.eval_shape(named.init, jax.random.key(0)))
     chex.assert_trees_all_equal(jax.jit(workload.predict)(state, BATCH), jax.jit(named.predict)(state, BATCH))
 
 
@@ -225,10 +224,10 @@ def test_scores_of_another_shape_are_refused():
 TRANSFORMATIONS = {
     "frozen": optax.multi_transform(
         {"train": optax.adam(3e-2), "freeze": optax.set_to_zero()},
-        lambda params: {name: "freeze" if name == "source_embedding" else "train" for name in params},
+        lambda params: {name: "freeze" if name == "embedding" else "train" for name in params},
     ),
     "masked": optax.chain(
-        optax.masked(optax.scale(0.0), lambda params: {name: name == "source_embedding" for name in params}),
+        optax.masked(optax.scale(0.0), lambda params: {name: name == "embedding" for name in params}),
         optax.sgd(0.3),
     ),
     "schedule_free": optax.contrib.schedule_free_adamw(3e-2, warmup_steps=2),
@@ -239,13 +238,13 @@ TRANSFORMATIONS = {
 
 @pytest.mark.parametrize("name", TRANSFORMATIONS)
 def test_own_transformation_trains(name):
-    workload = seq2seq.make(CONFIG, transformation=TRANSFORMATIONS[name])
+    workload = seq2seq.make(CONFIG, network=Bag(), transformation=TRANSFORMATIONS[name])
     first = jax.jit(workload.init)(jax.random.key(0))
     state, losses, _ = trained(workload, 15)
     assert losses[-1] < losses[0]
     chex.assert_trees_all_equal_shapes_and_dtypes(state, first)
     if name in ("frozen", "masked"):
-        chex.assert_trees_all_equal(state.params["source_embedding"], first.params["source_embedding"])
+        chex.assert_trees_all_equal(state.params["embedding"], first.params["embedding"])
     if name == "schedule_free":
         expected = optax.contrib.schedule_free_eval_params(state.opt_state, state.params)
         chex.assert_trees_all_close(seq2seq.parameters(state), expected, atol=1e-7)
@@ -312,6 +311,5 @@ def test_sequences_that_are_no_batch_are_refused(sources, targets, message):
 
 
 def test_source_without_its_end_is_refused_where_it_can_be_seen():
-    params = seq2seq.make(CONFIG).init(jax.random.key(0)).params
     with pytest.raises(ValueError, match="the source of row 0 ends with 5 after 2 tokens; expected END, which is 2"):
-        seq2seq.make_step(CONFIG, [params], np.array([[4, 5]]), np.array([2]))
+        seq2seq.make_step(CONFIG, [{}], np.array([[4, 5]]), np.array([2]))
