@@ -1,8 +1,23 @@
-"""Checkpoints of a State with orbax: asynchronous, the latest kept apart from the best, checked when restored.
+"""Checkpoints of a State with orbax: asynchronous, the latest separate from the best, checked when restored.
 
-Orbax notices neither flipped bytes nor a changed dtype, and raises on a truncated checkpoint while still calling it
-the latest. So a checkpoint gets its checksums before it gets its name, the shapes and dtypes are saved beside the
-arrays, and what fails its check is skipped in favour of the one before.
+In a loop of one's own, which continues where it stopped:
+
+>>> import tempfile, jax, jax.numpy as jnp
+>>> from jaxai import State
+>>> folder, state = tempfile.mkdtemp(), State(jnp.int32(0), {"w": jnp.zeros(2)}, (), jax.random.key(0))
+>>> with Checkpoints(folder) as checkpoints:
+...     state = checkpoints.restore(state) or state
+...     for step in range(int(state.step), 4):
+...         state = state.replace(step=state.step + 1)
+...         if state.step % 2 == 0:
+...             checkpoints.save(state)
+>>> with Checkpoints(folder) as checkpoints:
+...     print(checkpoints.steps(), checkpoints.restore(state).step)
+[2, 4] 4
+
+Orbax detects neither flipped bytes nor a changed dtype, and it raises on a truncated checkpoint but still counts it as
+the latest. So a checkpoint gets its checksums before it gets its name, the shapes and dtypes are saved with the arrays,
+and a checkpoint that fails its check is skipped in favour of the previous one.
 """
 
 import contextlib
@@ -31,7 +46,7 @@ Which = Literal["latest", "best"]
 
 CHECKSUMS = "checksums.json"
 NOTES = 40_000
-"""Bytes of a checkpoint besides its arrays, about."""
+"""Approximate number of bytes of a checkpoint besides its arrays."""
 KEPT: dict[Which, int] = {"latest": 2, "best": 1}
 logger = logging.getLogger(__name__)
 
@@ -39,19 +54,20 @@ logger = logging.getLogger(__name__)
 class Checkpoints:
     """The checkpoints of one run, in `directory/latest` (the last two) and `directory/best` (one).
 
-    Reading changes nothing on the disk, so that it may go on beside a training. The first `save` makes this object the
-    writer: it removes what an earlier writer left unfinished.
-
-    Attributes:
-      damaged: folders that `restore` has skipped -> what is wrong with them.
+    Use it as a context, which waits at its end until everything is written. Reading changes nothing on the disk, so it
+    is possible during a training. The first `save` makes this object the writer: it removes what an earlier writer left
+    unfinished.
 
     Args:
       directory: of the checkpoints.
-      stored: a state -> what is saved of it; see `Workload`.
+      stored: state -> what is saved of it; see `Workload`.
+
+    Attributes:
+      damaged: folders that `restore` has skipped -> what is wrong with them.
     """
 
-    def __init__(self, directory: Path, stored: Callable[[State], State] = whole):
-        self.directory, self._stored = directory.absolute(), stored
+    def __init__(self, directory: str | os.PathLike[str], stored: Callable[[State], State] = whole):
+        self.directory, self._stored = Path(directory).absolute(), stored
         self.damaged: dict[Path, str] = {}
         self._managers: dict[Which, ocp.CheckpointManager] = {}
         self._started: dict[Which, int] = {}
@@ -59,8 +75,14 @@ class Checkpoints:
     def save(self, state: State, which: Which = "latest") -> None:
         """Starts saving; returns once the arrays are copied, while the files are still being written.
 
+        The state may be donated afterwards. A step that has a checkpoint already is not saved again.
+
+        Args:
+          state: what is saved, under its `step`; placed as `jit` has it, see `parallel.gather_state`.
+          which: the latest, of which two are kept, or the best, of which one is.
+
         Raises:
-          UnwrittenError: this or the save before could not be written.
+          UnwrittenError: this state or the one before could not be written.
         """
         step = int(state.step)
         if step == self._started.get(which) or step in self.steps(which):
@@ -77,7 +99,7 @@ class Checkpoints:
             manager.save(step, args=_items(self._stored(state)))
 
     def steps(self, which: Which = "latest") -> list[int]:
-        """Steps that have a finished checkpoint, in rising order."""
+        """Steps that have a finished checkpoint, in ascending order."""
         folder = self.directory / which
         return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else []
 
@@ -88,10 +110,11 @@ class Checkpoints:
         return [self.directory / kind / str(step) for step, kind in sorted(found, key=lambda each: -each[0])]
 
     def restore(self, like: State, which: Which | None = "latest") -> State | None:
-        """The newest checkpoint that passes its checks; None where there is none. `damaged` has those before it.
+        """The newest checkpoint that passes its checks; None if there is none. `damaged` has the skipped ones.
 
         Args:
-          like: a state, or `jax.ShapeDtypeStruct`s in its shape, whose shardings say where the leaves go.
+          like: a state of the same shapes and dtypes, or of `jax.ShapeDtypeStruct`s with shardings; what is
+            restored is placed as its leaves are.
           which: the latest, or the best by its evaluation; None: the newest of both.
 
         Raises:
@@ -102,7 +125,7 @@ class Checkpoints:
             name = ascii(str(self.directory))
             raise ValueError(f"{name} is not UTF-8, which checkpoints need; rename the folder, or set a UTF-8 locale")
         tried: list[Path] = []
-        # Listed anew each time: a training that goes on meanwhile deletes old checkpoints for newer ones.
+        # Listed again each time: a training that runs meanwhile replaces old checkpoints by newer ones.
         while untried := [folder for folder in self.newest(which) if folder not in tried]:
             folder = untried[0]
             tried.append(folder)
@@ -115,7 +138,7 @@ class Checkpoints:
         return None
 
     def verify(self, which: Which) -> bool:
-        """Whether the newest checkpoint of `which` is there, with files as they were written; else it is `damaged`."""
+        """Whether there is a checkpoint of `which` with its files as they were written; else it is `damaged`."""
         for folder in self.newest(which)[:1]:
             if damage := self.damaged.get(folder, "") or _damage(folder):
                 self.damaged[folder] = damage
@@ -124,7 +147,7 @@ class Checkpoints:
         return False
 
     def set_aside(self) -> None:
-        """Renames what was found damaged, so that a training can save these steps again; says so."""
+        """Renames damaged checkpoints, so that a training can save these steps again, and logs it."""
         for folder, damage in self.damaged.items() if jax.process_index() == 0 else ():
             aside = _unused(folder.with_name(f"damaged-{folder.name}"))
             with writing(aside):
@@ -133,7 +156,7 @@ class Checkpoints:
         self.damaged.clear()
 
     def inventory(self) -> str:
-        """What is there, in words: `latest/400 (damaged: ...), best/320`."""
+        """All checkpoints as text: `latest/400 (damaged: ...), best/320`."""
         found = []
         for folder in self.newest():
             damage = f" (damaged: {self.damaged[folder]})" if folder in self.damaged else ""
@@ -141,10 +164,10 @@ class Checkpoints:
         return ", ".join(found)
 
     def wait(self) -> None:
-        """Waits for what is still being written.
+        """Waits until everything is written.
 
         Raises:
-          UnwrittenError: it could not be written.
+          UnwrittenError: something could not be written.
         """
         for which, manager in self._managers.items():
             with self._saving(which):
@@ -179,19 +202,19 @@ class Checkpoints:
         return self._managers[which]
 
     def _require_space(self, which: Which, state: State) -> None:
-        """Raises OSError where a checkpoint surely does not fit: orbax would notice it in many threads at once."""
+        """Raises OSError if a checkpoint certainly does not fit: orbax would fail in many threads at once."""
         if jax.process_count() > 1:  # all hosts raise, or none
             return
         usage = shutil.disk_usage(self.directory / which)
         before = [_size(folder) + NOTES for folder in self.newest(which)[:1]]
-        # Zeros are compressed to nearly nothing: of a first checkpoint only a small part is sure.
+        # Zeros are compressed to almost nothing: the size of a first checkpoint is unknown.
         least = NOTES + min(1_000_000, sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)))
         needed = max(before, default=least)
         if usage.total and usage.free < needed:
             raise OSError(errno.ENOSPC, f"No space left on device: {usage.free:,} bytes are free, {needed:,} needed")
 
     def _seal(self, which: Which) -> None:
-        """Writes the checksums; orbax calls it in its own thread when all is written, before the folder is renamed."""
+        """Writes the checksums; orbax calls it in its own thread after writing, before the folder is renamed."""
         step = self._started[which]
         for folder in [*(self.directory / which).glob(f"{step}.*"), self.directory / which / str(step)]:
             if folder.is_dir():
@@ -199,7 +222,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _saving(self, which: Which) -> Iterator[None]:
-        """What orbax and its storage raise, of many kinds, as one."""
+        """Turns the many kinds of errors of orbax and its storage into one."""
         failed = ""
         try:
             yield
@@ -208,13 +231,13 @@ class Checkpoints:
                 raise
             failed = reason(error)
             end_quietly()
-        if failed:  # here, without the error: orbax goes on printing for as long as something holds its frames
+        if failed:  # outside of the handler: orbax keeps printing while anything holds its frames
             what = self.directory / which / str(self._started.pop(which, ""))
             raise UnwrittenError(None, f"cannot write checkpoint {what}: {failed}")
 
 
 def save_once(directory: Path, state: State) -> None:
-    """One state in one folder, written before it returns; replaces what is there.
+    """Writes one state into one folder, and waits for it; replaces what is there.
 
     Raises:
       UnwrittenError: it could not be written.
@@ -233,7 +256,7 @@ def save_once(directory: Path, state: State) -> None:
             handler, async_options=ocp.AsyncOptions(post_finalization_callback=seal)
         ) as checkpointer:
             checkpointer.save(directory, args=_items(state), force=True)
-    except Exception as error:  # of many kinds
+    except Exception as error:  # orbax raises many kinds
         end_quietly()
         raise UnwrittenError(None, f"cannot write {directory}: {reason(error)}") from error
 
@@ -263,13 +286,13 @@ def _read(folder: Path, like: State) -> tuple[Any, str]:
     try:
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
             leaves = dict(checkpointer.restore(folder / "leaves"))
-    except Exception as error:  # orbax raises many kinds for unreadable files; each means the same here
+    except Exception as error:  # orbax raises many kinds for unreadable files
         return None, f"{type(error).__name__} while reading it"
     _compare(leaves, _describe(like), folder)
     try:
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
             return checkpointer.restore(folder / "state", args=ocp.args.StandardRestore(like)), ""
-    except Exception as error:  # as above: shapes and dtypes are known to fit
+    except Exception as error:  # as above; shapes and dtypes fit
         return None, f"{type(error).__name__} while reading its arrays"
 
 
@@ -292,7 +315,7 @@ def _compare(saved: dict[str, str], expected: dict[str, str], folder: Path) -> N
 
 
 def _unused(path: Path) -> Path:
-    """The path, or the first of `path-2`, `path-3`, ... that is not there."""
+    """The path, or the first of `path-2`, `path-3`, ... that does not exist."""
     names = itertools.chain([path], (path.with_name(f"{path.name}-{count}") for count in itertools.count(2)))
     return next(name for name in names if not name.exists())
 
@@ -304,14 +327,14 @@ def _size(folder: Path) -> int:
 
 
 def _seal(folder: Path) -> None:
-    """Writes the checksums of a checkpoint, whole or not at all: half of them would condemn it."""
+    """Writes the checksums of a checkpoint, completely or not at all: with half of them it would count as damaged."""
     unfinished = folder / f".{CHECKSUMS}"
     unfinished.write_text(json.dumps(_checksums(folder), indent=1))
     unfinished.replace(folder / CHECKSUMS)
 
 
 def _checksums(folder: Path) -> dict[str, str]:
-    """Of every file below `state` and `leaves`; orbax writes its notes beside them once more when it renames."""
+    """Checksums of all files in `state` and `leaves`; orbax rewrites the files outside of these when it renames."""
     found = {}
     for file in sorted(path for path in folder.glob("*/**/*") if path.is_file()):
         with file.open("rb") as content:
@@ -321,7 +344,7 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 
 def _damage(folder: Path) -> str:
-    """What is wrong with a checkpoint's files by its checksums; "" where nothing is, or there are none."""
+    """What is wrong with a checkpoint's files by its checksums; "" if nothing is, or if it has no checksums."""
     if not (folder / CHECKSUMS).exists():
         return ""
     try:
@@ -329,7 +352,7 @@ def _damage(folder: Path) -> str:
         actual = _checksums(folder)
     except (OSError, ValueError, RecursionError):
         return f"{CHECKSUMS} is unreadable"
-    # Earlier checksums listed orbax's notes too: they are in no folder, and are not checked.
+    # Earlier versions also listed files outside of the folders, which are not checked.
     names = [name for name in expected if "/" in name] if isinstance(expected, dict) else []
     if not names:
         return f"{CHECKSUMS} lists no files"

@@ -1,4 +1,4 @@
-"""What is known of a chip by the name that JAX reports: its peak, and a short name for folders and tables."""
+"""Properties of a chip, by the name that JAX reports: its peak FLOP/s, and a short name for folders and tables."""
 
 import contextlib
 import os
@@ -43,7 +43,7 @@ CHIPS = (
 
 
 def peak_flops(device: jax.Device) -> float | None:
-    """Dense bf16 FLOP/s of a device, as its maker states it; None where it is not known, and on a CPU."""
+    """Dense bf16 FLOP/s of a device, from the data sheet; None where it is not known, and on a CPU."""
     chip = _find(device)
     return None if chip is None else chip.peak_flops
 
@@ -51,7 +51,7 @@ def peak_flops(device: jax.Device) -> float | None:
 def name(device: jax.Device) -> str:
     """Short and stable name of a device, fit for a folder: `nvidia-h100`, `tpu-v5e`, `cpu-2core`.
 
-    A CPU is named by the cores that this process may use; a chip that is not in the table by what JAX calls it.
+    A CPU is named by the number of cores that this process may use; a chip that is not in the table by JAX's name.
     """
     if device.platform == "cpu":
         return f"cpu-{usable_cores()}core"
@@ -69,12 +69,12 @@ def describe(mesh: jax.sharding.Mesh) -> str:
 
 
 def count(mesh: jax.sharding.Mesh) -> int:
-    """The chips of a mesh, which throughput is measured by: its devices, but all CPU devices of a machine are one."""
+    """Number of chips that throughput is divided by: the devices; all CPU devices of a machine count as one."""
     return 1 if mesh.devices.flat[0].platform == "cpu" else mesh.size
 
 
 def memory(mesh: jax.sharding.Mesh) -> int | None:
-    """Bytes of memory for a new state, which is made on one device; on a CPU, of the machine or of the container.
+    """Bytes of memory of one device, where a new state is created; of a CPU, those of the machine or the container.
 
     None where it is not known.
     """
@@ -91,7 +91,7 @@ def memory(mesh: jax.sharding.Mesh) -> int | None:
 
 
 def usable_cores() -> int:
-    """CPU cores that this process may run on; all of the machine's where the system does not tell."""
+    """CPU cores that this process may run on; all of the machine's where the system does not report them."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Exact evaluation of a state over a whole split, in as few calls as it fits on the device."""
+"""Exact evaluation of a state over a whole split, in as few calls as its memory allows."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ Arrays = Mapping[str, np.ndarray]
 
 
 class Evaluations:
-    """The evaluation of several splits: one call gives `{"test_loss": ..., "test_accuracy": ...}`."""
+    """The evaluation of several splits: a call returns `{"test_loss": ..., "test_accuracy": ...}`."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class Evaluations:
         }
 
     def __call__(self, state: State) -> dict[str, np.ndarray]:
-        """The metrics of every split, each with the split's name before its own."""
+        """The metrics of every split, called `<split>_<metric>`."""
         return {
             f"{split}_{name}": value
             for split, evaluation in self._splits.items()
@@ -40,7 +40,7 @@ class Evaluations:
 
 
 class Evaluation:
-    """Sums `eval_step` over a split; the ragged last batch is filled up with other examples, which are masked.
+    """Sums `eval_step` over a split; the last batch is filled up with other examples, which are masked.
 
     Args:
       workload: made with `parallel.axis_name(mode)`.
@@ -48,7 +48,7 @@ class Evaluation:
       mesh: devices.
       mode: engine.
       batch_size: examples in a batch over all devices; rounded up to a multiple of the devices.
-      chunk: examples that are on the device at a time; None: all of them, and they stay there.
+      chunk: number of examples that are on the device at a time; None: all of them, and they stay there.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Evaluation:
         if arrays is None:
             return
         examples = len(next(iter(arrays.values())))
-        # Not less for a small split: a statistic over groups of a batch needs batches that divide into them.
+        # Not smaller for a small split: a statistic over groups within a batch needs batches of full groups.
         self._batch_size = -(-batch_size // mesh.size) * mesh.size
         chunk = examples if chunk is None else min(examples, chunk)
         self._chunks = [{k: v[i : i + chunk] for k, v in arrays.items()} for i in range(0, examples, chunk)]
@@ -75,7 +75,7 @@ class Evaluation:
             self._chunks = [parallel.place_dataset(self._chunks[0], mesh)]
 
     def __call__(self, state: State) -> dict[str, np.ndarray]:
-        """float64: what `eval_step` sums over `count`, and arrays of another shape than `count` as they are."""
+        """float64: the sums of `eval_step` divided by `count`; arrays of another shape than `count` as they are."""
         totals: dict[str, np.ndarray] = {}
         for arrays in self._chunks:
             batches = None if arrays is None else self._batches(len(next(iter(arrays.values()))))
@@ -93,5 +93,5 @@ class Evaluation:
             "index": (index % examples).astype(np.int32).reshape(steps, -1),
             "mask": (index < examples).astype(np.float32).reshape(steps, -1),
         }
-        # Evaluation always has a leading axis of steps, whatever their number.
+        # Evaluation always has a leading axis of steps, even for one.
         return parallel.place_batches(batches, self._mesh, self._mode, steps_per_call=2)

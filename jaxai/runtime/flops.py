@@ -20,14 +20,14 @@ def count(function: Callable[..., Any], *args: Any) -> int:
     """FLOPs of `function(*args)`, over all devices that it runs on.
 
     - A product counts 2 x (output elements) x (contracted elements).
-    - A convolution counts every tap of the kernel, those that fall on padding too, but none that falls on a zero
-      which `lhs_dilation` put between the inputs, and no input meets the same tap twice. So a SAME convolution counts
-      all of its taps, a transposed one as much as the convolution that it reverses, and a gradient with respect to
-      input or kernel as much as the forward pass.
+    - A convolution counts every tap of the kernel, including taps on padding, but no tap on a zero that `lhs_dilation`
+      inserted between the inputs, and no pair of input and tap twice. So a SAME convolution counts all of its taps, a
+      transposed one the same as the convolution that it reverses, and a gradient with respect to input or kernel the
+      same as the forward pass.
     - `scan`, and `fori_loop` with static bounds, count their body times their length. `cond`, `switch` and
-      `platform_dependent` count the dearest branch. `shard_map` and `pmap` count their body on every device.
-    - Work that `jax.checkpoint` does again counts again. Results that nobody reads do not count.
-    - Pallas kernels and foreign calls are opaque and count nothing.
+      `platform_dependent` count the most expensive branch. `shard_map` and `pmap` count their body on every device.
+    - Work that `jax.checkpoint` repeats counts again. Results that are not used do not count.
+    - Pallas kernels and foreign calls count as 0.
 
     Args:
       function: anything that `jax.make_jaxpr` traces.
@@ -37,7 +37,7 @@ def count(function: Callable[..., Any], *args: Any) -> int:
       The number of floating point operations.
 
     Raises:
-      ValueError: a `while_loop` holds a product: how often it runs is not known before it has run.
+      ValueError: a `while_loop` contains a product: its number of iterations is not known in advance.
 
     Example:
       >>> matrix = jax.ShapeDtypeStruct((4, 4), "float32")
@@ -49,7 +49,7 @@ def count(function: Callable[..., Any], *args: Any) -> int:
 
 
 def _count(jaxpr: Jaxpr, wanted: list[bool]) -> int:
-    """FLOPs of the equations that the wanted outputs depend on. `wanted`: one flag an output."""
+    """FLOPs of the equations that the wanted outputs depend on. `wanted`: one flag for each output."""
     live = {variable for variable, want in zip(jaxpr.outvars, wanted, strict=True) if want and _is_variable(variable)}
     total = 0
     for equation in reversed(jaxpr.eqns):

@@ -1,6 +1,6 @@
-"""When a gradient or a parameter stops being finite: what, where, and a dump that can be run again.
+"""Non-finite gradients and parameters: which, where, and a dump of the step that can be run again.
 
-The loss is no guide: a NaN can come out of a relu as 0 and leave a healthy loss over dead weights.
+The loss is not enough: a relu turns a NaN into 0, which leaves a normal loss over useless weights.
 """
 
 import traceback
@@ -19,13 +19,13 @@ from jaxai.runtime.checkpoint import restore_once, save_once
 from jaxai.runtime.run_folder import RunFolder
 
 FAULT = "fault"
-"""The kind of what is wrong with what an environment gave."""
+"""The kind of problem that an environment causes."""
 MOST_NAMED = 20
-"""Indices or names of a kind that a message names; the dump has all."""
+"""Most indices or names of one kind in a message; the dump has all."""
 
 
 class NonFiniteError(FloatingPointError):
-    """A step left something non-finite behind.
+    """A step left a non-finite value behind.
 
     Attributes:
       step: the first such step, counted from 0.
@@ -37,7 +37,7 @@ class NonFiniteError(FloatingPointError):
 
 
 def dump(folder: RunFolder, state: State, batch: Mapping[str, np.ndarray] | None, workload: Workload) -> NonFiniteError:
-    """Writes the state and the batch of the step that went wrong, and returns the error that says what did.
+    """Writes the state and the batch of the step that failed, and returns the error that explains it.
 
     Args:
       folder: of the run; the dump goes to `nonfinite/`.
@@ -68,7 +68,7 @@ def replay(folder: RunFolder, workload: Workload) -> str:
       workload: made for one device, with the run's configuration.
 
     Returns:
-      What was found, in a line or more; with the operation that made the first NaN where there is one.
+      What was found, in one or more lines; with the operation that produced the first NaN, if there is one.
 
     Raises:
       ValueError: the run left no dump.
@@ -82,9 +82,9 @@ def replay(folder: RunFolder, workload: Workload) -> str:
     batch: Any = read_arrays(folder.nonfinite / "batch.npz", "train again, which leaves a new one") or None
     names = _find(state, batch, workload)
     found = f"step {int(state.step)} again on one device: {_words(names)}" if names else ""
-    batch = jax.device_put(batch)  # before the checks: what is not finite in the batch itself has been named
+    batch = jax.device_put(batch)  # before the checks: non-finite inputs have been named already
     try:
-        # Operation by operation: under jit the check would name a whole loop.
+        # Without jit, where the check would name a whole loop.
         with jax.debug_nans(True), jax.debug_infs(True), jax.disable_jit():
             jax.block_until_ready(workload.train_step(state, batch))
     except FloatingPointError as error:
@@ -93,18 +93,18 @@ def replay(folder: RunFolder, workload: Workload) -> str:
 
 
 def _place(error: FloatingPointError) -> str:
-    """The line of a workload at which an operation failed, as ` at cnn/model.py:141: x = ...`; "" where it has none."""
+    """The line of a workload at which an operation failed, as ` at cnn/model.py:141: x = ...`; "" if unknown."""
     package = Path(__file__).parents[1]
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         file = Path(frame.filename)
-        # What computes in operations and runs the step is not where the mistake is.
+        # Neither the operations nor the loop are where the mistake is.
         if file.is_relative_to(package) and file.relative_to(package).parts[0] not in ("ops", "runtime"):
             return f" at {file.relative_to(package)}:{frame.lineno}: {frame.line}"
     return ""
 
 
 def _find(state: State, batch: Mapping[str, np.ndarray] | None, workload: Workload) -> dict[str, list[str]]:
-    """What is not finite -> names: of what goes into the step and of its gradients, else of what comes out of it."""
+    """Kind -> names of what is not finite: inputs and gradients of the step, else its outputs."""
     found = {
         FAULT: _faults(state, workload),
         "input": _nonfinite_inputs(batch or {}),
@@ -121,19 +121,19 @@ def _find(state: State, batch: Mapping[str, np.ndarray] | None, workload: Worklo
 
 
 def cause(state: State, workload: Workload) -> str:
-    """`; a reward of X is not finite`, where a state after the step tells so much; "" where it tells nothing."""
+    """`; a reward of X is not finite`, as far as the state after the step shows; "" if it shows nothing."""
     return "".join(f"; {fault}" for fault in _faults(state, workload))
 
 
 def _faults(state: State, workload: Workload) -> list[str]:
-    """What is wrong with what the environment gave."""
+    """Problems that the environment caused, as text."""
     if workload.faults is None:
         return []
     return [words for words, wrong in workload.faults(state).items() if any(map(jnp.any, jax.tree.leaves(wrong)))]
 
 
 def _nonfinite_inputs(batch: Mapping[str, np.ndarray]) -> list[str]:
-    """`image of example 37`, by the example's place in the data."""
+    """`image of example 37`, by the example's index in the data."""
     inexact = {name: array for name, array in batch.items() if jnp.issubdtype(array.dtype, jnp.inexact)}
     rows = {name: ~np.isfinite(array).reshape(len(array), -1).all(1) for name, array in inexact.items()}
     places = batch.get("index", np.arange(len(next(iter(batch.values()), []))))
@@ -149,7 +149,7 @@ def _nonfinite(tree: PyTree) -> list[str]:
 
 
 def _words(found: Mapping[str, list[str]]) -> str:
-    """In words; where the environment is at fault its fault alone, of which the rest follows."""
+    """As text; if the environment is the cause, only that, because the rest follows from it."""
     if FAULT in found:
         return "; ".join(found[FAULT])
     return "non-finite " + "; ".join(f"{what} {_some(names)}" for what, names in found.items())

@@ -53,23 +53,23 @@ class Call(NamedTuple):
 
 
 def use_cpu_devices(number: int, one_thread: bool = False) -> None:
-    """Makes so many devices of the CPU, before JAX first uses it; the environment's own settings go before.
+    """Divides the CPU into this number of devices, before JAX first uses it; settings of the environment win.
 
     Args:
-      number: of devices; each has a thread of its own for the operations that XLA does not spread over cores.
-      one_thread: operations so small that handing parts of them to another thread costs more than it gains
-        (benchmarks/README.md) stay on one thread for each device.
+      number: of devices; each has its own thread for the operations that XLA does not spread over cores.
+      one_thread: each device uses one thread, because its operations are too small to be worth dividing
+        (benchmarks/README.md).
     """
     if one_thread:
         os.environ.setdefault("NPROC", "1")  # from which XLA sizes its pool of threads
     asked = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if number > 1 and not asked and "JAX_NUM_CPU_DEVICES" not in os.environ:
-        with contextlib.suppress(RuntimeError):  # JAX has used its devices already, and keeps those
+        with contextlib.suppress(RuntimeError):  # JAX has used its devices already and keeps them
             jax.config.update("jax_num_cpu_devices", number)
 
 
 def check_backend() -> None:
-    """Raises ValueError, in one line, where JAX cannot use what JAX_PLATFORMS asks for."""
+    """Raises ValueError, in one line, if JAX cannot use the platform of JAX_PLATFORMS."""
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
@@ -80,10 +80,10 @@ def check_backend() -> None:
 
 
 def make_mesh(devices: Sequence[jax.Device] | int | None = None) -> Mesh:
-    """A mesh of one axis, `data`, over these devices, over the first so many, or over all.
+    """A mesh of one axis, `data`, over these devices, over this number of them, or over all.
 
     Raises:
-      ValueError: more devices are asked for than there are.
+      ValueError: there are fewer devices.
     """
     available = jax.devices()
     if devices is None:

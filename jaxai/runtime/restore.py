@@ -1,4 +1,4 @@
-"""The state that a run goes on from, or that is measured: out of its checkpoints."""
+"""The state that a run continues from, or that is evaluated, read from its checkpoints."""
 
 import logging
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def restored_state(
 ) -> State | None:
     """The checkpointed state of a workload after `apply`, placed for `run.mode`; see `Checkpoints.restore`.
 
-    With `renew` it is one to train on from: what checkpoints do not hold is made anew.
+    With `renew` training can continue from it: what checkpoints lack is made again.
     """
     shapes = workload.stored(jax.eval_shape(workload.init, jax.random.key(0)))
     specs = jax.tree.map(lambda _: PartitionSpec(), shapes)
@@ -43,7 +43,7 @@ def restored_state(
         return None
     state = apply(state)
     if renew and workload.renewed is not whole:
-        # On one device, as `init`, and then shared.
+        # On one device, as `init` does it, and then distributed.
         state = jax.jit(workload.renewed)(jax.device_put(state, jax.local_devices()[0]))
     return parallel.place_state(state, mesh, run.mode)
 
@@ -52,7 +52,7 @@ def trained_state(workload: Workload, run: Run, mesh: Mesh, which: Which = "late
     """The state that a run's checkpoint holds, placed for `run.mode`. Changes nothing in the run folder.
 
     Raises:
-      ValueError: the run has no such checkpoint, or none that is whole.
+      ValueError: the run has no such checkpoint, or only damaged ones.
     """
     with Checkpoints(RunFolder(run.workdir).checkpoints) as checkpoints:
         state = restored_state(workload, run, mesh, checkpoints, which)
@@ -76,19 +76,19 @@ def newest_state(
     apply: Callable[[State], State],
     steps: int,
 ) -> State | None:
-    """Where training goes on: the newest checkpoint that is whole; None where there is none. Writes nothing.
+    """The state that training continues from: the newest undamaged checkpoint; None if there is none. Writes nothing.
 
     Args:
       workload: made for one device.
-      run: how it runs, and where.
+      run: its settings and folder.
       mesh: the devices.
       checkpoints: of the run.
-      apply: a restored state -> the same with what the configuration says now.
-      steps: that this configuration trains in all.
+      apply: restored state -> the same with the current configuration.
+      steps: train steps of the whole run.
 
     Raises:
-      ValueError: training went further than to step 0, and nothing is left of it to go on from; or further than this
-        configuration would.
+      ValueError: training went beyond step 0, and no checkpoint of it is left; or beyond the steps of this
+        configuration.
     """
     folder = RunFolder(run.workdir)
     state = restored_state(workload, run, mesh, checkpoints, None, apply, renew=True)
@@ -114,7 +114,7 @@ def newest_state(
 
 
 def keep_best(state: State, run: Run, recorder: Recorder, checkpoints: Checkpoints) -> None:
-    """Brings the best checkpoint and the evaluations together again where a kill or a deletion has parted them."""
+    """Makes the best checkpoint and the evaluations agree again after a kill or a deletion."""
     step, held = int(state.step), max(checkpoints.steps("best"), default=None)
     wanted = recorder.best_step
     if wanted in (None, held):
