@@ -162,7 +162,7 @@ def test_a_measure_adds_to_the_evaluation_the_callbacks_the_history_and_the_repo
     assert outcome.result["best_weight_norm"] == norms.min()
     assert "norm of the weights" in text
     assert jaxai("report", tmp_path / "run")[0] == 0
-    assert "weight" in (tmp_path / "run/report.html").read_text()
+    assert "orm of the weights" in (tmp_path / "run/report.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Short programs around the training loop, as a user writes them: each at most ten lines after its imports."""
 
 import io
+from pathlib import Path
 
 import chex
 import jax
@@ -119,8 +120,7 @@ def test_a_metric_of_ones_own_selects_the_best_checkpoint_and_is_reported(jaxai)
     )  # fmt: skip
     assert outcome.result["best_recall"] == outcome.history["recall"].max()
     assert jaxai("report", "runs/mine")[0] == 0
-    with open("runs/mine/report.html") as page:
-        assert "ecall of class 2" in page.read()
+    assert "ecall of class 2" in Path("runs/mine/report.html").read_text()
 
 
 @pytest.mark.parametrize("mode", ["jit", "shard_map", "pmap"])
