@@ -33,15 +33,16 @@ PLAIN = Meanings({})
 logger = logging.getLogger(__name__)
 
 
-def write_report(runs: Sequence[Path], output: Path) -> Path:
+def write_report(runs: Path | str | Sequence[Path | str], output: Path | str | None = None) -> Path:
     """Writes one self-contained HTML page about one run, several runs side by side, or the seeds of a run.
 
     Args:
-      runs: run folders. A folder with `seed-*` folders in it is one run with a mean and a spread.
-      output: the HTML file; its folder is created where it is missing.
+      runs: a run folder, or several. A folder with `seed-*` folders in it is one run with a mean and a spread.
+      output: the HTML file; its folder is created if it is missing. None: `report.html` in the run folder, or in
+        the working directory for several runs.
 
     Returns:
-      `output`.
+      The path of the HTML file.
 
     Raises:
       ValueError: no folder given, or a folder that is no run.
@@ -49,9 +50,10 @@ def write_report(runs: Sequence[Path], output: Path) -> Path:
     """
     if not runs:
         raise ValueError("a report needs at least one run folder, got none")
-    folders = [Path(run) for run in runs]
+    folders = [Path(run) for run in ([runs] if isinstance(runs, str | Path) else runs)]
     loaded = [read_run(folder, label) for folder, label in zip(folders, _labels(folders), strict=True)]
-    output = Path(output)
+    default = folders[0] / "report.html" if len(folders) == 1 else Path("report.html")
+    output = default if output is None else Path(output)
     page = _page(loaded, folders)
     with writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -92,8 +94,9 @@ def _page(runs: Sequence[RunRecord], folders: Sequence[Path]) -> str:
             section("Results", _results(runs)),
             section("What differs in the configuration", _differences(labels, configs)),
         ]
-        if any(environment != environments[0] for environment in environments):
-            body.append(section("What differs in the environment", _differences(labels, environments)))
+        for what, records in {"data": [_flat(run.data) for run in runs], "environment": environments}.items():
+            if any(record != records[0] for record in records):
+                body.append(section(f"What differs in the {what}", _differences(labels, records)))
     else:
         body += [_tiles(first), section("Seeds", _results(first.seeds) if first.seeds else "")]
     body += charts(runs)

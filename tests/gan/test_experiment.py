@@ -102,7 +102,7 @@ def frechet_distance(first, second):
 def test_run_folder_holds_pictures_and_a_result_with_floors(trained):
     workdir, outcome, text = trained
     files = {"config.json", "command.txt", "environment.json", "metrics.jsonl", "timing.jsonl", "result.json"}
-    files |= {"data.json"}
+    files |= {"data.json", "metrics.json"}
     assert {path.name for path in workdir.iterdir()} - {"warnings.jsonl"} == files | {
         *("checkpoints", "pictures", "reference.npz")
     }

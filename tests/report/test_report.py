@@ -306,6 +306,20 @@ def test_folder_that_is_no_run_is_refused_in_one_line(tmp_path, make, missing):
     assert not (tmp_path / "report.html").exists()
 
 
+def test_one_folder_has_its_report_inside(tmp_path):
+    run = write_run(tmp_path / "run")
+    assert write_report(str(run)) == run / "report.html"
+    assert Page((run / "report.html").read_text()).charts()
+
+
+def test_data_of_runs_that_differs_is_shown(tmp_path):
+    runs = [write_run(tmp_path / name) for name in ("one", "two")]
+    assert "What differs in the data" not in page_of(runs, tmp_path).text
+    for run, digest in zip(runs, ("0a1b", "2c3d"), strict=True):
+        (run / "data.json").write_text(json.dumps({"source": "x", "splits": {"test": {"digest": digest}}}))
+    assert "What differs in the data Field one two splits.test.digest 0a1b 2c3d" in page_of(runs, tmp_path).text
+
+
 def test_no_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match="at least one run"):
         write_report([], tmp_path / "report.html")
