@@ -44,8 +44,9 @@ class Metric(NamedTuple):
         time; "" where there is none.
       better: whether higher or lower values are better; None where neither is.
       group: title of the chart that the metrics of one group share; "": a chart of its own.
-      floor: the value that a perfect model would have, or the name of a metric that measures it; None: unknown.
-      shown: whether the progress line shows it.
+      floor: the value that a perfect model would have, or the name of a metric that measures it, which needs no
+        declaration; None: unknown.
+      shown: whether the progress line shows it, and a tile at the top of the report.
       log: whether its chart has a logarithmic axis where values are positive and differ by more than a factor of 30.
     """
 
@@ -165,9 +166,8 @@ class Meanings:
         return number if unit in ("", "%") else f"{number} {unit}"
 
     def shown(self, names: Collection[str]) -> list[str]:
-        """Of the names of a call's metrics those for the progress line: as declared, else the first four."""
-        declared = [name for name, metric in self.metrics.items() if metric.shown and name in names]
-        return declared or list(names)[:4]
+        """Of the names of a call's metrics those for the progress line: as declared; the first four if none is."""
+        return [name for name, metric in self.metrics.items() if metric.shown and name in names] or [*names][:4]
 
     def _find(self, name: str) -> Name | None:
         if name in self.metrics:
