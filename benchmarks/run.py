@@ -133,13 +133,9 @@ def with_synthetic_images(experiment: Any, examples: int = 10_000) -> Any:
 def measure_case(case: Case, how: Measurement) -> dict[str, Any]:
     """Measures a case: the record."""
     experiment = case.experiment if how.real_data else with_synthetic_images(case.experiment)
-    if hasattr(experiment, "load"):
-        images = experiment.load()
-        experiment = experiment.resolve(images)
-        training = experiment.training(images)
-    else:
-        training = experiment.training()
-    figures, flags = measure(training, experiment.run, how.effort)
+    bound = experiment.bind()
+    experiment = bound.config
+    figures, flags = measure(bound.training(), experiment.run, how.effort)
     config = {name: value for name, value in flatten(to_dict(experiment.workload)).items() if name != "type"}
     return records.complete(case.name, figures | {"real_data": how.real_data, "config": config}, flags)
 

@@ -63,8 +63,7 @@ def load(
     from jaxai.files.paths import given_path
     from jaxai.runtime import parallel
     from jaxai.runtime.config import Run
-    from jaxai.runtime.presets import load_preset
-    from jaxai.runtime.run_folder import RunFolder
+    from jaxai.runtime.experiment import open_run
 
     path = given_path(os.fspath(folder), "the run folder")
     if not path.is_dir():
@@ -72,22 +71,21 @@ def load(
         raise FileNotFoundError(f"the run folder {path} {kind}; give the workdir of a training")
     path = path.absolute()
     parallel.check_backend()
-    kinds = list(experiments)
-    if preset is not None:
-        kinds.append(type(load_preset(os.fspath(preset))[0]))
     if workload is not None:
         return Trained.read(Run(workdir=str(path)), workload, checkpoint)
-    experiment = RunFolder(path).load_config(*kinds)
-    return of_experiment(dataclasses.replace(experiment, run=_here(experiment.run, path)), checkpoint, member)
+    import jaxai.experiments  # noqa: F401  # registers them
+
+    return of_bound(open_run(path, tuple(experiments), preset), checkpoint, member)
 
 
-def of_experiment(experiment: Any, checkpoint: str = "best", member: int | None = None) -> Any:
-    """The trained run of an experiment whose `run.workdir` is where the folder is now; see `load`."""
-    if member is not None and not getattr(experiment, "trains_seeds_together", False):
-        raise ValueError(f"member is {member}, but {experiment.run.workdir} holds one training; leave member out")
-    if not hasattr(experiment, "trained"):
-        return Trained.read(experiment.run, experiment.make(), checkpoint, experiment)
-    return experiment.trained(checkpoint, **({} if member is None else {"member": member}))
+def of_bound(bound: Any, checkpoint: str = "best", member: int | None = None) -> Any:
+    """The trained run of a bound experiment, see `jaxai.runtime.experiment`; `load` has the arguments."""
+    config = bound.config
+    if member is None:
+        return bound.trained(checkpoint)
+    if not config.trains_seeds_together:
+        raise ValueError(f"member is {member}, but {config.run.workdir} holds one training; leave member out")
+    return bound.trained(checkpoint, member)
 
 
 class Trained:
@@ -383,8 +381,3 @@ def by_rows(function: Callable[..., PyTree], *arrays: np.ndarray) -> Any:
         found = jax.device_get(function(*padded))
         parts.append(jax.tree.map(lambda leaf, kept=size - missing: leaf[:kept], found))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-
-
-def _here(run: Any, path: Path) -> Any:
-    """How the run is configured, at the place where its folder is now, for the devices of this machine."""
-    return dataclasses.replace(run, workdir=str(path), devices=None)

@@ -237,5 +237,5 @@ def test_home_that_cannot_be_written_keeps_no_programs(tmp_path: Path, monkeypat
 
 def test_checkpoints_below_a_name_that_is_no_utf8_are_refused_and_not_called_damaged() -> None:
     with pytest.raises(ValueError, match="is not UTF-8, which checkpoints need; rename") as error:
-        trained_state(cnn_experiment.Experiment().make(), Run(workdir="r\udcff"), parallel.make_mesh(1))
+        trained_state(cnn_experiment.Experiment().of_run().make(), Run(workdir="r\udcff"), parallel.make_mesh(1))
     assert "\n" not in str(error.value)

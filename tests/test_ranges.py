@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import jaxai
+import jaxai.experiments
 from jaxai import cnn, gan, optimizer, ranges, seq2seq
 from jaxai.data import text
 from jaxai.data.images import Data
@@ -26,7 +26,7 @@ from jaxai.ranges import Range
 
 EXPERIMENTS = [
     importlib.import_module(module.name).Experiment
-    for module in pkgutil.walk_packages(jaxai.__path__, "jaxai.")
+    for module in pkgutil.walk_packages(jaxai.experiments.__path__, "jaxai.experiments.")
     if module.name.endswith(".experiment")
 ]
 
@@ -176,7 +176,7 @@ def test_an_experiment_refuses_before_anything_is_written(
 ) -> None:
     run = dataclasses.replace(experiment().run, workdir=str(tmp_path / "run"), **change)
     with jax.log_compiles(), pytest.raises(ValueError, match=message):
-        experiment(run=run).train()
+        experiment(run=run).bind()
     assert not (tmp_path / "run").exists()
 
 

@@ -1,7 +1,6 @@
 """Configurations: how to run, presets from files, and their JSON in the run folder."""
 
 import dataclasses
-import importlib
 import json
 import os
 import types
@@ -14,6 +13,7 @@ from jaxai import ranges
 from jaxai.dotted_names import PRESET_MODULE, dotted_name
 from jaxai.files.paths import given_path, is_utf8
 from jaxai.ranges import Count, Natural, Range, Seed, check, shown
+from jaxai.runtime import registry
 from jaxai.runtime.parallel import Mode
 
 Placement = Literal["auto", "device", "host"]
@@ -32,25 +32,6 @@ NOT_PART_OF_THE_RUN = (
     "data.dir",
 )
 """Fields that may differ between a run and its continuation: they change where and not what."""
-
-
-EXPERIMENTS = {
-    "classification": "jaxai.experiments.classification.experiment:Experiment",
-    "generation": "jaxai.experiments.generation.experiment:Experiment",
-    "translation": "jaxai.experiments.translation.experiment:Experiment",
-    "qlearning": "jaxai.experiments.qlearning.experiment:Experiment",
-    "qlearning_sweep": "jaxai.experiments.qlearning.sweep:Sweep",
-    "own": "jaxai.runtime.train:Own",
-}
-"""Registered experiments, which the `type` of a run folder's configuration may name: name -> where the class is."""
-FORMER_TYPES = {
-    "jaxai.cnn.experiment:Experiment": "classification",
-    "jaxai.gan.experiment:Experiment": "generation",
-    "jaxai.seq2seq.experiment:Experiment": "translation",
-    "jaxai.dqn.experiment:Experiment": "qlearning",
-    "jaxai.dqn.sweep:Sweep": "qlearning_sweep",
-}
-"""The names that version 0.1 wrote -> those of now."""
 
 
 @dataclass(frozen=True)
@@ -114,41 +95,45 @@ def type_name(kind: type) -> str:
 
     The module of a preset's class is named as its file, whether it was executed as a preset or imported.
     """
-    module = kind.__module__.partition(".")[2] if is_preset(kind) else kind.__module__
-    path = f"{module}:{kind.__qualname__}"
-    return next((name for name, place in EXPERIMENTS.items() if place == path), path)
-
-
-def is_preset(kind: type) -> bool:
-    """Whether a class was defined by a preset while it was executed."""
-    return kind.__module__.startswith(PRESET_MODULE)
-
-
-def current_name(name: Any) -> Any:
-    """A `type` as `config.json` has it, in the words of this version."""
-    return FORMER_TYPES.get(name, name) if isinstance(name, str) else name
+    module = kind.__module__
+    if module.startswith(PRESET_MODULE):
+        module = module.partition(".")[2]
+    return registry.name_of(f"{module}:{kind.__qualname__}")
 
 
 def from_dict(values: Mapping[str, Any], *kinds: type) -> Any:
-    """The inverse of `to_dict`. Nothing is imported because a file names it, but what jaxai trains.
+    """The inverse of `to_dict`. A `type` that is neither registered nor passed is refused, not imported.
 
     Args:
       values: what `to_dict` returned.
-      kinds: classes that `type` may name besides the experiments of jaxai.
+      kinds: classes that `type` may name besides the registered experiments.
 
     Raises:
       ValueError: `type` names another class, there is a field that the class does not have, or a value of another type
         or out of its range.
     """
-    name = current_name(values.get("type"))
-    known = {type_name(kind): kind for kind in kinds}
-    if isinstance(name, str) and name in EXPERIMENTS:
-        module, _, attribute = EXPERIMENTS[name].partition(":")
-        known[name] = getattr(importlib.import_module(module), attribute)
-    if not isinstance(name, str) or name not in known:
-        expected = ", ".join([*known, *EXPERIMENTS])
-        raise ValueError(f"type is {shown(name)}, which jaxai does not know; expected one of {expected}")
-    return from_dict_as(known[name], values)
+    return from_dict_as(class_of(values.get("type"), *kinds), values)
+
+
+def class_of(name: Any, *kinds: type) -> type:
+    """The class of an experiment that `config.json` names.
+
+    Raises:
+      ValueError: it is neither registered nor among `kinds`.
+    """
+    name = registry.current_name(name)
+    for kind in kinds:
+        # Its module may have another name where it was executed as a script or imported by another path.
+        if isinstance(name, str) and name not in registry.EXPERIMENTS and name.endswith(f":{kind.__qualname__}"):
+            return kind
+    if isinstance(name, str) and name in registry.EXPERIMENTS:
+        found: type = registry.imported(registry.EXPERIMENTS[name].place)
+        return found
+    expected = ", ".join(dict.fromkeys([*map(type_name, kinds), *registry.EXPERIMENTS]))
+    raise ValueError(
+        f"type is {shown(name)}, which jaxai does not know; expected one of {expected}; a class of your own is found"
+        " where you give its preset (--preset FILE), or the class (jaxai.load(folder, experiments=[...]))"
+    )
 
 
 def from_dict_as(kind: type[T], values: Mapping[str, Any]) -> T:

@@ -12,6 +12,7 @@ from jaxai import optimizer as optimizers
 from jaxai.data import digests
 from jaxai.ranges import shown
 from jaxai.runtime import config as configs
+from jaxai.runtime import registry
 
 RUN = (
     *("run.mode", "run.placement", "run.steps_per_call"),
@@ -133,12 +134,12 @@ def compare(
     after_dict = configs.to_dict(after)
     if not isinstance(before.get("type"), str):
         raise ValueError(f"cannot read {where}/config.json: it names no type of run; choose another --workdir")
-    if configs.current_name(before["type"]) != after_dict["type"]:
+    if registry.current_name(before["type"]) != after_dict["type"]:
         raise ValueError(
             f"{where} holds a run of {shown(before['type'])[1:-1]}, not of {after_dict['type']};"
             " choose another --workdir"
         )
-    changes: Changes | None = getattr(after, "changes", None)
+    changes: Changes | None = after.changes
     # A field that the version which made the run did not have has its default.
     try:
         before_config = configs.from_dict_as(type(after), before)

@@ -143,19 +143,54 @@ class RunFolder:
         """The configuration of the run.
 
         Args:
-          kinds: classes that it may be of besides the experiments of jaxai.
+          kinds: classes that it may be of besides the registered experiments.
+
+        Raises:
+          ValueError: the folder holds no run, one of another class, or its configuration is damaged.
+        """
+        values, kind = self._config_values(), self.load_class(*kinds)
+        try:
+            return configs.from_dict_as(kind, values)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"cannot read {self.path / 'config.json'}: {error}; {REMEDIES['config.json']}") from None
+
+    def load_class(self, *kinds: type) -> Any:
+        """The class of the run's experiment; it is registered or one of `kinds`.
+
+        Raises:
+          ValueError: the folder holds no run, or one of another class.
+        """
+        values = self._config_values()
+        try:
+            return configs.class_of(values.get("type"), *kinds)
+        except ValueError as error:
+            began = self.began_with(" (the run began with {})")
+            raise ValueError(f"cannot read {self.path / 'config.json'}: {error}{began}") from None
+
+    def knows_class(self, *kinds: type) -> bool:
+        """Whether the run's experiment is registered or one of these classes.
 
         Raises:
           ValueError: the folder holds no run, or its configuration is damaged.
         """
+        name = self._config_values().get("type")
+        try:
+            configs.class_of(name, *kinds)
+        except ValueError:
+            return False
+        return True
+
+    def began_with(self, words: str) -> str:
+        """The command that began the run, which names its preset, in `words`; "" where it is not known."""
+        file = self.path / "command.txt"
+        commands = file.read_text(errors="replace").splitlines() if file.is_file() else []
+        return words.format(repr(commands[0][:200])) if commands else ""
+
+    def _config_values(self) -> dict[str, Any]:
         self._refuse_seeds()
         if not (self.path / "config.json").is_file():
             raise ValueError(f"{self.path} is no run folder: it has no config.json; give the --workdir of a training")
-        values = self.read_json("config.json")
-        try:
-            return configs.from_dict(values, *kinds)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"cannot read {self.path / 'config.json'}: {error}; {REMEDIES['config.json']}") from None
+        return self.read_json("config.json")
 
     def append(self, file: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """Adds a line to `metrics.jsonl` or `timing.jsonl`; it survives the process being killed right after.

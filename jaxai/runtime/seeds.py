@@ -1,4 +1,4 @@
-"""The same training from several seeds, and what they say together."""
+"""The same training from several seeds, with the mean and the spread of their results."""
 
 import contextlib
 import dataclasses
@@ -14,17 +14,18 @@ from jaxai.output import say
 from jaxai.runtime import progress
 from jaxai.runtime.checkpoint import Checkpoints
 from jaxai.runtime.config import check_experiment
+from jaxai.runtime.experiment import Experiment, with_run
 from jaxai.runtime.run_folder import RunFolder
 
 
-def train_seeds(experiment: Any, console: Console) -> str:
+def train_seeds(experiment: Experiment, console: Console) -> str:
     """Trains `experiment.run.seeds` times, each in a folder of its own, and writes the mean and the spread.
 
-    An experiment that trains all its seeds in one program, in one folder, does that. A seed that diverges stops no
-    other: it is named, and the figures are over the others.
+    An experiment with `trains_seeds_together` is trained once, in one folder. A seed that diverges does not stop the
+    others: it is reported, and mean and spread are over the others.
 
     Returns:
-      The name of the signal that cut it short; "" if none did.
+      The name of the signal that interrupted it; "" if none did.
 
     Raises:
       ValueError: fewer than one seed, a folder that holds another run, or what a training raises.
@@ -33,8 +34,8 @@ def train_seeds(experiment: Any, console: Console) -> str:
     run = experiment.run
     check_experiment(experiment)
     if run.seeds == 1 or experiment.trains_seeds_together:
-        with telling_what_is_safe(Path(run.workdir)):
-            return experiment.train(console=console).interrupted
+        with with_saved_step(Path(run.workdir)):
+            return experiment.bind(console=console).train(console).interrupted
     if (Path(run.workdir) / "config.json").exists():
         raise ValueError(f"{run.workdir} holds a run of one seed; choose another --workdir for {run.seeds} seeds")
     results: list[dict[str, Any]] = []
@@ -44,8 +45,8 @@ def train_seeds(experiment: Any, console: Console) -> str:
         console.rule(f"seed {seed}")
         one = dataclasses.replace(run, seed=seed, seeds=1, workdir=str(Path(run.workdir) / f"seed-{seed}"))
         try:
-            with telling_what_is_safe(Path(one.workdir)):
-                outcome = dataclasses.replace(experiment, run=one).train(console=console)
+            with with_saved_step(Path(one.workdir)):
+                outcome = with_run(experiment, one).bind(console=console).train(console)
         except FloatingPointError as error:
             diverged[seed] = error
             results.append({})
@@ -63,16 +64,16 @@ def train_seeds(experiment: Any, console: Console) -> str:
     console.print(progress.results(together, meanings, title=f"Mean and spread of {run.seeds} seeds"))
     if diverged:
         lost = f"seed{'s' * (len(diverged) > 1)} {', '.join(map(str, diverged))} diverged"
-        say(console, f"{lost}: the figures are over the others")
+        say(console, f"{lost}: mean and spread are over the others")
     return ""
 
 
 @contextlib.contextmanager
-def telling_what_is_safe(workdir: Path) -> Iterator[None]:
-    """Adds to an error of what could not be written up to where the run in `workdir` is saved.
+def with_saved_step(workdir: Path) -> Iterator[None]:
+    """Adds to an error of a file that could not be written the last step that the run in `workdir` has saved.
 
     Raises:
-      UnwrittenError: see above.
+      UnwrittenError: a file could not be written.
     """
     try:
         yield
@@ -82,4 +83,6 @@ def telling_what_is_safe(workdir: Path) -> Iterator[None]:
         what = str(error) if isinstance(error, UnwrittenError) else f"cannot write to {workdir}: {reason(error)}"
         saved = [int(folder.name) for folder in Checkpoints(RunFolder(workdir).checkpoints).newest()]
         way = f"step {saved[0]} is safe" if saved else "no step was saved yet"
-        raise UnwrittenError(error.errno, f"{what}; {way}: mend it, and the same command goes on from there") from error
+        raise UnwrittenError(
+            error.errno, f"{what}; {way}: make room, and the same command resumes from there"
+        ) from error

@@ -95,7 +95,7 @@ def test_balanced_is_filled_in_from_the_training_data(tmp_path) -> None:
     resolved = experiment.resolve(images)
     assert resolved.workload.class_weights == cnn.balanced_class_weights(LABELS, 3)
     assert from_dict(to_dict(resolved)) == resolved
-    assert resolved.train(images, Console(file=io.StringIO())).result["steps"] == 1
+    assert experiment.bind(images).train(Console(file=io.StringIO())).result["steps"] == 1
 
 
 @pytest.mark.parametrize(

@@ -40,12 +40,12 @@ def quiet() -> Console:
 def trained(images, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("trained") / "run"
     untrained = experiment(workdir).resolve(images)
-    return untrained, untrained.train(images, quiet())
+    return untrained, untrained.bind(images).train(quiet())
 
 
 def test_evaluation_with_statistics_computed_anew_is_that_of_all_training_images(trained, images):
     resolved, outcome = trained
-    stored, anew = (resolved.evaluate(quiet(), "latest", images, recompute) for recompute in (False, True))
+    stored, anew = (resolved.of_run(images).evaluate(quiet(), "latest", recompute) for recompute in (False, True))
     assert stored["test_loss"] == pytest.approx(outcome.result["test_loss"], rel=1e-5)
     batches = images.train["image"][np.random.default_rng(0).permutation(60)].reshape(5, 12, 6, 6, 1)
     state = cnn.make_recompute(resolved.workload)(outcome.state, batches)
@@ -57,16 +57,16 @@ def test_evaluation_with_statistics_computed_anew_is_that_of_all_training_images
 
 def test_statistics_are_computed_anew_of_fewer_images_than_a_batch(trained, images):
     few = dataclasses.replace(images, train={name: array[:5] for name, array in images.train.items()})
-    assert np.isfinite(trained[0].evaluate(quiet(), "latest", few, True)["test_loss"])
+    assert np.isfinite(trained[0].of_run(few).evaluate(quiet(), "latest", True)["test_loss"])
 
 
 def test_command_line_computes_statistics_anew(trained, images, jaxai):
     resolved, _ = trained
-    code, _, error = jaxai("evaluate", resolved.run.workdir, "--recompute-statistics")
+    code, _, error = jaxai("evaluate", resolved.run.workdir, "--checkpoint", "latest", "--recompute-statistics")
     assert (code, error) == (0, "")
     found = RunFolder(Path(resolved.run.workdir)).read_json("evaluation.json")
     assert found["test_loss"] == pytest.approx(
-        resolved.evaluate(quiet(), "latest", images, True)["test_loss"], rel=1e-5
+        resolved.of_run(images).evaluate(quiet(), "latest", True)["test_loss"], rel=1e-5
     )
 
 
@@ -74,7 +74,7 @@ def test_a_run_of_another_state_is_refused_in_one_line(trained, images):
     resolved, _ = trained
     other = dataclasses.replace(resolved, workload=dataclasses.replace(resolved.workload, ema_decay=0.0))
     with pytest.raises(ValueError, match=r"\.extra\['ema'\].* this run as nothing; use the .*version") as error:
-        other.evaluate(quiet(), "latest", images)
+        other.of_run(images).evaluate(quiet(), "latest")
     assert "\n" not in str(error.value)
 
 
@@ -86,11 +86,11 @@ def test_names_and_channels_without_a_plain_picture_cost_no_run(tmp_path):
     console = quiet()
     workload = dataclasses.replace(WORKLOAD, image_mean=(0.5,), image_std=(0.5,))
     unresolved = experiment(tmp_path / "run", workload=workload, epochs=1.0)
-    outcome = unresolved.train(made, console)
+    outcome = unresolved.bind(made, console).train(console)
     assert "warning" not in console.file.getvalue()
     assert (tmp_path / "run" / "pictures" / "confusion_matrix.png").exists()
     assert (tmp_path / "run" / "pictures" / "mistakes.png").exists()
-    found = unresolved.resolve(made).evaluate(console, "latest", made)
+    found = unresolved.resolve(made).of_run(made).evaluate(console, "latest")
     assert found["test_accuracy"] == pytest.approx(outcome.result["test_accuracy"])
     assert "[red]" in console.file.getvalue()
 
@@ -101,7 +101,7 @@ def test_a_picture_that_fails_is_a_line_and_the_result_is_written(tmp_path, imag
 
     monkeypatch.setattr(pictures, "confusion_matrix", fails)
     console = quiet()
-    outcome = experiment(tmp_path / "run", epochs=1.0).train(images, console)
+    outcome = experiment(tmp_path / "run", epochs=1.0).bind(images, console).train(console)
     assert RunFolder(tmp_path / "run").read_json("result.json") == outcome.result
     lines = [line for line in console.file.getvalue().splitlines() if "picture" in line]
     assert lines == ["warning: a picture could not be drawn (OSError: No space left on device); all else is complete"]

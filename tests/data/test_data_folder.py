@@ -97,7 +97,7 @@ def test_notes_are_shown_by_training(tmp_path, kind):
     console = Console(file=io.StringIO(), width=40)
     experiment = kind(data=Data("folder", str(tmp_path), "off"), run=Run(workdir=str(tmp_path / "run")))
     with pytest.raises(ValueError, match="batch_size is 64"):
-        experiment.train(console=console)
+        experiment.bind(console=console).train(console)
     assert f"{tmp_path / 'train'}: skipped other files: 1 .txt\n" in console.file.getvalue()
 
 
@@ -177,7 +177,7 @@ def test_val_beside_test_is_the_validation_split(tmp_path, splits, validation, t
             np.testing.assert_array_equal(split["image"][3], np.asarray(last))
         assert split["label"].tolist() == [0, 0, 1, 1]
     assert images.notes == (() if note is None else (note.format(tmp_path),))
-    experiment = Classifier(batch_size=2).resolve(images).training(images)
+    experiment = Classifier(batch_size=2).bind(images).training()
     assert experiment.score == ("validation_accuracy" if validation else "test_accuracy")
 
 

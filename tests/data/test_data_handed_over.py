@@ -1,12 +1,10 @@
 """Arrays handed to `Experiment.train` and `evaluate` pass the same check as files, before anything is written."""
 
 import dataclasses
-import io
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from rich.console import Console
 
 from jaxai import cnn, gan
 from jaxai.data import Images, check_images
@@ -63,9 +61,9 @@ WRONG = {
 def test_wrong_arrays_are_refused_before_anything_is_written(kind, case, tmp_path):
     given, message = WRONG[case]
     experiment = kind(run=Run(workdir=str(tmp_path / "run")))
-    for use in (experiment.train, lambda images, console: experiment.evaluate(console, images=images)):
+    for bind in (experiment.bind, experiment.of_run):
         with pytest.raises(ValueError, match=message) as error:
-            use(images=given, console=Console(file=io.StringIO()))
+            bind(given)
         assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
 

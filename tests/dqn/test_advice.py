@@ -69,7 +69,7 @@ def test_presets_are_usual(preset: Path) -> None:
 def test_one_unusual_setting_of_a_sweep_is_said() -> None:
     run = Run(mode="shard_map", devices=1)
     whole = Sweep(dqn.Config(), Environment("Catch-bsuite"), run=run, grid=Grid(target_rate=(1.0, 0.005)))
-    assert "target_rate 0.005" in whole.training().log.warnings({"step": 1})["target"]
+    assert "target_rate 0.005" in whole.of_run().training().log.warnings({"step": 1})["target"]
 
 
 def test_draws_whose_successor_is_gone_are_a_metric_and_a_warning() -> None:
@@ -99,7 +99,7 @@ def test_a_replay_larger_than_the_memory_is_refused_with_its_size(monkeypatch: p
     workload = dqn.Config(capacity=1_000_000, num_envs=10)
     experiment = Experiment(workload, Environment("Breakout-MinAtar"), run=Run(devices=1))
     # A bit for each of 400 cells, and a byte for action and ending and four for the reward: 56 bytes.
-    assert experiment.training().log.opening == "replay of 1,000,000 transitions, 56 MB, in each checkpoint"
+    assert experiment.of_run().training().log.opening == "replay of 1,000,000 transitions, 56 MB, in each checkpoint"
     monkeypatch.setattr(chips, "memory", lambda mesh: 100_000_000)
     experiment.check()
     several = dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, seeds=4))
@@ -107,7 +107,7 @@ def test_a_replay_larger_than_the_memory_is_refused_with_its_size(monkeypatch: p
         "capacity is 1000000: replay of 4 x 1,000,000 transitions, 224 MB, and there are 100 MB of memory; lower it"
     )
     with pytest.raises(ValueError, match=message) as error:
-        several.training()
+        several.of_run().training()
     assert "\n" not in str(error.value)
 
 
@@ -115,7 +115,7 @@ def test_more_episodes_than_fit_the_memory_are_refused() -> None:
     experiment = Experiment(dqn.Config(evaluation_episodes=10**9), Environment("Breakout-MinAtar"), run=Run(devices=1))
     message = r"^evaluation_episodes is 1000000000: this number of environments takes [\d.,]+ TB, and there are "
     with pytest.raises(ValueError, match=message):
-        experiment.training()
+        experiment.of_run().training()
 
 
 def test_memory_of_this_machine_is_known() -> None:

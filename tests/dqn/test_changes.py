@@ -60,7 +60,7 @@ def experiment(workdir, workload=None, kind=Experiment, learning_rate=1e-2, grid
 def train(workdir, **settings):
     """Without the pictures, which take longer than the training."""
     resolved, console = experiment(workdir, **settings), Console(file=io.StringIO(), width=300)
-    return fit(resolved.training(), resolved, console)
+    return fit(resolved.bind().training(), resolved, console)
 
 
 def saved(workdir):
@@ -68,7 +68,7 @@ def saved(workdir):
     resolved = RunFolder(workdir).load_config()
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         run = dataclasses.replace(resolved.run, mode="jit")
-        return restored_state(resolved.training().program.make(None), run, parallel.make_mesh(1), checkpoints)
+        return restored_state(resolved.of_run().make(), run, parallel.make_mesh(1), checkpoints)
 
 
 def snapshot(folder):
@@ -133,7 +133,7 @@ def test_every_member_of_a_sweep_keeps_its_setting_and_takes_the_change(tmp_path
     changed = experiment(
         tmp_path, {"target_rate": 0.5, "priority_exponent": 0.3} | LONGER, learning_rate=1e-3, **settings
     )
-    applied = changed.training().storage.apply(state).local
+    applied = changed.bind().training().storage.apply(state).local
     found = applied.extra["hyperparameters"]
     assert found.discount.tolist() == pytest.approx([0.9, 0.9, 0.8, 0.8])
     assert found.target_rate.tolist() == [0.5] * 4

@@ -31,7 +31,7 @@ def train(workdir, monkeypatch, members):
     with monkeypatch.context() as patch:
         diverging(patch, members)
         patch.setattr(Experiment, "draw", lambda *_: None)
-        outcome = experiment(workdir, seeds=3).train(console)
+        outcome = experiment(workdir, seeds=3).bind().train(console)
     return outcome, console.file.getvalue()
 
 

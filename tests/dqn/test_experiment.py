@@ -43,8 +43,8 @@ def experiment(workdir, **run):
 
 def train(workdir, callbacks=(), **run):
     """Without the pictures, which take longer than the training."""
-    resolved, console = experiment(workdir, **run), Console(file=io.StringIO(), width=200)
-    return fit(resolved.training(), resolved, console, callbacks), console.file.getvalue()
+    bound, console = experiment(workdir, **run).bind(), Console(file=io.StringIO(), width=200)
+    return fit(bound.training(), bound.config, console, callbacks), console.file.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def single(tmp_path_factory):
     """Seed 1, on one device, with its picture."""
     workdir = tmp_path_factory.mktemp("single") / "run"
     console = Console(file=io.StringIO(), width=200)
-    return workdir, experiment(workdir, seed=1).train(console), console.file.getvalue()
+    return workdir, experiment(workdir, seed=1).bind().train(console), console.file.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def saved(workdir, which="latest"):
     resolved = RunFolder(workdir).load_config()
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         run = dataclasses.replace(resolved.run, mode="jit")
-        return restored_state(resolved.training().program.make(None), run, parallel.make_mesh(1), checkpoints, which)
+        return restored_state(resolved.of_run().make(), run, parallel.make_mesh(1), checkpoints, which)
 
 
 def leaves(state):
@@ -159,7 +159,7 @@ def test_lines_count_the_episodes_that_ended(single, four):
 
 
 def test_training_returns_equal_those_of_steps_taken_by_hand(single):
-    workload = experiment("").make()
+    workload = experiment("").of_run().make()
     state, step = jax.jit(workload.init)(jax.random.key(1)), jax.jit(workload.train_step)
     calls, _ = calls_and_evaluations(single[0])
     total = number = 0.0
@@ -244,7 +244,7 @@ def test_finished_training_started_again_changes_nothing(single):
 def test_evaluate_measures_the_checkpoint_over_other_numbers_of_episodes(four):
     workdir, outcome, _ = four
     console = Console(file=io.StringIO(), width=200)
-    with_as_many = experiment(workdir, seeds=4).evaluate(console, episodes=WORKLOAD.evaluation_episodes)
+    with_as_many = experiment(workdir, seeds=4).of_run().evaluate(console, "latest", WORKLOAD.evaluation_episodes)
     assert with_as_many["return_per_seed"] == pytest.approx(outcome.result["return_per_seed"])
     assert with_as_many["step"] == STEPS
     assert "return_mean" in console.file.getvalue()
@@ -252,7 +252,7 @@ def test_evaluate_measures_the_checkpoint_over_other_numbers_of_episodes(four):
 
 def test_played_member_is_the_best_of_the_checkpoints_own_evaluation(four, tmp_path):
     workdir, outcome, _ = four
-    resolved = experiment(workdir, seeds=4)
+    resolved = experiment(workdir, seeds=4).of_run()
     returns = {line["step"]: line["evaluation_return_per_seed"] for line in calls_and_evaluations(workdir)[1]}
     best = outcome.result["best_step"]
     assert np.argmax(returns[best]) != np.argmax(returns[STEPS])  # else this test would tell nothing
@@ -350,7 +350,7 @@ def test_what_cannot_be_trained_is_refused_in_one_line_before_anything_compiles(
     make_environment(Environment("Catch-bsuite"))  # its import compiles
     caplog.clear()
     with jax.log_compiles(), pytest.raises(ValueError, match=message) as error:
-        resolved.train(Console(file=io.StringIO()))
+        resolved.bind().train(Console(file=io.StringIO()))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
     assert [record.message for record in caplog.records if "compil" in record.message.lower()] == []

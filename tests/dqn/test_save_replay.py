@@ -73,23 +73,23 @@ def test_every_draw_from_a_replay_filled_anew_is_a_step_of_the_environment(steps
 def test_a_run_goes_on_evaluates_and_plays(run: Any, tmp_path: Any, signal_at: Any) -> None:
     console = Console(file=io.StringIO(), width=200)
     without = of(False, tmp_path / "run", **run)
-    assert fit(without.training(), without, console, [signal_at("evaluation_return", 1)]).interrupted
+    assert fit(without.bind().training(), without, console, [signal_at("evaluation_return", 1)]).interrupted
     names = json.loads((tmp_path / "run/checkpoints/latest/8/leaves/metadata").read_text())
     assert [name for name in names if "memory" in name or "environment" in name] == []
     assert any("kernel" in name for name in names)
-    outcome = fit(without.training(), without, console)
+    outcome = fit(without.bind().training(), without, console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "transitions" in text
     assert "in no checkpoint" in text
     assert f"going on at step 8 of {STEPS}; the replay is made anew, so that it ends in other bits" in text
     assert outcome.result["steps"] == STEPS
-    saved = RunFolder(tmp_path / "run").load_config()
-    assert saved.evaluate(console, episodes=4)["return_mean"] == pytest.approx(outcome.result["return_mean"])
+    saved = RunFolder(tmp_path / "run").load_config().of_run()
+    assert saved.evaluate(console, "latest", 4)["return_mean"] == pytest.approx(outcome.result["return_mean"])
     assert saved.play(tmp_path / "episode.gif")["length"] == 9
 
 
 def test_seeds_of_one_program_are_stored_and_renewed_alike() -> None:
-    workload = of(False, "", seeds=2).make()
+    workload = of(False, "", seeds=2).of_run().make()
     state = jax.eval_shape(workload.init, jax.random.key(0))
     stored = workload.stored(state)
     assert stored.local.local is None
@@ -98,7 +98,7 @@ def test_seeds_of_one_program_are_stored_and_renewed_alike() -> None:
 
 
 def test_checkpoints_hold_the_replay_unless_told_otherwise() -> None:
-    workload = of(True, "").make()
+    workload = of(True, "").of_run().make()
     state = jax.eval_shape(workload.init, jax.random.key(0))
     assert workload.stored(state) is state
 
@@ -109,5 +109,5 @@ def test_a_step_that_cannot_be_brought_back_is_said(tmp_path: Any) -> None:
     without = dataclasses.replace(without, workload=dataclasses.replace(without.workload, optimizer=optimizer))
     message = r"^step \d+ left something non-finite behind; the replay is not in the checkpoints, so the step"
     with pytest.raises(FloatingPointError, match=message):
-        fit(without.training(), without, Console(file=io.StringIO()))
+        fit(without.bind().training(), without, Console(file=io.StringIO()))
     assert not (tmp_path / "run/nonfinite").exists()

@@ -44,7 +44,7 @@ def swept(tmp_path_factory):
     """2 learning rates, one of which diverges, x 2 discounts x 2 seeds."""
     workdir = tmp_path_factory.mktemp("sweep") / "run"
     console = quiet()
-    outcome = sweep(workdir, Grid(learning_rate=RATES, discount=DISCOUNTS), seeds=2, devices=2).train(console)
+    outcome = sweep(workdir, Grid(learning_rate=RATES, discount=DISCOUNTS), seeds=2, devices=2).bind().train(console)
     return workdir, outcome, console.file.getvalue()
 
 
@@ -85,7 +85,7 @@ def test_a_setting_that_diverges_is_told_and_stops_no_other(swept):
 
 def test_evaluate_of_a_sweep_with_a_diverged_setting_is_json(swept):
     workdir, outcome, _ = swept
-    found = RunFolder(workdir).load_config().evaluate(quiet(), episodes=WORKLOAD.evaluation_episodes)
+    found = RunFolder(workdir).load_config().of_run().evaluate(quiet(), "latest", WORKLOAD.evaluation_episodes)
     assert json.loads(json.dumps(found, allow_nan=False))["return_per_seed"] == outcome.result["return_per_seed"]
 
 
@@ -93,13 +93,13 @@ def test_a_member_equals_the_single_run_with_its_settings(swept, tmp_path):
     workload = dataclasses.replace(WORKLOAD, discount=0.9, optimizer=dqn.Optimizer(learning_rate=1e-2))
     run = Run(workdir=str(tmp_path / "run"), mode="shard_map", devices=1)
     one = Experiment(workload, Environment("Catch-bsuite"), run=run)
-    workload = one.make()
+    workload = one.of_run().make()
     state, step = jax.jit(workload.init)(jax.random.key(1)), jax.jit(workload.train_step)
     for _ in range(one.workload.train_steps):
         state, _ = step(state, None)
     whole = RunFolder(swept[0]).load_config()
     member = population.member_of(
-        whole.restore(), whole.settings.index({"learning_rate": 1e-2, "discount": 0.9}) * 2 + 1
+        whole.of_run().restore("latest"), whole.settings.index({"learning_rate": 1e-2, "discount": 0.9}) * 2 + 1
     )
     for name in ("params", "opt_state", "extra"):
         expected, got = (jax.tree.leaves(getattr(each, name)) for each in (state, member))
@@ -110,7 +110,7 @@ def test_a_member_equals_the_single_run_with_its_settings(swept, tmp_path):
 
 
 def test_a_single_setting_of_one_seed_is_trained_with_it_and_not_with_the_presets():
-    workload = sweep("", Grid(learning_rate=(3e-3,), discount=(0.25,))).make()
+    workload = sweep("", Grid(learning_rate=(3e-3,), discount=(0.25,))).of_run().make()
     state = jax.jit(workload.init)(jax.random.key(0))
     hyperparameters = population.member_of(state, 0).extra["hyperparameters"]
     assert (float(hyperparameters.learning_rate), float(hyperparameters.discount)) == (np.float32(3e-3), 0.25)
@@ -153,7 +153,7 @@ def test_a_sweep_is_saved_and_read_again():
 )
 def test_a_grid_that_cannot_be_trained_is_refused_in_one_line(grid, message, tmp_path):
     with pytest.raises(ValueError, match=message) as error:
-        sweep(tmp_path / "run", grid).train(quiet())
+        sweep(tmp_path / "run", grid).bind().train(quiet())
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
 

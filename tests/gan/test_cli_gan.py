@@ -221,14 +221,14 @@ def test_real_images_of_a_conditional_run_are_judged_as_the_class_that_their_nam
         classes=tuple(images.classes[i] for i in order),
     )
     quiet = Console(file=io.StringIO(), width=200)
-    one, two = (experiment.evaluate(quiet, images=each) for each in (images, other))
+    one, two = (experiment.of_run(each).evaluate(quiet) for each in (images, other))
     assert "not that of the run" not in quiet.file.getvalue()
     assert one == two
     floors = [_Evaluator(experiment, each)._quality._classified["label_accuracy_floor"] for each in (images, other)]
     assert floors[0] == floors[1]
     unlike = dataclasses.replace(images, classes=("aardvark", *images.classes[1:]))
     with pytest.raises(ValueError, match="has the class aardvark"):
-        experiment.evaluate(quiet, images=unlike)
+        experiment.of_run(unlike).evaluate(quiet)
 
 
 def test_labels_of_a_classifier_are_found_by_name(runs):

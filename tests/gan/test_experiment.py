@@ -49,7 +49,9 @@ def experiment(workdir, workload=WORKLOAD, **settings):
 
 def train(workdir, images, callbacks=(), **settings):
     console = Console(file=io.StringIO(), width=200)
-    return experiment(workdir, **settings).train(images, console, callbacks=callbacks), console.file.getvalue()
+    return experiment(workdir, **settings).bind(images, console).train(
+        console, callbacks=callbacks
+    ), console.file.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,7 @@ def trained(images, tmp_path_factory):
 
 
 def resolved(workdir):
-    return RunFolder(workdir).load_config()
+    return RunFolder(workdir).load_config().of_run()
 
 
 def evaluations(workdir):
@@ -68,7 +70,7 @@ def evaluations(workdir):
 
 
 def saved(workdir, which="latest"):
-    run = dataclasses.replace(resolved(workdir).run, mode="jit")
+    run = dataclasses.replace(resolved(workdir).config.run, mode="jit")
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         return restored_state(resolved(workdir).make(), run, parallel.make_mesh(1), checkpoints, which)
 
@@ -261,7 +263,7 @@ def test_evaluate_finds_what_the_training_found_of_the_same_checkpoint(trained, 
     console = Console(file=io.StringIO(), width=200)
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*.png")}
     for which, step in (("latest", STEPS), ("best", outcome.result["best_step"])):
-        found = resolved(workdir).evaluate(console, which, images)
+        found = RunFolder(workdir).load_config().of_run(images).evaluate(console, which)
         assert (found["step"], found["checkpoint"]) == (step, which)
         (line,) = [line for line in evaluations(workdir) if line["step"] == step]
         for name in ("frechet_distance", "frechet_floor", "test_d_real"):
@@ -285,7 +287,7 @@ def test_another_extractor_than_the_runs_is_refused_in_one_line_that_names_both(
     np.savez(workdir / "reference.npz", **reference | {"extractor": np.asarray("mine-0123abcd")})
     try:
         for refused in (
-            lambda: resolved(workdir).evaluate(Console(), "latest", images),
+            lambda: RunFolder(workdir).load_config().of_run(images).evaluate(Console(), "latest"),
             lambda: train(workdir, images),
         ):
             with pytest.raises(ValueError, match=r"pixels-8x8.*mine-0123abcd") as error:
@@ -299,7 +301,7 @@ def test_another_extractor_than_the_runs_is_refused_in_one_line_that_names_both(
 def test_two_devices_measure_what_one_measures(trained, images, tmp_path, mode):
     workdir, _, _ = trained
     state, mesh = saved(workdir), parallel.make_mesh(2)
-    training = experiment(tmp_path).resolve(images).training(images)
+    training = experiment(tmp_path).bind(images).training()
     (tmp_path / "pictures").mkdir()
     found = training.scoring.measure(mesh, parallel.place_state(state, mesh, mode))
     assert found["frechet_distance"] == pytest.approx(evaluations(workdir)[-1]["frechet_distance"], rel=1e-3)
@@ -380,8 +382,8 @@ def test_what_cannot_run_is_refused_in_one_line_and_leaves_no_run_behind(images,
 
 
 def test_schedules_end_with_the_training_of_each_network(images):
-    several = experiment("unused", dataclasses.replace(WORKLOAD, discriminator_steps=2), epochs=3.0).resolve(images)
-    training = several.training(images)
+    several = experiment("unused", dataclasses.replace(WORKLOAD, discriminator_steps=2), epochs=3.0).bind(images)
+    training = several.training()
     assert (training.steps, training.batch_size) == (3 * EXAMPLES // (2 * BATCH), 2 * BATCH)
     assert several.workload.generator_optimizer.decay_steps == training.steps
     assert several.workload.discriminator_optimizer.decay_steps == 2 * training.steps
@@ -392,8 +394,8 @@ def test_schedules_end_with_the_training_of_each_network(images):
 
 def test_flops_of_a_penalty_now_and_then_are_its_share(images):
     def counted(**penalty):
-        settings = experiment("unused", dataclasses.replace(WORKLOAD, **penalty)).resolve(images)
-        return flops_per_step(settings.training(images))
+        settings = experiment("unused", dataclasses.replace(WORKLOAD, **penalty)).bind(images)
+        return flops_per_step(settings.training())
 
     always, never, sometimes = counted(r1=1.0), counted(r1=0.0), counted(r1=1.0, r1_interval=4)
     assert always > 1.1 * never

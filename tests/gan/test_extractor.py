@@ -48,8 +48,8 @@ def classifier(images, tmp_path_factory):
         optimizer=cnn.Optimizer(learning_rate=1e-2),
     )
     run = Run(workdir=str(workdir), devices=1, steps_per_call=4)
-    resolved = Experiment(workload, epochs=1, batch_size=16, run=run).resolve(images)
-    fit(resolved.training(images), resolved, Console(file=io.StringIO()))
+    bound = Experiment(workload, epochs=1, batch_size=16, run=run).bind(images)
+    fit(bound.training(), bound.config, Console(file=io.StringIO()))
     return workdir
 
 
@@ -57,7 +57,7 @@ def predictions_of(run, images):
     """What the run itself says, [n, classes]."""
     experiment = RunFolder(run).load_config()
     with Checkpoints(run / "checkpoints") as checkpoints:
-        state = restored_state(experiment.make(), experiment.run, parallel.make_mesh(1), checkpoints)
+        state = restored_state(experiment.of_run().make(), experiment.run, parallel.make_mesh(1), checkpoints)
     return np.asarray(cnn.make_predict(experiment.workload)(state, images))
 
 

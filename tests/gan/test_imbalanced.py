@@ -10,7 +10,7 @@ from rich.console import Console
 
 from jaxai import gan
 from jaxai.data import Images
-from jaxai.experiments.generation.experiment import Experiment
+from jaxai.experiments.generation.experiment import Bound, Experiment
 from jaxai.experiments.generation.generator import Generator
 from jaxai.gan.latent import draw_labels
 from jaxai.runtime import parallel
@@ -52,7 +52,7 @@ def test_labels_are_drawn_as_often_as_the_data_has_them():
 
 
 def test_both_networks_are_trained_with_the_datas_labels(tmp_path, monkeypatch):
-    config = experiment(tmp_path).resolve(IMAGES).workload
+    config = experiment(tmp_path).bind(IMAGES).config.workload
     assert config.label_frequencies == pytest.approx(SHARES)
     asked = []
 
@@ -79,22 +79,22 @@ def test_what_a_generator_is_asked_for_when_it_is_measured_is_what_the_data_has(
 
 def test_a_perfect_generator_is_measured_near_the_floor(tmp_path, monkeypatch):
     monkeypatch.setattr(Generator, "images", lambda self, state, latents, labels: pixels(np.asarray(labels), 2))
-    resolved = experiment(tmp_path).resolve(IMAGES)
+    resolved = experiment(tmp_path).bind(IMAGES)
     state = jax.jit(resolved.make().init)(jax.random.key(0))
     (tmp_path / "pictures").mkdir()
 
     def distance(kind):
-        values = kind.training(IMAGES).scoring.measure(parallel.make_mesh(1), state)
+        values = kind.training().scoring.measure(parallel.make_mesh(1), state)
         return values["frechet_distance"] / values["frechet_floor"]
 
     assert distance(resolved) < 2
-    uniform = dataclasses.replace(resolved.workload, label_frequencies=())
-    assert distance(dataclasses.replace(resolved, workload=uniform)) > 5
+    uniform = dataclasses.replace(resolved.config.workload, label_frequencies=())
+    assert distance(dataclasses.replace(resolved.config, workload=uniform).of_run(IMAGES)) > 5
 
 
 def test_samples_are_as_frequent_as_the_data_and_a_label_without_images_is_refused(tmp_path, monkeypatch):
-    resolved = experiment(tmp_path).resolve(IMAGES)
-    monkeypatch.setattr(Experiment, "restore", lambda self, which: None)
+    resolved = experiment(tmp_path).bind(IMAGES)
+    monkeypatch.setattr(Bound, "restore", lambda self, which: None)
     monkeypatch.setattr(Generator, "images", lambda self, state, latents, labels: pixels(np.asarray(labels), 2))
     counts = np.bincount(resolved.sample(100).label, minlength=4)
     np.testing.assert_allclose(counts, np.multiply(SHARES, 100), atol=3)
@@ -106,9 +106,9 @@ def test_samples_are_as_frequent_as_the_data_and_a_label_without_images_is_refus
 
 def test_a_class_is_asked_for_by_its_name_before_its_number(tmp_path, monkeypatch):
     names = ("1", "10", "2", "cat")  # folders in alphabetical order
-    resolved = experiment(tmp_path).resolve(dataclasses.replace(IMAGES, classes=names))
+    resolved = experiment(tmp_path).bind(dataclasses.replace(IMAGES, classes=names))
     RunFolder(tmp_path).write_json("data.json", {"source": "made here", "classes": names, "splits": {}})
-    monkeypatch.setattr(Experiment, "restore", lambda self, which: None)
+    monkeypatch.setattr(Bound, "restore", lambda self, which: None)
     monkeypatch.setattr(Generator, "images", lambda self, state, latents, labels: pixels(np.asarray(labels), 2))
     for asked, label in (("1", 0), ("10", 1), ("cat", 3), ("0", 0), ("3", 3)):
         assert resolved.sample(1, label=asked).label.tolist() == [label]
@@ -120,24 +120,24 @@ def test_other_data_is_measured_with_its_own_frequencies_and_another_shape_is_re
     monkeypatch.setattr(Generator, "images", lambda self, state, latents, labels: pixels(np.asarray(labels), 2))
     even = {"label": np.arange(400, dtype=np.int32) % 4}
     even["image"] = pixels(even["label"], 0)
-    resolved = experiment(tmp_path).resolve(dataclasses.replace(IMAGES, train=even))
+    resolved = experiment(tmp_path).bind(dataclasses.replace(IMAGES, train=even))
     state = jax.jit(resolved.make().init)(jax.random.key(0))
-    monkeypatch.setattr(Experiment, "restore", lambda self, which: state)
+    monkeypatch.setattr(Bound, "restore", lambda self, which: state)
     data = {"train": {"examples": 400, "digest": "of even ones"}}
     RunFolder(tmp_path).write_json("data.json", {"source": "made here", "classes": IMAGES.classes, "splits": data})
     console = Console(file=io.StringIO(), width=200)
-    found = resolved.evaluate(console, "latest", IMAGES)
+    found = resolved.config.of_run(IMAGES).evaluate(console, "latest")
     assert found["frechet_distance"] < 2 * found["frechet_floor"]
     wide = {"image": np.repeat(even["image"], 2, axis=2), "label": even["label"]}
     with pytest.raises(ValueError, match=r"has images \[8, 16, 1\], but .* makes images \[8, 8, 1\]; give"):
-        resolved.evaluate(console, "latest", dataclasses.replace(IMAGES, train=wide, test=wide))
+        resolved.config.of_run(dataclasses.replace(IMAGES, train=wide, test=wide)).evaluate(console, "latest")
 
 
 def test_classes_of_one_size_need_no_frequencies(tmp_path):
     labels = np.arange(40, dtype=np.int32) % 4
     even = {"image": pixels(labels, 0), "label": labels}
-    resolved = experiment(tmp_path).resolve(Images(even, even, IMAGES.classes, "even"))
-    assert resolved.workload.label_frequencies == ()
+    resolved = experiment(tmp_path).bind(Images(even, even, IMAGES.classes, "even"))
+    assert resolved.config.workload.label_frequencies == ()
 
 
 @pytest.mark.parametrize("frequencies", [(0.5, 0.5), (0.5, 0.5, 0.5, 0.5), (-0.5, 0.5, 0.5, 0.5)], ids=str)
@@ -155,13 +155,13 @@ def test_few_images_train_without_measures_and_the_refusal_says_how(tmp_path):
     few = dataclasses.replace(IMAGES, train=train, test=test)
     console = Console(file=io.StringIO(), width=200)
     with pytest.raises(ValueError, match=r"at least 129 samples.*--extractor none") as error:
-        experiment(tmp_path / "refused").train(few, console)
+        experiment(tmp_path / "refused").bind(few).train(console)
     assert "\n" not in str(error.value)
-    outcome = experiment(tmp_path / "run", extractor="none", epochs=1.6).train(few, console)
+    outcome = experiment(tmp_path / "run", extractor="none", epochs=1.6).bind(few).train(console)
     assert outcome.result["steps"] == outcome.result["best_step"] == 3
     assert not [name for name in outcome.result if name.startswith(("frechet", "kernel", "precision"))]
     run = RunFolder(tmp_path / "run").load_config()
-    assert run.evaluate(console, "best", few).keys() == {"test_d_real", "step", "checkpoint", "measured_on"}
+    assert run.of_run(few).evaluate(console, "best").keys() == {"test_d_real", "step", "checkpoint", "measured_on"}
     assert (tmp_path / "run" / "pictures" / "samples.png").exists()
 
 

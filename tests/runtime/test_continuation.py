@@ -46,7 +46,7 @@ def train(workdir, images, callbacks=(), **settings):
     console = Console(file=io.StringIO(), width=300)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("jaxai.report.pictures.available", lambda: False)
-        outcome = experiment(workdir, **settings).train(images, console, callbacks=callbacks)
+        outcome = experiment(workdir, **settings).bind(images, console).train(console, callbacks=callbacks)
     return outcome, console.file.getvalue()
 
 
@@ -54,7 +54,7 @@ def evaluate(workdir, images, which="latest"):
     console = Console(file=io.StringIO(), width=300)
     experiment = RunFolder(workdir).load_config()
     experiment = dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, workdir=str(workdir)))
-    return experiment.evaluate(console, which, images), console.file.getvalue()
+    return experiment.of_run(images).evaluate(console, which), console.file.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -261,7 +261,7 @@ def best_on_disk(workdir):
     experiment = RunFolder(workdir).load_config()
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         (step,) = checkpoints.steps("best")
-        state = restored_state(experiment.make(), experiment.run, parallel.make_mesh(1), checkpoints, "best")
+        state = restored_state(experiment.of_run().make(), experiment.run, parallel.make_mesh(1), checkpoints, "best")
     assert int(state.step) == step
     return step
 

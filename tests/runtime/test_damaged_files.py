@@ -25,7 +25,7 @@ DATA = Data("synthetic", image_shape=(8, 8, 1), num_classes=4, examples=40, test
 def train(workdir):
     network = Config(architecture="mlp", width=8, depth=1)
     run = Run(workdir=str(workdir), devices=1, steps_per_call=5)
-    return Experiment(network, DATA, epochs=2.0, batch_size=8, run=run).train(console=Console(file=io.StringIO()))
+    return Experiment(network, DATA, epochs=2.0, batch_size=8, run=run).bind().train(Console(file=io.StringIO()))
 
 
 @pytest.fixture(scope="module")

@@ -67,7 +67,7 @@ def refused(workdir, *parts, seeds=1, **run):
         train(workdir, seeds, **run)
     message = str(error.value)
     assert "\n" not in message
-    assert message.endswith(": mend it, and the same command goes on from there")
+    assert message.endswith(": make room, and the same command resumes from there")
     for part in parts:
         assert part in message
 

@@ -27,6 +27,7 @@ SCORES = (0.1, 0.9, 0.3, 0.2, 0.5)
 class Config:
     """A configuration as `fit` takes one."""
 
+    changes = None  # every field may change
     run: Run
 
 

@@ -64,12 +64,11 @@ def experiment(workdir, **run):
 
 def train_with_nan(workdir, example, **run):
     images = float_images()
-    images.train["image"][example, 3, 4, 0] = np.nan
-    one = experiment(workdir, **run)
-    resolved = one.resolve(images)
+    bound = experiment(workdir, **run).bind(images)
+    images.train["image"][example, 3, 4, 0] = np.nan  # `bind` would refuse it
     with pytest.raises(FloatingPointError) as error:
-        fit(resolved.training(images), resolved, quiet())  # `one.train` refuses the pixel before training
-    return resolved, images, str(error.value)
+        fit(bound.training(), bound.config, quiet())
+    return bound.config, images, str(error.value)
 
 
 @pytest.fixture(scope="module")
@@ -106,14 +105,14 @@ def test_run_stops_within_the_call_that_went_wrong(nan_run):
 def test_last_good_checkpoint_restores_and_is_finite(nan_run):
     workdir, _, one, _, _ = nan_run
     with Checkpoints(workdir / "checkpoints") as checkpoints:
-        state = restored_state(one.make(), one.run, parallel.make_mesh(1), checkpoints)
+        state = restored_state(one.of_run().make(), one.run, parallel.make_mesh(1), checkpoints)
     assert int(state.step) <= 2
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
 
 
 def assert_dumped_state_is_right_before(step, workdir, one, images):
     """Against single steps of the workload on one device."""
-    workload, device = one.make(), jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    workload, device = one.of_run().make(), jax.sharding.SingleDeviceSharding(jax.devices()[0])
     shapes = jax.eval_shape(workload.init, jax.random.key(0))
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes)
     dumped = nonfinite.restore_once(workdir / "nonfinite" / "state", like)
@@ -171,7 +170,7 @@ def test_exploding_learning_rate_stops_within_the_call_and_names_parameters(tmp_
     optimizer = dataclasses.replace(one.workload.optimizer, learning_rate=1e30)
     one = dataclasses.replace(one, workload=dataclasses.replace(one.workload, optimizer=optimizer))
     with pytest.raises(FloatingPointError) as error:
-        one.train(float_images(), quiet())
+        one.bind(float_images())
     message = str(error.value)
     assert "\n" not in message
     step = json.loads((tmp_path / "run" / "nonfinite" / "report.json").read_text())["step"]

@@ -107,7 +107,7 @@ def leaves(workdir, which="latest"):
     """Every leaf of the last checkpoint, as bits, with its step."""
     experiment = RunFolder(workdir).load_config()
     with Checkpoints(workdir / "checkpoints") as checkpoints:
-        state = restored_state(experiment.make(), experiment.run, parallel.make_mesh(1), checkpoints, which)
+        state = restored_state(experiment.of_run().make(), experiment.run, parallel.make_mesh(1), checkpoints, which)
     state = state.replace(key=jax.random.key_data(state.key))
     return {jax.tree_util.keystr(path): np.array(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
 

@@ -30,15 +30,15 @@ def experiment(workdir, seed=0, seeds=3):
 
 def train(workdir, monkeypatch, diverging):
     """Seeds 0 to 2, some of them with a learning rate that no network survives; what was shown."""
-    console, train_one = Console(file=io.StringIO(), width=200), Experiment.train
+    console, bind = Console(file=io.StringIO(), width=200), Experiment.bind
 
-    def train_or_explode(self, *arguments, **named):
+    def bind_or_explode(self, *arguments, **named):
         rate = 1e30 if self.run.seed in diverging else 0.05
         optimizer = dataclasses.replace(self.workload.optimizer, learning_rate=rate)
         workload = dataclasses.replace(self.workload, optimizer=optimizer)
-        return train_one(dataclasses.replace(self, workload=workload), *arguments, **named)
+        return bind(dataclasses.replace(self, workload=workload), *arguments, **named)
 
-    monkeypatch.setattr(Experiment, "train", train_or_explode)
+    monkeypatch.setattr(Experiment, "bind", bind_or_explode)
     assert train_seeds(experiment(workdir), console) == ""
     return console.file.getvalue()
 
@@ -46,7 +46,7 @@ def train(workdir, monkeypatch, diverging):
 def test_a_seed_that_diverges_stops_no_other_and_counts_in_no_figure(tmp_path, monkeypatch):
     text = train(tmp_path / "run", monkeypatch, [1])
     assert "seed 1 diverged: step" in text
-    assert text.endswith("seed 1 diverged: the figures are over the others\n")
+    assert text.endswith("seed 1 diverged: mean and spread are over the others\n")
     together = json.loads((tmp_path / "run" / "result.json").read_text())
     each = [json.loads((tmp_path / f"run/seed-{seed}/result.json").read_text())["test_loss"] for seed in (0, 2)]
     assert (together["seeds"], together["diverged"]) == (3, 1)

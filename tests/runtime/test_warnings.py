@@ -23,6 +23,7 @@ DISTANCES = {0: 5.0, 10: 3.0, 20: 4.0, 30: 2.0, 40: 6.0}
 class Line:
     """A configuration as `fit` takes one."""
 
+    changes = None  # every field may change
     run: Run
 
 

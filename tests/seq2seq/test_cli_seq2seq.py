@@ -95,7 +95,7 @@ def test_unknown_characters_are_told_in_words(trained, typed, jaxai):
 def test_sources_beyond_the_longest_are_cut_and_told(trained):
     experiment = RunFolder(trained).load_config()
     short = dataclasses.replace(experiment, tokens=dataclasses.replace(experiment.tokens, longest_source=3))
-    translator = short.trained().translator()
+    translator = short.of_run().trained().translator()
     (cut,), (whole,) = translator.translate(["abcd", "ab"])
     assert cut.note == "cut to 2 of 4 tokens"
     assert cut.text == whole.text
@@ -226,7 +226,7 @@ def test_modes_agree(preset, tmp_path, jaxai):
         folder = tmp_path / mode
         options = ("--dropout", "0", "--epochs", "1", "--mode", mode)
         assert jaxai("train", preset, "--workdir", folder, *options)[0] == 0
-        params[mode] = RunFolder(folder).load_config().restore("latest").params
+        params[mode] = RunFolder(folder).load_config().of_run().restore("latest").params
     jax.tree.map(np.testing.assert_array_equal, params["pmap"], params["shard_map"])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), params["jit"], params["pmap"])
 
@@ -267,12 +267,12 @@ def test_finished_run_with_another_test_set_is_measured_again(trained, tmp_path,
     test = pairs.test._replace(targets=tuple(f"{source}{source}x" for source in pairs.test.sources), references=None)
     hard, before = dataclasses.replace(pairs, test=test), snapshot(folder)
     with pytest.raises(ValueError, match=r"holds a run with other data \(test data: other content\)"):
-        experiment.train(hard, quiet)
+        experiment.bind(hard, quiet).train(quiet)
     assert snapshot(folder) == before
     changed = dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, resume_with_changes=True))
     monkeypatch.setattr(type(experiment), "draw", lambda *_: None)
-    changed.train(hard, quiet)
-    result, found = json.loads((folder / "result.json").read_text()), experiment.evaluate(quiet, pairs=hard)
+    changed.bind(hard, quiet).train(quiet)
+    result, found = json.loads((folder / "result.json").read_text()), experiment.of_run(hard).evaluate(quiet)
     assert result["character_error_rate"] == found["character_error_rate"] != old["character_error_rate"]
     assert (result["best_step"], result["validation_loss"]) == (old["best_step"], old["validation_loss"])
     assert result["measured_on"] == found["measured_on"] != old["measured_on"]

@@ -256,7 +256,7 @@ def test_decoding_that_cannot_be_is_refused_before_training(preset, tmp_path, ja
 def test_validation_targets_that_no_translation_may_reach_are_told(trained):
     experiment = RunFolder(trained).load_config()
     short = dataclasses.replace(experiment.decoding, longest_ratio=0.0, longest_extra=3)
-    corpus = experiment.corpus(experiment.load())
+    corpus = experiment.of_run().corpus
     assert experiment._too_short(corpus) == []
     (note,) = dataclasses.replace(experiment, decoding=short)._too_short(corpus)
     assert note.endswith("raise decoding.longest_ratio or decoding.longest_extra")

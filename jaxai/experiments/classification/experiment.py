@@ -1,6 +1,7 @@
 """Binds the image classifier to data, evaluation and pictures: what `jaxai train` runs."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -15,21 +16,23 @@ from rich.text import Text
 
 from jaxai import cnn, ranges
 from jaxai.cnn.whitening import whiten
-from jaxai.core import Metric, State
+from jaxai.core import Metric, State, Workload
 from jaxai.data import Data, Images, check_images, digests, load
 from jaxai.data.epochs import steps_in
+from jaxai.experiments.classification.commands import COMMANDS
 from jaxai.metrics import Meanings
 from jaxai.output import say, show_notes
 from jaxai.ranges import Finite, Natural, Positive
 from jaxai.report import mosaic, pictures
 from jaxai.report.lettering import readable
-from jaxai.runtime import parallel, progress
+from jaxai.runtime import experiment, parallel, progress
 from jaxai.runtime.callbacks import Callback, Measure
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run, check_experiment
 from jaxai.runtime.continuation import Changes, measured_on
 from jaxai.runtime.evaluation import Evaluation
 from jaxai.runtime.loop import Outcome, fit
+from jaxai.runtime.registry import Commands
 from jaxai.runtime.restore import trained_state
 from jaxai.runtime.run_folder import RunFolder
 from jaxai.runtime.training import Examples, Log, Program, Scoring, Storage, Training, position_in_epochs, scalars
@@ -53,7 +56,7 @@ MISTAKES = 40
 
 
 @dataclass(frozen=True)
-class Experiment:
+class Experiment(experiment.Experiment):
     """An image classifier, the data that it learns, and the run."""
 
     workload: Annotated[cnn.Config, tyro.conf.arg(name="")] = cnn.Config()
@@ -74,9 +77,12 @@ class Experiment:
         derived=("workload.steps_per_epoch", "workload.optimizer.decay_steps"),
         refused={"batch_size": "the position in the data and the epochs follow from it"},
     )
-    trains_seeds_together: ClassVar[bool] = False
-    cpu_devices: ClassVar[int] = 1
-    small_operations: ClassVar[bool] = False
+    commands: ClassVar[Commands] = COMMANDS
+
+    @property
+    def task(self) -> Data:
+        """The data, wherever it is."""
+        return dataclasses.replace(self.data, dir=None, cache=Data().cache)
 
     def load(self) -> Images:
         """The data; see `jaxai.data.load` for what it raises."""
@@ -115,30 +121,77 @@ class Experiment:
         )
         return dataclasses.replace(self, workload=workload, batch_size=batch_size, data=images.origin)
 
-    def training(self, images: Images) -> Training:
-        """What the loop needs; of a resolved experiment."""
+    def bind(self, data: Images | None = None, console: Console | None = None) -> "Bound":
+        """Loads and checks the images, and fills in what follows from them.
+
+        Args:
+          data: images to use instead of what `data` names.
+          console: where notes on the data are shown; None: nowhere.
+
+        Raises:
+          ValueError: a field is out of its range or does not fit the images; one line.
+        """
+        check_experiment(self)
+        images = self.load() if data is None else check_images(data)
+        show_notes(images.notes, console)
+        images = RunFolder(self.run.workdir).as_in_run(images)
+        return Bound(self.resolve(images), images)
+
+    def of_run(self, data: Images | None = None) -> "Bound":
+        """The bound form of the configuration of a run folder.
+
+        Args:
+          data: images to evaluate on instead of what `data` names.
+        """
+        return Bound(self, None if data is None else check_images(data))
+
+
+class Bound(experiment.Bound):
+    """An image classifier whose configuration is resolved, and its images, loaded where they are needed."""
+
+    def __init__(self, config: Experiment, images: Images | None = None):
+        self.config: Experiment = config
+        self._images = images
+
+    @functools.cached_property
+    def images(self) -> Images:
+        """What it was bound to, or what the configuration names."""
+        return self.config.load() if self._images is None else self._images
+
+    def with_data_in(self, folder: str | None) -> "Bound":
+        """The same with the data of another folder; None: as it is."""
+        if folder is None:
+            return self
+        return Bound(dataclasses.replace(self.config, data=dataclasses.replace(self.config.data, dir=folder)))
+
+    def make(self) -> Workload:
+        """The workload for one device."""
+        return cnn.make(self.config.workload)
+
+    def training(self) -> Training:
+        """What the loop needs."""
+        config, images = self.config, self.images
         held_out = {"validation": images.validation} if images.validation else {}
-        beginning = make_beginning(self.run, self.make(), [type(self)])
+        beginning = make_beginning(config.run, self.make(), [type(config)])
         return Training(
             Program(
-                make=lambda axis_name: cnn.make(self.workload, axis_name),
+                make=lambda axis_name: cnn.make(config.workload, axis_name),
                 prepare=lambda state: beginning.prepare(self._whitened(state, images)),
             ),
-            steps=steps_in(self.epochs, self.workload.steps_per_epoch),
-            data=Examples(images.train, self.batch_size),
+            steps=steps_in(config.epochs, config.workload.steps_per_epoch),
+            data=Examples(images.train, config.batch_size),
             scoring=Scoring(
-                every=self.workload.steps_per_epoch,
+                every=config.workload.steps_per_epoch,
                 score="validation_accuracy" if images.validation else "test_accuracy",
                 splits=held_out | {"test": images.test},
             ),
-            log=Log(position=position_in_epochs(self.workload.steps_per_epoch), opening=beginning.note),
+            log=Log(position=position_in_epochs(config.workload.steps_per_epoch), opening=beginning.note),
             storage=Storage(identity=digests.describe_images(images)),
             metrics=cnn.METRICS,
         )
 
     def train(
         self,
-        images: Images | None = None,
         console: Console | None = None,
         *,
         callbacks: Sequence[Callback] = (),
@@ -148,63 +201,51 @@ class Experiment:
         """Trains or resumes, and leaves the pictures of the result in the run folder.
 
         Args:
-          images: data to use instead of what `data` names.
-          console: where progress goes.
+          console: where progress goes; None: standard output.
           callbacks: functions (step, metrics, state) that run between calls; see `jaxai.runtime.callbacks`.
           measures: functions state -> {name: value} that add to the metrics of each evaluation.
           metrics: name -> what a metric of one's own means.
         """
-        check_experiment(self)
-        images = self.load() if images is None else check_images(images)
-        show_notes(images.notes, console)
-        images = RunFolder(self.run.workdir).as_in_run(images)
-        experiment = self.resolve(images)
-        outcome = fit(experiment.training(images).measuring(measures, metrics), experiment, console, callbacks)
+        config = self.config
+        outcome = fit(self.training().measuring(measures, metrics), config, console, callbacks)
         if not outcome.interrupted:
             with pictures.optional(console):
-                experiment.draw(images, outcome.state, RunFolder(self.run.workdir))
-            if console and self.expected:
+                self.draw(outcome.state, RunFolder(config.run.workdir))
+            if console and config.expected:
                 got = outcome.result["test_accuracy"]
-                say(console, progress.expectation("test_accuracy", self.expected, got, Meanings(cnn.METRICS)))
+                say(console, progress.expectation("test_accuracy", config.expected, got, Meanings(cnn.METRICS)))
         return outcome
-
-    def make(self) -> Any:
-        """The workload for one device; of a resolved experiment."""
-        return cnn.make(self.workload)
 
     def trained(self, checkpoint: str = "best") -> "TrainedClassifier":
         """A checkpoint of the run, to predict with; see `jaxai.load`."""
         from jaxai.experiments.classification.trained import TrainedClassifier
 
-        return TrainedClassifier.read(self.run, self.make(), checkpoint, self)
+        return TrainedClassifier.read(self.config.run, self.make(), checkpoint, self.config)
 
-    def evaluate(
-        self, console: Console, which: Which = "latest", images: Images | None = None, recompute: bool = False
-    ) -> dict[str, Any]:
-        """Measures a checkpoint of the run on the test set, and shows and returns what it finds.
+    def evaluate(self, console: Console, which: Which = "best", recompute: bool = False) -> dict[str, Any]:
+        """Measures a checkpoint of the run on the test set, and shows and returns the metrics.
 
         Args:
-          console: where it is shown.
+          console: where they are shown.
           which: checkpoint.
-          images: data to use instead of what `data` names.
           recompute: computes the batch statistics anew, from training images; see `cnn.make_recompute`.
 
         Raises:
           ValueError: the run has no such checkpoint, or was trained on images of other classes or another shape.
         """
-        images = self.load() if images is None else check_images(images)
-        show_notes(images.notes, console)
-        folder = RunFolder(self.run.workdir)
-        images = folder.as_in_run(images, subset=True)
+        config = self.config
+        show_notes(self.images.notes, console)
+        folder = RunFolder(config.run.workdir)
+        images = folder.as_in_run(self.images, subset=True)
         self._require_fitting(images)
         data = digests.describe_images(images)
         show_notes(folder.data_notes(data, "test"), console)
-        mesh = parallel.make_mesh(self.run.devices)
-        state = trained_state(self.make(), self.run, mesh, which)
+        mesh = parallel.make_mesh(config.run.devices)
+        state = trained_state(self.make(), config.run, mesh, which)
         if recompute:
-            state = jax.jit(cnn.make_recompute(self.workload))(state, self._in_batches(images))
-        workload = cnn.make(self.workload, parallel.axis_name(self.run.mode))
-        measured = Evaluation(workload, images.test, mesh, self.run.mode, EVALUATION_BATCH)(state)
+            state = jax.jit(cnn.make_recompute(config.workload))(state, self._in_batches(images))
+        workload = cnn.make(config.workload, parallel.axis_name(config.run.mode))
+        measured = Evaluation(workload, images.test, mesh, config.run.mode, EVALUATION_BATCH)(state)
         confusion = measured["confusion"]
         per_class = {
             name: float(row[i] / row.sum()) if row.sum() else None
@@ -214,13 +255,13 @@ class Experiment:
         result |= {"examples": int(measured["count"]), "step": int(state.step), "checkpoint": which}
         _show(result, per_class, confusion, images.classes, console)
         result |= {"per_class_accuracy": per_class, "confusion": confusion.astype(int).tolist()}
-        return result | {"measured_on": measured_on(self, data)}
+        return result | {"measured_on": measured_on(config, data)}
 
-    def draw(self, images: Images, state: State, folder: RunFolder) -> None:
+    def draw(self, state: State, folder: RunFolder) -> None:
         """The pictures of a trained state: confusion matrix and the most confident mistakes."""
         if not pictures.available():
             return
-        predict = jax.jit(cnn.make_predict(self.workload))
+        images, predict = self.images, jax.jit(cnn.make_predict(self.config.workload))
         state = jax.device_put(state, jax.devices()[0])
         tested, labels = images.test["image"], images.test["label"]
         chunks = np.array_split(tested, max(1, len(tested) // EVALUATION_BATCH))
@@ -247,19 +288,19 @@ class Experiment:
     def _in_batches(self, images: Images) -> np.ndarray:
         """Training images of all classes in batches as in training: [batches, batch, height, width, channels]."""
         examples = images.train["image"]
-        batch_size = min(self.batch_size, len(examples))  # other data than the run's may be less
+        batch_size = min(self.config.batch_size, len(examples))  # other data than the run's may be less
         batches = min(max(1, STATISTICS_IMAGES // batch_size), len(examples) // batch_size)
         # The data may be sorted by class.
         chosen = np.random.default_rng(0).permutation(len(examples))[: batches * batch_size]
         return examples[chosen].reshape(batches, batch_size, *examples.shape[1:])
 
     def _require_fitting(self, images: Images) -> None:
-        workload = self.workload
+        workload = self.config.workload
         if images.shape != tuple(workload.image_shape) or len(images.classes) != workload.num_classes:
             raise ValueError(
                 f"{images.name} has {len(images.classes)} classes of images {list(images.shape)}, but"
-                f" {self.run.workdir} was trained on {workload.num_classes} of {list(workload.image_shape)}; give data"
-                " of the same classes and shape"
+                f" {self.config.run.workdir} was trained on {workload.num_classes} of {list(workload.image_shape)};"
+                " give data of the same classes and shape"
             )
 
     def _whitened(self, state: State, images: Images) -> State:
@@ -267,7 +308,7 @@ class Experiment:
             return state
         # Evenly from all of the data, which may be sorted by class.
         every = max(1, len(images.train["image"]) // WHITENING_IMAGES)
-        sample = cnn.normalize(self.workload, jnp.asarray(images.train["image"][::every][:WHITENING_IMAGES]))
+        sample = cnn.normalize(self.config.workload, jnp.asarray(images.train["image"][::every][:WHITENING_IMAGES]))
         return state.replace(extra=whiten(state.extra, sample))
 
 

@@ -1,6 +1,7 @@
 """Binds the generator and its discriminator to data, measures and pictures: what `jaxai train` and `sample` run."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -13,9 +14,10 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from jaxai import gan, ranges
-from jaxai.core import Metric, State
+from jaxai.core import Metric, State, Workload
 from jaxai.data import Data, Images, check_images, digests, load
 from jaxai.data.epochs import steps_in
+from jaxai.experiments.generation.commands import COMMANDS
 from jaxai.experiments.generation.extractor import extract, load_extractor
 from jaxai.experiments.generation.generator import CHUNK, Generator
 from jaxai.experiments.generation.metrics import METRICS
@@ -28,14 +30,14 @@ from jaxai.metrics import Meanings
 from jaxai.output import say, show_notes
 from jaxai.ranges import Count, Finite, Natural, Positive
 from jaxai.report import mosaic, pictures
-from jaxai.runtime import flops, parallel, progress
+from jaxai.runtime import experiment, flops, parallel, progress
 from jaxai.runtime.callbacks import Callback, Measure
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run, check_experiment
 from jaxai.runtime.continuation import Changes, measured_on
 from jaxai.runtime.evaluation import Evaluation
 from jaxai.runtime.loop import Outcome, fit
-from jaxai.runtime.restore import trained_state
+from jaxai.runtime.registry import Commands
 from jaxai.runtime.run_folder import RunFolder
 from jaxai.runtime.training import Examples, Log, Program, Scoring, Storage, Training, scalars
 from jaxai.trained import make_beginning
@@ -53,7 +55,7 @@ NEIGHBOURS, ROWS, COLUMNS = 5, 8, 8
 
 
 @dataclass(frozen=True)
-class Experiment:
+class Experiment(experiment.Experiment):
     """Two networks, the data that one learns to imitate, and the run."""
 
     workload: Annotated[gan.Config, tyro.conf.arg(name="")] = gan.Config()
@@ -89,9 +91,12 @@ class Experiment:
         },
         scored_on=("train", "test"),
     )
-    trains_seeds_together: ClassVar[bool] = False
-    cpu_devices: ClassVar[int] = 1
-    small_operations: ClassVar[bool] = False
+    commands: ClassVar[Commands] = COMMANDS
+
+    @property
+    def task(self) -> Data:
+        """The data, wherever it is."""
+        return dataclasses.replace(self.data, dir=None, cache=Data().cache)
 
     def load(self) -> Images:
         """The data; see `jaxai.data.load` for what it raises."""
@@ -111,7 +116,7 @@ class Experiment:
                 f" more than the {examples} training images in a step"
             )
         workload = self.workload
-        steps = self._steps(examples)
+        steps = self.steps(examples)
         decays = {"generator_optimizer": steps, "discriminator_optimizer": steps * share}
         optimizers: dict[str, Any] = {
             name: dataclasses.replace(getattr(workload, name), decay_steps=length)
@@ -131,20 +136,92 @@ class Experiment:
         gan.make(workload)  # raises what cannot be trained, or does not fit these images
         return dataclasses.replace(self, workload=workload, data=images.origin)
 
-    def training(self, images: Images) -> Training:
-        """What the loop needs; of a resolved experiment."""
+    def bind(self, data: Images | None = None, console: Console | None = None) -> "Bound":
+        """Loads and checks the images, and fills in what follows from them.
+
+        Args:
+          data: images to use instead of what `data` names.
+          console: where notes on the data are shown; None: nowhere.
+
+        Raises:
+          ValueError: a field is out of its range or does not fit the images; one line.
+        """
+        check_experiment(self)
+        images = self.load() if data is None else check_images(data)
+        show_notes(images.notes, console)
+        images = as_in_run(self, images)
+        return Bound(self.resolve(images), images)
+
+    def of_run(self, data: Images | None = None) -> "Bound":
+        """The bound form of the configuration of a run folder.
+
+        Args:
+          data: images to evaluate against instead of what `data` names.
+        """
+        return Bound(self, None if data is None else check_images(data))
+
+    @property
+    def learned_labels(self) -> list[int]:
+        """Labels that the training data has."""
+        frequencies = self.workload.label_frequencies or [1] * self.workload.num_classes
+        return [label for label, frequency in enumerate(frequencies) if frequency]
+
+    @property
+    def images_a_step(self) -> int:
+        """Real images that a train step sees."""
+        return self.batch_size * max(1, self.workload.discriminator_steps)
+
+    def steps(self, examples: int) -> int:
+        """Number of train steps on data with this number of images."""
+        return steps_in(self.epochs, examples // self.images_a_step)
+
+
+class Bound(experiment.Bound):
+    """A generator and a discriminator whose configuration is resolved, and the images, loaded where they are needed."""
+
+    def __init__(self, config: Experiment, images: Images | None = None):
+        self.config: Experiment = config
+        self._images = images
+
+    @functools.cached_property
+    def images(self) -> Images:
+        """What it was bound to, or what the configuration names."""
+        return self.config.load() if self._images is None else self._images
+
+    @functools.cached_property
+    def evaluator(self) -> "_Evaluator":
+        """What measures the generator: made once, as it takes the features of all real images."""
+        return _Evaluator(self.config, self.images)
+
+    def with_data_in(self, folder: str | None) -> "Bound":
+        """The same with the data of another folder; None: as it is."""
+        if folder is None:
+            return self
+        return Bound(dataclasses.replace(self.config, data=dataclasses.replace(self.config.data, dir=folder)))
+
+    def with_extractor(self, name: str | None) -> "Bound":
+        """The same, measured with another extractor; None: with that of the configuration."""
+        return self if name is None else Bound(dataclasses.replace(self.config, extractor=name), self._images)
+
+    def make(self) -> Workload:
+        """The workload for one device."""
+        return gan.make(self.config.workload)
+
+    def training(self) -> Training:
+        """What the loop needs."""
+        config, images = self.config, self.images
         examples = len(images.train["label"])
-        beginning = make_beginning(self.run, self.make(), [type(self)])
-        steps, evaluator = self._steps(examples), _Evaluator(self, images)
-        measures = self.extractor != "none"
+        beginning = make_beginning(config.run, self.make(), [type(config)])
+        steps, evaluator = config.steps(examples), self.evaluator
+        measures = config.extractor != "none"
         return Training(
             Program(
-                make=lambda axis_name: gan.make(self.workload, axis_name),
+                make=lambda axis_name: gan.make(config.workload, axis_name),
                 prepare=beginning.prepare,
                 flops_per_step=self._flops_per_step(),
             ),
             steps=steps,
-            data=Examples(images.train, self._images_a_step),
+            data=Examples(images.train, config.images_a_step),
             scoring=Scoring(
                 every=max(1, steps // EVALUATIONS),
                 score="frechet_distance" if measures else None,
@@ -153,18 +230,17 @@ class Experiment:
                 initial=measures,
             ),
             log=Log(
-                position=lambda step: {"epoch": step * self._images_a_step / examples},
+                position=lambda step: {"epoch": step * config.images_a_step / examples},
                 warnings=found_wrong,
                 opening=beginning.note,
                 summarize=_summarize,
             ),
-            storage=Storage(identity=digests.describe_images(images, self.workload.conditional)),
+            storage=Storage(identity=digests.describe_images(images, config.workload.conditional)),
             metrics=METRICS,
         )
 
     def train(
         self,
-        images: Images | None = None,
         console: Console | None = None,
         *,
         callbacks: Sequence[Callback] = (),
@@ -174,78 +250,65 @@ class Experiment:
         """Trains or resumes, measures the result in full, and leaves its pictures in the run folder.
 
         Args:
-          images: data to use instead of what `data` names.
-          console: where progress goes.
+          console: where progress goes; None: standard output.
           callbacks: functions (step, metrics, state) that run between calls; see `jaxai.runtime.callbacks`.
           measures: functions state -> {name: value} that add to the metrics of each evaluation.
           metrics: name -> what a metric of one's own means.
         """
-        check_experiment(self)
-        images = self.load() if images is None else check_images(images)
-        show_notes(images.notes, console)
-        images = self._as_in_run(images)
-        experiment = self.resolve(images)
-        outcome = fit(experiment.training(images).measuring(measures, metrics), experiment, console, callbacks)
+        config = self.config
+        outcome = fit(self.training().measuring(measures, metrics), config, console, callbacks)
         if outcome.interrupted:
             return outcome
-        folder, result = RunFolder(self.run.workdir), outcome.result
-        if "kernel_distance" not in result and self.extractor != "none":
-            evaluator = _Evaluator(experiment, images)
-            result = result | evaluator.in_full(outcome.state)
+        folder, result = RunFolder(config.run.workdir), outcome.result
+        if "kernel_distance" not in result and config.extractor != "none":
+            result = result | self.evaluator.in_full(outcome.state)
             folder.write_json("result.json", result)
         with pictures.optional(console):
-            experiment.draw(images, outcome.state, folder)
+            self.draw(outcome.state, folder)
         console = console or Console()
         if "frechet_distance" not in result:
             return dataclasses.replace(outcome, result=result)
         console.print(table(result))
-        if self.expected:
+        if config.expected:
             got = result["frechet_distance"]
-            say(console, progress.expectation("frechet_distance", self.expected, got, Meanings(METRICS)))
+            say(console, progress.expectation("frechet_distance", config.expected, got, Meanings(METRICS)))
         return dataclasses.replace(outcome, result=result)
-
-    def make(self) -> Any:
-        """The workload for one device; of a resolved experiment."""
-        return gan.make(self.workload)
 
     def trained(self, checkpoint: str = "best") -> "TrainedGenerator":
         """A checkpoint of the run, to draw images with; see `jaxai.load`."""
         from jaxai.experiments.generation.trained import TrainedGenerator
 
-        return TrainedGenerator.read(self.run, self.make(), checkpoint, self)
+        return TrainedGenerator.read(self.config.run, self.make(), checkpoint, self.config)
 
-    def evaluate(
-        self, console: Console, which: Which = "latest", images: Images | None = None, recompute: bool = False
-    ) -> dict[str, Any]:
-        """Measures a checkpoint of the run in full, and shows and returns what it finds.
+    def evaluate(self, console: Console, which: Which = "best", recompute: bool = False) -> dict[str, Any]:
+        """Measures a checkpoint of the run in full, and shows and returns the metrics.
 
-        A conditional generator is asked for labels as frequent as in the images that it is measured against.
+        The labels of a conditional generator are as frequent as in the images that it is measured against.
 
         Args:
-          console: where it is shown.
+          console: where they are shown.
           which: checkpoint.
-          images: data to use instead of what `data` names.
           recompute: computes the generator's batch statistics anew, from latents; see `gan.make_recompute`.
 
         Raises:
           ValueError: the run has no such checkpoint, was trained on images of another shape, or was measured with
             another extractor.
         """
-        images = self.load() if images is None else check_images(images)
-        show_notes(images.notes, console)
-        images = self._as_in_run(images)
-        if images.shape != tuple(self.workload.image_shape):
+        config = self.config
+        show_notes(self.images.notes, console)
+        images = as_in_run(config, self.images)
+        if images.shape != tuple(config.workload.image_shape):
             raise ValueError(
-                f"{images.name} has images {list(images.shape)}, but {self.run.workdir} makes images"
-                f" {list(self.workload.image_shape)}; give data of the same shape"
+                f"{images.name} has images {list(images.shape)}, but {config.run.workdir} makes images"
+                f" {list(config.workload.image_shape)}; give data of the same shape"
             )
-        data = digests.describe_images(images, self.workload.conditional)
-        folder, measured = RunFolder(self.run.workdir), self
+        data = digests.describe_images(images, config.workload.conditional)
+        folder, measured = RunFolder(config.run.workdir), config
         show_notes(folder.data_notes(data, "train", "test"), console)
-        if self.workload.conditional and folder.data_notes(data, "train"):
+        if config.workload.conditional and folder.data_notes(data, "train"):
             frequencies = _frequencies(images.train["label"], len(images.classes))
-            workload = dataclasses.replace(self.workload, label_frequencies=frequencies)
-            measured = dataclasses.replace(self, workload=workload)
+            workload = dataclasses.replace(config.workload, label_frequencies=frequencies)
+            measured = dataclasses.replace(config, workload=workload)
         evaluator = _Evaluator(measured, images)
         state = self.restore(which)
         if recompute:
@@ -253,29 +316,21 @@ class Experiment:
         mesh = parallel.make_mesh(1)
         result = evaluator.measure(mesh, state, draw=False) | evaluator.in_full(state)
         # Whole batches of training, which divide into the groups of minibatch_std.
-        batch_size = max(1, CHUNK // self.batch_size) * self.batch_size
-        held_out = Evaluation(gan.make(self.workload), images.test, mesh, "jit", batch_size)(state)
+        batch_size = max(1, CHUNK // config.batch_size) * config.batch_size
+        held_out = Evaluation(self.make(), images.test, mesh, "jit", batch_size)(state)
         result |= {f"test_{name}": value for name, value in scalars(held_out).items() if name != "count"}
-        result |= {"step": int(state.step), "checkpoint": which, "measured_on": measured_on(self, data)}
+        result |= {"step": int(state.step), "checkpoint": which, "measured_on": measured_on(config, data)}
         console.print(table(result) if "extractor" in result else progress.results(result, Meanings(METRICS)))
         return result
 
-    def restore(self, which: Which = "latest") -> State:
-        """The state of the run's checkpoint, on one device.
-
-        Raises:
-          ValueError: the run has no such checkpoint.
-        """
-        return trained_state(self.make(), dataclasses.replace(self.run, mode="jit"), parallel.make_mesh(1), which)
-
-    def draw(self, images: Images, state: State, folder: RunFolder) -> None:
+    def draw(self, state: State, folder: RunFolder) -> None:
         """The pictures of a trained state: its progress, the way between latents, and the nearest training images."""
         if not mosaic.available():
             return
-        generator, key = Generator(self.workload, parallel.make_mesh(1)), jax.random.key(self.run.seed)
+        generator, key = Generator(self.config.workload, parallel.make_mesh(1)), jax.random.key(self.config.run.seed)
         state = jax.device_put(state, jax.devices()[0])
         captions = {"samples.png": "Samples of the trained generator, from fixed latents" + self._by_column}
-        mosaic.write_png(self._grid(generator, state), folder.pictures / "samples.png")
+        mosaic.write_png(_grid(self.config, generator, state), folder.pictures / "samples.png")
         frames = sorted((folder.pictures / "progress").glob("*.png"))
         if frames:
             steps = [f"step {int(frame.stem):,}" for frame in frames]
@@ -285,12 +340,12 @@ class Experiment:
             captions["progress.gif"] = "The same latents as training went on"
         ends = generator.latents(jax.random.fold_in(key, MEASURED + 1), 2 * ROWS).reshape(2, ROWS, 1, -1)
         ways = spherical_interpolation(ends[0], ends[1], np.linspace(0, 1, COLUMNS + 2))
-        labels = np.repeat(np.resize(self.learned_labels, ROWS), COLUMNS + 2)
+        labels = np.repeat(np.resize(self.config.learned_labels, ROWS), COLUMNS + 2)
         between = generator.images(state, np.asarray(ways).reshape(-1, ways.shape[-1]), labels)
         mosaic.write_png(mosaic.tile(mosaic.visible(between), COLUMNS + 2), folder.pictures / "interpolation.png")
         captions["interpolation.png"] = "From one latent to another along the sphere, a row each"
         samples = generator(state, ROWS * COLUMNS, jax.random.fold_in(key, MEASURED + 2)).image
-        nearest, ratio = _nearest(self.workload, samples, images)
+        nearest, ratio = _nearest(self.config.workload, samples, self.images)
         mosaic.write_png(nearest, folder.pictures / "neighbours.png")
         captions["neighbours.png"] = (
             f"Is it copying? Left: samples; right: their {NEIGHBOURS} nearest training images, by pixels. The nearest"
@@ -299,43 +354,28 @@ class Experiment:
         folder.write_json("pictures/captions.json", captions)
 
     def _recomputed(self, state: State) -> State:
-        generator = Generator(self.workload, parallel.make_mesh(1))
-        count = max(1, STATISTICS_LATENTS // self.batch_size) * self.batch_size
-        latents = generator.latents(jax.random.fold_in(jax.random.key(self.run.seed), MEASURED + 3), count)
-        batches = latents.reshape(-1, self.batch_size, self.workload.latent_size)
-        labels = generator.labels(count).reshape(-1, self.batch_size) if self.workload.conditional else None
-        return jax.jit(gan.make_recompute(self.workload))(state, batches, labels)
-
-    def _as_in_run(self, images: Images) -> Images:
-        """The images with the run's labels, which are nothing to an unconditional generator."""
-        return RunFolder(self.run.workdir).as_in_run(images) if self.workload.conditional else images
-
-    @property
-    def _images_a_step(self) -> int:
-        return self.batch_size * max(1, self.workload.discriminator_steps)
-
-    @property
-    def learned_labels(self) -> list[int]:
-        """Labels that the training data has."""
-        frequencies = self.workload.label_frequencies or [1] * self.workload.num_classes
-        return [label for label, frequency in enumerate(frequencies) if frequency]
+        generator = Generator(self.config.workload, parallel.make_mesh(1))
+        count = max(1, STATISTICS_LATENTS // self.config.batch_size) * self.config.batch_size
+        latents = generator.latents(jax.random.fold_in(jax.random.key(self.config.run.seed), MEASURED + 3), count)
+        batches = latents.reshape(-1, self.config.batch_size, self.config.workload.latent_size)
+        labels = (
+            generator.labels(count).reshape(-1, self.config.batch_size) if self.config.workload.conditional else None
+        )
+        return jax.jit(gan.make_recompute(self.config.workload))(state, batches, labels)
 
     @property
     def _by_column(self) -> str:
-        return "; a column for each label" if self.workload.conditional else ""
-
-    def _steps(self, examples: int) -> int:
-        return steps_in(self.epochs, examples // self._images_a_step)
+        return "; a column for each label" if self.config.workload.conditional else ""
 
     def _flops_per_step(self) -> float | None:
         """On average over the updates with a penalty and those without; None where all are alike."""
-        config = self.workload
+        config = self.config.workload
         if not config.r1 or config.r1_interval == 1:
             return None
         alike = dataclasses.replace(config, r1_interval=1), dataclasses.replace(config, r1=0.0)
         batch = {
-            "image": jax.ShapeDtypeStruct((self._images_a_step, *config.image_shape), jnp.uint8),
-            "label": jax.ShapeDtypeStruct((self._images_a_step,), jnp.int32),
+            "image": jax.ShapeDtypeStruct((self.config.images_a_step, *config.image_shape), jnp.uint8),
+            "label": jax.ShapeDtypeStruct((self.config.images_a_step,), jnp.int32),
         }
         penalized, plain = (
             flops.count(workload.train_step, jax.eval_shape(workload.init, jax.random.key(0)), batch)
@@ -343,13 +383,19 @@ class Experiment:
         )
         return plain + (penalized - plain) / config.r1_interval
 
-    def _grid(self, generator: Generator, state: State) -> np.ndarray:
-        """Images of the same latents whenever it is asked, a column for each label of a conditional model."""
-        shown = self.learned_labels[:20] if self.workload.conditional else [0] * COLUMNS
-        columns = len(shown)
-        latents = generator.latents(jax.random.key(self.run.seed), ROWS * columns)
-        labels = np.resize(shown, ROWS * columns)
-        return mosaic.tile(mosaic.visible(generator.images(state, latents, labels)), columns)
+
+def as_in_run(config: Experiment, images: Images) -> Images:
+    """The images with the run's labels, which an unconditional generator does not use."""
+    return RunFolder(config.run.workdir).as_in_run(images) if config.workload.conditional else images
+
+
+def _grid(config: Experiment, generator: Generator, state: State) -> np.ndarray:
+    """Images of the same latents at every call, a column for each label of a conditional model."""
+    shown = config.learned_labels[:20] if config.workload.conditional else [0] * COLUMNS
+    columns = len(shown)
+    latents = generator.latents(jax.random.key(config.run.seed), ROWS * columns)
+    labels = np.resize(shown, ROWS * columns)
+    return mosaic.tile(mosaic.visible(generator.images(state, latents, labels)), columns)
 
 
 def _frequencies(labels: np.ndarray, classes: int) -> tuple[float, ...]:
@@ -393,7 +439,7 @@ class _Evaluator:
         if draw and self._draws:
             self._draws = False  # a frame that fails is told once
             with pictures.optional(None):
-                frame = self._experiment._grid(generator, state)
+                frame = _grid(self._experiment, generator, state)
                 mosaic.write_png(frame, self._folder.pictures / "progress" / f"{int(state.step):08}.png", scale=1)
                 self._draws = True
         return self._quality.during_training(*self._measured(self._quality, generator, state)) if self._quality else {}

@@ -17,21 +17,22 @@ from jaxai import dqn, population, ranges
 from jaxai.core import Metric, State, Workload
 from jaxai.dqn import advice
 from jaxai.dqn.config import make_replay
-from jaxai.dqn.environment import Environment, make_environment
+from jaxai.dqn.environment import Environment, is_gymnaxs, is_registered, make_environment
 from jaxai.experiments.qlearning import figures
 from jaxai.experiments.qlearning.changes import CHANGES, apply
+from jaxai.experiments.qlearning.commands import COMMANDS
 from jaxai.experiments.qlearning.metrics import METRICS
 from jaxai.metrics import Meanings
 from jaxai.output import say
 from jaxai.ranges import Finite
 from jaxai.report import pictures
-from jaxai.runtime import chips, parallel, progress
+from jaxai.runtime import chips, experiment, parallel, progress
 from jaxai.runtime.callbacks import Callback, Measure
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run, check_experiment
 from jaxai.runtime.continuation import Changes, measured_on
 from jaxai.runtime.loop import Outcome, fit
-from jaxai.runtime.restore import trained_state
+from jaxai.runtime.registry import Commands
 from jaxai.runtime.run_folder import RunFolder
 from jaxai.runtime.training import Log, Program, Scoring, Storage, Training
 from jaxai.trained import Beginning, make_beginning
@@ -46,7 +47,7 @@ STEPS_PER_CALL = 1_000
 
 
 @dataclass(frozen=True)
-class Experiment:
+class Experiment(experiment.Experiment):
     """A deep Q-learner, the environment that it learns in, and the run."""
 
     workload: Annotated[dqn.Config, tyro.conf.arg(name="")] = dqn.Config()
@@ -55,7 +56,23 @@ class Experiment:
     run: Annotated[Run, tyro.conf.arg(name="")] = Run(mode="shard_map")
 
     changes: ClassVar[Changes] = CHANGES
+    commands: ClassVar[Commands] = COMMANDS
     trains_seeds_together: ClassVar[bool] = True
+
+    @property
+    def task(self) -> Environment:
+        """The environment."""
+        return self.env
+
+    @property
+    def from_preset(self) -> str:
+        """An environment of one's own is registered by the preset."""
+        return "" if is_gymnaxs(self.env) else f"registers {self.env.name}"
+
+    @property
+    def missing(self) -> str:
+        """An environment of one's own that this process does not know."""
+        return "" if is_registered(self.env.name) else f"was trained in {self.env.name!r}, which gymnax does not have"
 
     @property
     def settings(self) -> list[dict[str, float]]:
@@ -158,16 +175,43 @@ class Experiment:
         each = f"{len(self.seeds)} x " if len(self.seeds) > 1 else ""
         return f"replay of {each}{self.workload.capacity:,} transitions, {chips.shown_bytes(self.replay_bytes)}"
 
+    def bind(self, data: None = None, console: Console | None = None) -> "Bound":
+        """Checks that it can be trained: the environment is found, and the replay fits the memory.
+
+        Args:
+          data: none; the environment gives it.
+          console: unused.
+
+        Raises:
+          ValueError: one line that names what cannot be.
+        """
+        del data, console
+        check_experiment(self)
+        self.check()
+        return self.of_run()
+
+    def of_run(self, data: None = None) -> "Bound":
+        """The bound form of the configuration of a run folder."""
+        del data
+        return Bound(self)
+
+
+class Bound(experiment.Bound):
+    """A deep Q-learner in an environment that is there."""
+
+    def __init__(self, config: Experiment):
+        self.config: Experiment = config
+
     def training(self) -> Training:
         """What the loop needs.
 
         Raises:
-          ValueError: what `check` raises.
+          ValueError: what `Experiment.check` raises.
         """
-        self.check()
-        config, members, steps = self.workload, len(self.seeds), self.workload.train_steps
-        beginning = make_beginning(self.run, self._make_one(config), [Experiment, type(self)])
-        notes = [self.replay_size + (", in each checkpoint" if config.save_replay else ", in no checkpoint")]
+        self.config.check()
+        config, members, steps = self.config.workload, len(self.config.seeds), self.config.workload.train_steps
+        beginning = make_beginning(self.config.run, self._make_one(config), [Experiment, type(self.config)])
+        notes = [f"{self.config.replay_size}, in {'each' if config.save_replay else 'no'} checkpoint"]
         alone = {"num_envs": config.num_envs, "batch_size": config.batch_size}
         return Training(
             Program(
@@ -175,7 +219,7 @@ class Experiment:
                 prepare=functools.partial(self._begun, beginning),
                 parameters=lambda state: self.member(state, 0).params,
                 steps_per_call=STEPS_PER_CALL,
-                divided=alone if self.alone else {"trainings of one program:": members},
+                divided=alone if self.config.alone else {"trainings of one program:": members},
             ),
             steps=steps,
             data=None,
@@ -191,7 +235,7 @@ class Experiment:
                 opening="\n".join([*notes, *filter(None, [beginning.note])]),
             ),
             storage=Storage(
-                apply=functools.partial(apply, config, None if self.alone else self._with_settings),
+                apply=functools.partial(apply, config, None if self.config.alone else self._with_settings),
                 recreated="" if config.save_replay else "the replay",
             ),
             metrics=METRICS,
@@ -199,20 +243,20 @@ class Experiment:
 
     def make(self, axis_name: str | None = None) -> Workload:
         """The workload: one learner, or all seeds and settings in one program."""
-        env, env_params = make_environment(self.env)
-        if self.alone:
+        env, env_params = make_environment(self.config.env)
+        if self.config.alone:
             # Without an axis on one device: a seed then draws the numbers that it draws beside other seeds.
-            several = axis_name is not None and parallel.make_mesh(self.run.devices).size > 1
-            return dqn.make(self.workload, env, env_params, axis_name if several else None)
-        alone = dqn.make(self.workload, env, env_params)
-        return population.make(alone, self.seeds, self._with_settings, tolerant=len(self.seeds) > 1)
+            several = axis_name is not None and parallel.make_mesh(self.config.run.devices).size > 1
+            return dqn.make(self.config.workload, env, env_params, axis_name if several else None)
+        alone = dqn.make(self.config.workload, env, env_params)
+        return population.make(alone, self.config.seeds, self._with_settings, tolerant=len(self.config.seeds) > 1)
 
     def _make_one(self, config: dqn.Config) -> Workload:
-        return dqn.make(config, *make_environment(self.env))
+        return dqn.make(config, *make_environment(self.config.env))
 
     def _begun(self, beginning: Beginning, state: State) -> State:
         """The state before the first step, of each of several trainings."""
-        if self.alone:
+        if self.config.alone:
             return beginning.prepare(state)
         prepare = jax.vmap(beginning.prepare, in_axes=(population.AXES,), out_axes=population.AXES)
         return state.replace(local=prepare(population.members_of(state)).replace(step=None))
@@ -228,18 +272,17 @@ class Experiment:
         """Trains or resumes all seeds in one program, and leaves the pictures of the result in the run folder.
 
         Args:
-          console: where progress goes.
+          console: where progress goes; None: standard output.
           callbacks: functions (step, metrics, state) that run between calls; see `jaxai.runtime.callbacks`.
           measures: functions state -> {name: value} that add to the metrics of each evaluation.
           metrics: name -> what a metric of one's own means.
         """
-        check_experiment(self)
-        outcome = fit(self.training().measuring(measures, metrics), self, console, callbacks)
+        outcome = fit(self.training().measuring(measures, metrics), self.config, console, callbacks)
         if not outcome.interrupted:
-            self.draw(outcome, RunFolder(self.run.workdir), console)
-            if console and self.expected:
+            self.draw(outcome, RunFolder(self.config.run.workdir), console)
+            if console and self.config.expected:
                 got = outcome.result["return_mean"]
-                say(console, progress.expectation("return_mean", self.expected, got, Meanings(METRICS)))
+                say(console, progress.expectation("return_mean", self.config.expected, got, Meanings(METRICS)))
         return outcome
 
     def trained(self, checkpoint: str = "best", member: int | None = None) -> "TrainedAgent":
@@ -248,19 +291,21 @@ class Experiment:
 
         return TrainedAgent.of(self, checkpoint, member)
 
-    def evaluate(self, console: Console, which: Which = "latest", episodes: int = 100) -> dict[str, Any]:
+    def evaluate(self, console: Console, which: Which = "best", episodes: int = 100) -> dict[str, Any]:
         """Measures a checkpoint of the run over greedy episodes of every seed, and shows and returns what it finds.
 
         Raises:
           ValueError: the run has no such checkpoint, or no episode is asked for.
           FloatingPointError: every training of the run diverged.
         """
-        self.check_episodes("episodes", episodes)
+        self.config.check_episodes("episodes", episodes)
         state = self.restore(which)
         if not self.finite(state).any():
-            raise FloatingPointError(f"{self.every_one} of {self.run.workdir} diverged: there is nothing to evaluate")
-        many = dataclasses.replace(self, workload=dataclasses.replace(self.workload, evaluation_episodes=episodes))
-        evaluate = many.make().eval_step
+            raise FloatingPointError(
+                f"{self.every_one} of {self.config.run.workdir} diverged: there is nothing to evaluate"
+            )
+        workload = dataclasses.replace(self.config.workload, evaluation_episodes=episodes)
+        evaluate = type(self)(dataclasses.replace(self.config, workload=workload)).make().eval_step
         assert evaluate is not None
         sums = jax.device_get(jax.jit(lambda state: evaluate(state, None))(state))
         means = {f"evaluation_{name}": value / sums["count"] for name, value in sums.items()}
@@ -268,23 +313,14 @@ class Experiment:
             "episodes_per_seed": episodes,
             "step": int(state.step),
             "checkpoint": which,
-            "measured_on": measured_on(self, None),
+            "measured_on": measured_on(self.config, None),
         }
         console.print(progress.results(result, Meanings(METRICS), title="Greedy episodes"))
         return result
 
-    def restore(self, which: Which = "latest") -> State:
-        """The state of the run's checkpoint, on one device.
-
-        Raises:
-          ValueError: the run has no such checkpoint.
-        """
-        one = dataclasses.replace(self.run, mode="jit")
-        return trained_state(self.training().program.make(None), one, parallel.make_mesh(1), which)
-
     def member(self, state: State, index: int) -> State:
         """The state of one training of the run."""
-        return state if self.alone else population.member_of(state, index)
+        return state if self.config.alone else population.member_of(state, index)
 
     def draw(self, outcome: Outcome, folder: RunFolder, console: Console | None) -> None:
         """The picture of a finished run: an episode of its best agent."""
@@ -297,19 +333,19 @@ class Experiment:
 
     def finite(self, state: State) -> np.ndarray:
         """Whether the parameters of each training are finite."""
-        params = state.params if self.alone else population.members_of(state).params
-        leaves = [np.asarray(leaf).reshape(len(self.seeds), -1) for leaf in jax.tree.leaves(params)]
+        params = state.params if self.config.alone else population.members_of(state).params
+        leaves = [np.asarray(leaf).reshape(len(self.config.seeds), -1) for leaf in jax.tree.leaves(params)]
         return np.all([np.isfinite(leaf).all(1) for leaf in leaves], axis=0)
 
     @property
     def every_one(self) -> str:
         """What messages call all trainings together."""
-        return "the training" if self.alone else f"all {len(self.seeds)} trainings"
+        return "the training" if self.config.alone else f"all {len(self.config.seeds)} trainings"
 
     def _advice(self) -> dict[str, str]:
         """What is unusual about the configuration, of each kind the first setting's."""
         found: dict[str, str] = {}
-        for config in self.configs:
+        for config in self.config.configs:
             found = advice.of_config(config) | found
         return found
 
@@ -323,23 +359,23 @@ class Experiment:
         if all(diverged):
             raise FloatingPointError(
                 f"{self.every_one} diverged by step {values['step']}; lower the learning rate, or train one alone"
-                f" (--seeds 1 --seed {self.run.seed}) for a dump of the step that jaxai replay runs again"
+                f" (--seeds 1 --seed {self.config.run.seed}) for a dump of the step that jaxai replay runs again"
             )
-        return {**unusual, **advice.of_call(values, self.workload, self.names)}
+        return {**unusual, **advice.of_call(values, self.config.workload, self.config.names)}
 
     def _with_settings(self, members: State) -> State:
         """The stacked states with each its hyperparameters."""
-        settings = [setting for setting in self.settings for _ in range(self.run.seeds)]
+        settings = [setting for setting in self.config.settings for _ in range(self.config.run.seeds)]
         changes = {name: jnp.array([setting[name] for setting in settings], jnp.float32) for name in settings[0]}
         hyperparameters = members.extra["hyperparameters"].replace(**changes)
         return members.replace(extra=members.extra | {"hyperparameters": hyperparameters})
 
     def _summarize(self, result: dict[str, Any], lines: list[dict[str, Any]]) -> dict[str, Any]:
         together = figures.of_result(result) | {
-            "seeds": self.run.seeds,
+            "seeds": self.config.run.seeds,
             "env_steps": lines[-1]["env_steps"] if lines else 0,
         }
-        if not self.alone:
+        if not self.config.alone:
             together["diverged"] = sum(score is None for score in together["return_per_seed"])
         last = figures.last_returns(lines)
         return together | {f"training_return_last_{figures.LAST_EPISODES}_per_seed": last}

@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from jaxai.experiments.qlearning.experiment import Experiment
+from jaxai.experiments.qlearning.experiment import Bound, Experiment
 from jaxai.ranges import Count, NonNegative, Share
 from jaxai.report import pictures
 from jaxai.runtime.loop import Outcome
@@ -64,12 +64,23 @@ class Sweep(Experiment):
             if len({np.float32(value) for value in values}) < len(values):  # in which the step computes
                 raise ValueError(f"grid.{name} is {values}: a value is there twice, and would be trained twice alike")
 
+    def of_run(self, data: None = None) -> "BoundSweep":
+        """The bound form of the configuration of a run folder."""
+        del data
+        return BoundSweep(self)
+
+
+class BoundSweep(Bound):
+    """A sweep in an environment that is there."""
+
+    config: Sweep
+
     def draw(self, outcome: Outcome, folder: RunFolder, console: Console | None) -> None:
         """The table of the settings, best first, in `sweep.json`, on the terminal and as a picture."""
-        swept, seeds = self.grid.swept(), self.run.seeds
+        swept, seeds = self.config.grid.swept(), self.config.run.seeds
         scores = np.array([np.nan if score is None else score for score in outcome.result["return_per_seed"]])
         scores = scores.reshape(-1, seeds)
-        rows = ranking(self.settings, scores)
+        rows = ranking(self.config.settings, scores)
         folder.write_json("sweep.json", rows)
         if console:
             console.print(_table(rows, list(swept)))

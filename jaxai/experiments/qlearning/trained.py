@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -18,6 +18,9 @@ from jaxai.dqn.evaluation import longest_episode
 from jaxai.files.unwritten import writing
 from jaxai.runtime.run_folder import RunFolder
 from jaxai.trained import Trained, by_rows, read_state
+
+if TYPE_CHECKING:
+    from jaxai.experiments.qlearning.experiment import Bound
 
 __all__ = ["TrainedAgent"]
 
@@ -36,21 +39,22 @@ class TrainedAgent(Trained):
     members: list[str]
 
     @classmethod
-    def of(cls, experiment: Any, checkpoint: str, member: int | None = None) -> "TrainedAgent":
+    def of(cls, bound: "Bound", checkpoint: str, member: int | None = None) -> "TrainedAgent":
         """A training of the run.
 
         Raises:
           ValueError: no such checkpoint or training, or one that diverged; or the environment is not registered.
           FloatingPointError: every training of the run diverged.
         """
+        experiment = bound.config
         where, name = experiment.run.workdir, experiment.env.name
         if not is_registered(name):
             raise ValueError(
                 f"{where} was trained in {name!r}, which gymnax does not have; register it first, or give preset=FILE,"
                 " the preset that does"
             )
-        state = read_state(experiment.run, experiment.make(), checkpoint)
-        chosen = _member(experiment, state, member)
+        state = read_state(experiment.run, bound.make(), checkpoint)
+        chosen = _member(bound, state, member)
         # All seeds of the first setting come first, then all of the next.
         config = experiment.configs[chosen // experiment.run.seeds]
         env, env_params = make_environment(experiment.env)
@@ -58,7 +62,7 @@ class TrainedAgent(Trained):
             Path(where),
             dataclasses.replace(experiment, workload=config),
             dqn.make(config, env, env_params),
-            experiment.member(state, chosen),
+            bound.member(state, chosen),
             checkpoint,
         )
         run.member, run.members, run.env, run.env_params = chosen, experiment.names, env, env_params
@@ -173,16 +177,15 @@ class TrainedAgent(Trained):
         return {"actions": actions} | ({"outputs": outputs} if outputs != actions else {})
 
 
-def _member(experiment: Any, state: State, member: int | None) -> int:
+def _member(bound: "Bound", state: State, member: int | None) -> int:
     """The number of the training that is asked for, or of the best by the evaluation of the checkpoint."""
+    experiment = bound.config
     members = len(experiment.seeds)
     if member is not None and not 0 <= member < members:
         raise ValueError(f"member is {member}; the run has {members} trainings, 0 to {members - 1}")
-    finite = experiment.finite(state)
+    finite = bound.finite(state)
     if not finite.any():
-        raise FloatingPointError(
-            f"{experiment.every_one} of {experiment.run.workdir} diverged: there is nothing to play"
-        )
+        raise FloatingPointError(f"{bound.every_one} of {experiment.run.workdir} diverged: there is nothing to play")
     if member is None:
         return int(np.argmax(np.where(finite, _scores(experiment, int(state.step)), -np.inf)))
     if not finite[member]:

@@ -13,12 +13,13 @@ import tyro
 from rich.console import Console
 
 from jaxai import ranges, seq2seq
-from jaxai.core import Metric, State
+from jaxai.core import Metric, Workload
 from jaxai.data import digests, line_files, text
 from jaxai.data.buckets import BucketedEpochs
 from jaxai.data.epochs import steps_in
 from jaxai.data.text_pairs import Pairs, PairSplit, check_pairs
 from jaxai.experiments.translation import scores
+from jaxai.experiments.translation.commands import COMMANDS
 from jaxai.experiments.translation.corpus import Corpus, Tokens, make_corpus
 from jaxai.experiments.translation.held_out import DECODED_AT_ONCE, HeldOut
 from jaxai.files.unwritten import writing
@@ -26,13 +27,13 @@ from jaxai.metrics import Meanings
 from jaxai.output import say, show_notes
 from jaxai.ranges import Count, Finite, Positive
 from jaxai.report import pictures
-from jaxai.runtime import flops, parallel, progress
+from jaxai.runtime import experiment, flops, progress
 from jaxai.runtime.callbacks import Callback, Measure
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run, check_experiment
 from jaxai.runtime.continuation import Changes, measured_on
 from jaxai.runtime.loop import Outcome, fit
-from jaxai.runtime.restore import trained_state
+from jaxai.runtime.registry import Commands
 from jaxai.runtime.run_folder import RunFolder
 from jaxai.runtime.training import Examples, Log, Program, Scoring, Storage, Training, position_in_epochs
 from jaxai.seq2seq.bucketed import Shape, bucketed
@@ -44,7 +45,7 @@ from jaxai.trained import make_beginning
 if TYPE_CHECKING:
     from jaxai.experiments.translation.trained import TrainedTranslator
 
-Source = Which | Literal["average"]
+Parameters = Which | Literal["average"]
 """Where parameters come from: a checkpoint of the run, or the mean of both."""
 METRICS = seq2seq.METRICS | scores.METRICS
 """What the figures of a run mean."""
@@ -55,7 +56,7 @@ WORST, SOME = 10, 10
 
 
 @dataclass(frozen=True)
-class Experiment:
+class Experiment(experiment.Experiment):
     """An encoder, a decoder, the text that they learn, and the run."""
 
     workload: Annotated[seq2seq.Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=seq2seq.Config)
@@ -84,9 +85,12 @@ class Experiment:
         },
         scored_on=("validation",),
     )
-    trains_seeds_together: ClassVar[bool] = False
-    cpu_devices: ClassVar[int] = 1
-    small_operations: ClassVar[bool] = False
+    commands: ClassVar[Commands] = COMMANDS
+
+    @property
+    def task(self) -> text.TextData:
+        """The text, wherever it is."""
+        return dataclasses.replace(self.data, dir=None)
 
     def load(self) -> Pairs:
         """The text; see `jaxai.data.text.load` for what it raises."""
@@ -102,21 +106,39 @@ class Experiment:
         """Source tokens beyond so many are cut; a batch of training had no more, so no pair had."""
         return self.tokens.longest_source or self.tokens.batch
 
-    def corpus(self, pairs: Pairs) -> Corpus:
-        """The pairs as tokens in buckets; see `make_corpus` for what it raises."""
-        return _corpus(dataclasses.replace(self.tokens, digests=()), pairs)
+    def bind(self, data: Pairs | None = None, console: Console | None = None) -> "Bound":
+        """Loads and checks the text, encodes it, and fills in what follows from it.
 
-    def resolve(self, pairs: Pairs) -> "Experiment":
-        """The same with what follows from the text filled in.
+        Args:
+          data: pairs to use instead of what `data` names.
+          console: where notes on the text are shown; None: nowhere.
 
         Raises:
-          ValueError: a field is out of its range.
+          ValueError: a field is out of its range or does not fit the text; one line.
         """
+        check_experiment(self)
+        pairs = check_pairs(data or self.load())
+        corpus = make_corpus(dataclasses.replace(self.tokens, digests=()), pairs)
+        show_notes([*corpus.notes, *self._too_short(corpus)], console)
+        return Bound(self._resolved(corpus, pairs), pairs, corpus)
+
+    def of_run(self, data: Pairs | None = None) -> "Bound":
+        """The bound form of the configuration of a run folder.
+
+        Args:
+          data: pairs to evaluate on instead of what `data` names.
+        """
+        return Bound(self, None if data is None else check_pairs(data))
+
+    def steps(self, corpus: Corpus) -> int:
+        """Number of train steps on a corpus."""
+        return steps_in(self.epochs, _order(jax.random.key(0), corpus).batches)
+
+    def _resolved(self, corpus: Corpus, pairs: Pairs) -> "Experiment":
         ranges.check(self)
-        corpus = self.corpus(pairs)
         optimizer = self.workload.optimizer
         if not optimizer.decay_steps:
-            optimizer = dataclasses.replace(optimizer, decay_steps=self._steps(corpus))
+            optimizer = dataclasses.replace(optimizer, decay_steps=self.steps(corpus))
         workload = dataclasses.replace(
             self.workload,
             source_vocabulary=len(corpus.source),
@@ -129,23 +151,63 @@ class Experiment:
         tokens = dataclasses.replace(self.tokens, digests=digests)
         return dataclasses.replace(self, workload=workload, tokens=tokens, data=text.origin(pairs))
 
-    def training(self, pairs: Pairs) -> Training:
-        """What the loop needs; of a resolved experiment."""
-        corpus = self.corpus(pairs)
-        beginning = make_beginning(self.run, self.make(), [type(self)], self._other_vocabularies)
+    def _too_short(self, corpus: Corpus) -> list[str]:
+        """What to say where the search may not write as much as the held-out targets have."""
+        held_out, decoding = corpus.validation, self.decoding
+        most = np.ceil(decoding.longest_ratio * held_out["source_length"]) + decoding.longest_extra
+        if not (longer := int((held_out["target_length"] > most).sum())):
+            return []
+        return [
+            f"{longer} of {len(most)} validation targets are longer than a translation may be; raise "
+            "decoding.longest_ratio or decoding.longest_extra"
+        ]
+
+
+class Bound(experiment.Bound):
+    """An encoder and a decoder whose configuration is resolved, and the text, loaded and encoded where it is needed."""
+
+    def __init__(self, config: Experiment, pairs: Pairs | None = None, corpus: Corpus | None = None):
+        self.config: Experiment = config
+        self._pairs, self._corpus = pairs, corpus
+
+    @functools.cached_property
+    def pairs(self) -> Pairs:
+        """What it was bound to, or what the configuration names."""
+        return check_pairs(self.config.load()) if self._pairs is None else self._pairs
+
+    @functools.cached_property
+    def corpus(self) -> Corpus:
+        """The pairs as tokens in buckets; see `make_corpus` for what it raises."""
+        if self._corpus is not None:
+            return self._corpus
+        return make_corpus(dataclasses.replace(self.config.tokens, digests=()), self.pairs)
+
+    def with_data_in(self, folder: str | None) -> "Bound":
+        """The same with the data of another folder; None: as it is."""
+        if folder is None:
+            return self
+        return Bound(dataclasses.replace(self.config, data=dataclasses.replace(self.config.data, dir=folder)))
+
+    def training(self) -> Training:
+        """What the loop needs."""
+        config, corpus, pairs = self.config, self.corpus, self.pairs
+        workload = config.workload
+        beginning = make_beginning(config.run, self.make(), [type(config)], self._other_vocabularies)
         order = functools.partial(_order, corpus=corpus)
         epochs = order(jax.random.key(0))
         shapes = _shapes(corpus)
         counts = np.bincount(corpus.train["bucket"], minlength=len(shapes)) // [shape.rows for shape in shapes]
-        evaluator = HeldOut(self, corpus, pairs)
+        evaluator = HeldOut(config, corpus, pairs)
         tokens = corpus.train["target_length"]
         return Training(
             Program(
-                make=lambda axis_name: bucketed(seq2seq.make(self.workload, axis_name), shapes),
+                make=lambda axis_name: bucketed(seq2seq.make(workload, axis_name), shapes),
                 prepare=beginning.prepare,
-                flops_per_step=float(sum(counts * [_flops(self.workload, shape) for shape in shapes]) / epochs.batches),
+                flops_per_step=float(
+                    sum(counts * [_flops(config.workload, shape) for shape in shapes]) / epochs.batches
+                ),
             ),
-            steps=self._steps(corpus),
+            steps=config.steps(corpus),
             data=Examples(corpus.train, epochs.batch_size, order),
             scoring=Scoring(
                 every=epochs.batches,
@@ -168,75 +230,64 @@ class Experiment:
 
     def train(
         self,
-        pairs: Pairs | None = None,
         console: Console | None = None,
         *,
         callbacks: Sequence[Callback] = (),
         measures: Sequence[Measure] = (),
         metrics: Mapping[str, Metric] | None = None,
     ) -> Outcome:
-        """Trains or resumes, scores the best checkpoint on the test set, and leaves pictures and tables in the folder.
+        """Trains or resumes, scores the best checkpoint on the test set, and leaves pictures and tables.
 
         Args:
-          pairs: text to use instead of what `data` names.
-          console: where progress goes.
+          console: where progress goes; None: standard output.
           callbacks: functions (step, metrics, state) that run between calls; see `jaxai.runtime.callbacks`.
           measures: functions state -> {name: value} that add to the metrics of each evaluation.
           metrics: name -> what a metric of one's own means.
         """
         console = console or Console()
-        check_experiment(self)
-        pairs = check_pairs(pairs or self.load())
-        corpus = self.corpus(pairs)
-        experiment = self.resolve(pairs)
-        for note in (*corpus.notes, *self._too_short(corpus)):
-            say(console, note)
-        training = experiment.training(pairs).measuring(measures, metrics)
-        folder = RunFolder(self.run.workdir)
-        outcome = fit(training, experiment, console, callbacks)
+        config, folder, task = self.config, RunFolder(self.config.run.workdir), self.pairs.task
+        outcome = fit(self.training().measuring(measures, metrics), config, console, callbacks)
         if outcome.interrupted:
             return outcome
-        score, result = scores.main_score(pairs.task), outcome.result
+        score, result = scores.main_score(task), outcome.result
         if score not in result:
-            params = [seq2seq.parameters(experiment.restore("best"))]
+            params, corpus = [seq2seq.parameters(self.restore("best"))], self.corpus
             translator = Translator(
-                experiment.workload, params, corpus.source, corpus.target, self.decoding, self.longest
+                config.workload, params, corpus.source, corpus.target, config.decoding, config.longest
             )
-            found, tested = experiment._test(translator, pairs.test, pairs.task)
+            found, tested = self._test(translator, self.pairs.test, task)
             result = result | tested
             folder.write_json("result.json", result)
             with pictures.optional(console):
-                experiment.draw(found, pairs, folder)
+                self.draw(found, folder)
         console.print(progress.results(_main(result), Meanings(METRICS), title="Test set"))
-        if self.expected:
-            say(console, progress.expectation(score, self.expected, result[score], Meanings(METRICS)))
+        if config.expected:
+            say(console, progress.expectation(score, config.expected, result[score], Meanings(METRICS)))
         return dataclasses.replace(outcome, result=result)
 
-    def make(self) -> Any:
-        """The workload for one device; of a resolved experiment, for batches of one shape."""
-        return seq2seq.make(self.workload)
+    def make(self) -> Workload:
+        """The workload for one device, for batches of one shape."""
+        return seq2seq.make(self.config.workload)
 
     def trained(self, checkpoint: str = "best") -> "TrainedTranslator":
         """A checkpoint of the run, to translate with; see `jaxai.load`."""
         from jaxai.experiments.translation.trained import TrainedTranslator
 
-        return TrainedTranslator.read(self.run, self.make(), checkpoint, self)
+        return TrainedTranslator.read(self.config.run, self.make(), checkpoint, self.config)
 
     def evaluate(
         self,
         console: Console,
-        which: Source = "best",
-        pairs: Pairs | None = None,
+        which: Parameters = "best",
         files: tuple[Path, Path] | None = None,
-        others: Sequence["Experiment"] = (),
+        others: Sequence["Bound"] = (),
     ) -> dict[str, Any]:
-        """Scores a checkpoint of the run, on its test set or on a pair of files, and shows and returns what it finds.
+        """Scores a checkpoint of the run, on its test set or on a pair of files, and shows and returns the scores.
 
         Args:
-          console: where it is shown.
+          console: where they are shown.
           which: checkpoint, or the mean of the parameters of both.
-          pairs: text to use instead of what `data` names.
-          files: sources and references, line by line, instead.
+          files: sources and references, line by line, instead of the test set.
           others: runs whose models translate together with this one.
 
         Raises:
@@ -244,19 +295,20 @@ class Experiment:
         """
         from jaxai.experiments.translation.trained import read_all
 
+        config = self.config
         if files is None:
-            pairs = check_pairs(pairs or self.load())
+            pairs = self.pairs
             split, task, name = pairs.test, pairs.task, "test"
             data = digests.describe_pairs(pairs)
-            show_notes(RunFolder(self.run.workdir).data_notes(data, "test"), console)
+            show_notes(RunFolder(config.run.workdir).data_notes(data, "test"), console)
         else:
             split, task, name = _aligned(*files), self._task, files[0].name
             data = {"splits": {name: {"digest": digests.digest_of_texts(split)}}}
-        check_decoding(self.decoding, self.workload)
+        check_decoding(config.decoding, config.workload)
         first, further = read_all([self, *others], which)
         translator = first.translator(ensemble=further)
         _, result = self._test(translator, split, task)
-        result |= {"sentences": len(split.sources), "checkpoint": which, "measured_on": measured_on(self, data)}
+        result |= {"sentences": len(split.sources), "checkpoint": which, "measured_on": measured_on(config, data)}
         console.print(progress.results(_main(result), Meanings(METRICS), title=f"Scores on {name}"))
         notes = [f"hypotheses and references were compared in one form: {result['normalisation']}"]
         notes += _unknown_references(translator.target, split)
@@ -266,20 +318,13 @@ class Experiment:
             say(console, note)
         return result
 
-    def restore(self, which: Which = "best") -> State:
-        """The state of the run's checkpoint, on one device.
-
-        Raises:
-          ValueError: the run has no such checkpoint.
-        """
-        return trained_state(self.make(), dataclasses.replace(self.run, mode="jit"), parallel.make_mesh(1), which)
-
-    def draw(self, found: Sequence[Translation], pairs: Pairs, folder: RunFolder) -> None:
+    def draw(self, found: Sequence[Translation], folder: RunFolder) -> None:
         """Examples with their references, scores by length, and what the decoder attended to."""
+        pairs = self.pairs
         said, answers, sources = [each.text for each in found], pairs.test.answers(), pairs.test.sources
-        lowercase = self.tokens.lowercase
+        lowercase = self.config.tokens.lowercase
         lengths = scores.by_length(pairs.task, said, answers, sources, lowercase=lowercase)
-        shown = scores.examples(pairs.task, said, answers, sources, SOME, WORST, self.run.seed, lowercase)
+        shown = scores.examples(pairs.task, said, answers, sources, SOME, WORST, self.config.run.seed, lowercase)
         folder.write_json("tables/scores_by_length.json", scores.as_table("Scores by the source's length", lengths))
         folder.write_json("tables/examples.json", scores.as_table("Translations of the test set", shown))
         if not pictures.available():
@@ -296,7 +341,7 @@ class Experiment:
             if each.attention is not None and len(each.pieces) > 1 and len(each.source_pieces) <= WIDEST
         ]
         if maps:
-            chosen = np.random.default_rng(self.run.seed).permutation(len(maps))[:HEAT_MAPS]
+            chosen = np.random.default_rng(self.config.run.seed).permutation(len(maps))[:HEAT_MAPS]
             attention_pictures.heat_maps([maps[i] for i in chosen], folder.pictures / "attention.png")
             captions["attention.png"] = "Where the decoder looked: a row for each token that it wrote"
         folder.write_json("pictures/captions.json", captions)
@@ -306,7 +351,7 @@ class Experiment:
         found = [best for best, *_ in translator.translate_all(split.sources, DECODED_AT_ONCE, attention=True)]
         for number, each in enumerate(found, start=1):
             each.require_finite(f"sentence {number}")
-        said, answers, lowercase = [each.text for each in found], split.answers(), self.tokens.lowercase
+        said, answers, lowercase = [each.text for each in found], split.answers(), self.config.tokens.lowercase
         result = scores.score(task, said, answers, lowercase)
         score = scores.main_score(task)
         low, high = scores.interval(task, said, answers, lowercase=lowercase)
@@ -314,32 +359,14 @@ class Experiment:
 
     def _other_vocabularies(self, source: "TrainedTranslator") -> list[str]:
         """Which of the vocabularies of a run are others than those here; see `make_beginning`."""
-        digests = zip(source.config.tokens.digests, self.tokens.digests, strict=True)
+        digests = zip(source.config.tokens.digests, self.config.tokens.digests, strict=True)
         return [f"{side} tokens" for side, (old, new) in zip(("source", "target"), digests, strict=True) if old != new]
 
     @property
     def _task(self) -> str:
         """What the run's data is scored as, without loading it."""
-        return text.KINDS.get(str(self.data.source), "translation") if self.data.task == "auto" else self.data.task
-
-    def _too_short(self, corpus: Corpus) -> list[str]:
-        """What to say where the search may not write as much as the held-out targets have."""
-        held_out, decoding = corpus.validation, self.decoding
-        most = np.ceil(decoding.longest_ratio * held_out["source_length"]) + decoding.longest_extra
-        if not (longer := int((held_out["target_length"] > most).sum())):
-            return []
-        return [
-            f"{longer} of {len(most)} validation targets are longer than a translation may be; raise "
-            "decoding.longest_ratio or decoding.longest_extra"
-        ]
-
-    def _steps(self, corpus: Corpus) -> int:
-        return steps_in(self.epochs, _order(jax.random.key(0), corpus).batches)
-
-
-@functools.lru_cache(maxsize=1)
-def _corpus(tokens: Tokens, pairs: Pairs) -> Corpus:
-    return make_corpus(tokens, pairs)
+        data = self.config.data
+        return text.KINDS.get(str(data.source), "translation") if data.task == "auto" else data.task
 
 
 def _order(key: jax.Array, corpus: Corpus) -> BucketedEpochs:

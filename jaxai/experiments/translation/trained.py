@@ -5,7 +5,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,9 @@ from jaxai.seq2seq.decoding import Decoding, Method, check_decoding, with_option
 from jaxai.seq2seq.translator import Translation, Translator
 from jaxai.seq2seq.vocabulary import BEGIN, END, Vocabulary
 from jaxai.trained import Trained, portable
+
+if TYPE_CHECKING:
+    from jaxai.experiments.translation.experiment import Bound
 
 __all__ = ["TrainedTranslator", "read_all"]
 
@@ -196,14 +199,14 @@ class TrainedTranslator(Trained):
         return {"source tokens": config.source_vocabulary, "target tokens": config.target_vocabulary}
 
 
-def read_all(experiments: Sequence[Any], checkpoint: str) -> tuple[TrainedTranslator, list[TrainedTranslator]]:
+def read_all(bound: "Sequence[Bound]", checkpoint: str) -> tuple[TrainedTranslator, list[TrainedTranslator]]:
     """The first of several runs, and the others, that translate together. What does not fit is refused first.
 
     Raises:
       ValueError: see `TrainedTranslator.translator` and `jaxai.load`.
     """
-    check_alike(experiments)
-    first, *others = [experiment.trained(checkpoint) for experiment in experiments]
+    check_alike([each.config for each in bound])
+    first, *others = [each.trained(checkpoint) for each in bound]
     return first, others
 
 

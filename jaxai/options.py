@@ -1,0 +1,154 @@
+"""Options of the command line: those of a function's parameters, how numbers are read, and how errors name options."""
+
+import contextlib
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from types import SimpleNamespace
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import tyro
+
+from jaxai import ranges
+
+NAME = r"[A-Za-z_][\w.]*"
+
+
+def parse(
+    function: Callable[..., Any], common: Mapping[str, tuple[Any, Any, str]], arguments: Sequence[str], prog: str
+) -> dict[str, Any]:
+    """The values of a function's parameters, read from the command line.
+
+    Args:
+      function: its parameters after the first become options; its docstring explains them.
+      common: parameters added to them: name -> (type, default, explanation); `inspect.Parameter.empty`: no default.
+      arguments: of the command line.
+      prog: the command, for the help.
+
+    Raises:
+      ValueError: a value is out of the range of its type; the message names the option as it is typed.
+      SystemExit: the arguments do not fit the options, or help was asked for.
+    """
+    if not all(argument.strip() for argument in arguments):  # as of a shell's variable that is not set
+        raise ValueError("an argument is empty; give it a value, or leave it out")
+    own = list(inspect.signature(function).parameters.values())[1:]
+    annotations = {each.name: each.annotation for each in own}
+    module = SimpleNamespace(__annotations__=annotations)
+    hints = get_type_hints(module, function.__globals__, include_extras=True)
+    hints |= {name: kind for name, (kind, _, _) in common.items()}
+
+    def read(**named: Any) -> dict[str, Any]:
+        return named
+
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for name, (kind, default, _) in common.items()
+    ]
+    own = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[each.name]) for each in own]
+    positional = [each for each in added if each.default is inspect.Parameter.empty]
+    rest = [each for each in added if each.default is not inspect.Parameter.empty]
+    read.__signature__ = inspect.Signature([*positional, *own, *rest])  # type: ignore[attr-defined]
+    read.__annotations__ = hints
+    read.__doc__ = _documented(function.__doc__ or "", {name: text for name, (_, _, text) in common.items()})
+    found: dict[str, Any] = tyro.cli(read, args=list(arguments), prog=prog, registry=values())
+    with as_typed({name: f"--{name.replace('_', '-')}" for name in hints}):
+        for name, value in found.items():
+            ranges.check_argument(name, hints[name], value)
+    return found
+
+
+def _documented(doc: str, common: Mapping[str, str]) -> str:
+    """A docstring with explanations of further arguments."""
+    text = inspect.cleandoc(doc)
+    if "\nArgs:\n" not in text:
+        text += "\n\nArgs:\n"
+    return text.replace("\nArgs:\n", "\nArgs:\n" + "".join(f"  {name}: {what}\n" for name, what in common.items()), 1)
+
+
+def of_config(kind: type, path: str = "", typed: str = "") -> dict[str, str]:
+    """Each field of a configuration, by its path in Python and in errors -> the option as it is typed.
+
+    Args:
+      kind: a dataclass.
+      path: of the group of fields that it is, ending in a dot.
+      typed: what is typed before its fields.
+    """
+    found: dict[str, str] = {}
+    for name, hint in ranges.hints(kind).items():
+        marks = hint.__metadata__ if get_origin(hint) is Annotated else ()
+        inside = typed if any(getattr(mark, "name", None) == "" for mark in marks) else f"{typed}{name}."
+        inner = get_args(hint)[0] if marks else hint
+        group = next((each for each in (inner, *get_args(inner)) if hasattr(each, "__dataclass_fields__")), None)
+        option = f"--{typed}{name}".replace("_", "-")
+        if group is not None:
+            found |= of_config(group, f"{path}{name}.", inside)
+            option = f"--{inside}".rstrip(".").replace("_", "-")
+        found |= {f"{path}{name}": option, f"{typed}{name}": option}
+    return found
+
+
+@contextlib.contextmanager
+def as_typed(options: Mapping[str, str]) -> Iterator[None]:
+    """Lets each ValueError name options as they are typed.
+
+    Args:
+      options: field as errors name it, as `optimizer.learning_rate` -> option, as `--optimizer.learning-rate`.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if type(error) is not ValueError or len(error.args) != 1:
+            raise
+        raise ValueError(named(str(error), options)) from error
+
+
+def named(message: str, options: Mapping[str, str]) -> str:
+    """A message in which fields are named by their options.
+
+    A name of several words, as `batch_size` or `optimizer.name`, is replaced wherever it stands; one of a single word,
+    which may be an ordinary word too, where the message begins with it or shows its change.
+    """
+
+    def replaced(found: re.Match[str]) -> str:
+        name = found[0]
+        ending = name[len(name.rstrip(".")) :]
+        return options.get(name.rstrip("."), name.rstrip(".")) + ending
+
+    def several(found: re.Match[str]) -> str:
+        return replaced(found) if re.search(r"[_.]\w", found[0]) else found[0]
+
+    message = re.sub(rf"(?<![\w./\-'\"=(]){NAME}(?![\w(/=])", several, message)
+    message = re.sub(rf"(?<=\(){NAME}(?=: .* -> )", several, message)
+    message = re.sub(rf"^{NAME}(?= (?:is|are|has|have|needs|of|says)\b)", replaced, message)
+    return re.sub(rf"(?:(?<=^)|(?<=[(;] )|(?<=\()){NAME}(?=: [^;]* -> )", replaced, message)
+
+
+def values() -> tyro.constructors.ConstructorRegistry:
+    """How tyro reads values: whole numbers as Python does, and 1e6 and 2.5e3 too."""
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def whole(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[int] | None:
+        if info.type is not int:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="INT",
+            instance_from_str=lambda values: _whole(values[0]),
+            is_instance=lambda value: isinstance(value, int) and not isinstance(value, bool),
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    return registry
+
+
+def _whole(text: str) -> int:
+    """The whole number that a user has typed.
+
+    Raises:
+      ValueError: it is none.
+    """
+    if re.fullmatch(r"[+-]?\d+(\.\d*)?[eE]\+?\d{1,2}", text) and (number := Decimal(text)) == int(number):
+        return int(number)
+    return int(text)
