@@ -57,7 +57,7 @@ LEARNER = dqn.Config(
 def runs(tmp_path_factory):
     """A folder with a run of each workload: images, digits, dates, catch."""
     folder = tmp_path_factory.mktemp("runs")
-    classification(folder / "images").train(images())
+    classification(folder / "images").bind(images()).train()
     Generation(
         gan.Config(width=2, latent_size=8, conditional=True, ema_decay=0.5),
         epochs=1,
@@ -65,7 +65,7 @@ def runs(tmp_path_factory):
         extractor="none",
         samples=16,
         run=Run(workdir=str(folder / "digits"), devices=1),
-    ).train(images())
+    ).bind(images()).train()
     Translation(
         seq2seq.Config(hidden=8, embed=4, bidirectional=False),
         data=TextData("reverse", examples=60, validation_examples=10, test_examples=10, longest=4),
@@ -73,8 +73,8 @@ def runs(tmp_path_factory):
         epochs=1,
         scored=4,
         run=Run(workdir=str(folder / "dates"), devices=1),
-    ).train()
-    QLearning(LEARNER, ENVIRONMENT, run=Run(workdir=str(folder / "catch"), devices=1, seeds=2)).train()
+    ).bind().train()
+    QLearning(LEARNER, ENVIRONMENT, run=Run(workdir=str(folder / "catch"), devices=1, seeds=2)).bind().train()
     return folder
 
 
@@ -222,18 +222,18 @@ def test_fine_tuning_takes_what_fits_and_reports_what_is_new(runs, tmp_path, jax
     tuning = dataclasses.replace(experiment.run, init_from=str(runs / "images"))
     experiment = dataclasses.replace(experiment, run=tuning)
     more = images((*NAMES, "bee"))
-    training = experiment.resolve(more).training(more)
+    training = experiment.bind(more).training()
     assert "new: Dense_1/bias (4 -> 5 classes), Dense_1/kernel (4 -> 5 classes)" in training.log.opening
-    experiment.train(more)
+    experiment.bind(more).train()
     source, result = package.load(runs / "images"), package.load(tmp_path / "fine")
     taken = {name: value for name, value in source.params.items() if name != "Dense_1"}
     chex.assert_trees_all_close({name: result.state.params[name] for name in taken}, taken, atol=1e-6)
     # It goes on without the run that it began with.
-    dataclasses.replace(experiment, epochs=2).training(more)
+    dataclasses.replace(experiment, epochs=2).bind(more).training()
     wider = dataclasses.replace(experiment, workload=dataclasses.replace(experiment.workload, width=3))
     wider = dataclasses.replace(wider, run=dataclasses.replace(tuning, workdir=str(tmp_path / "wider")))
     with pytest.raises(ValueError, match=r"^--init-from: .* has shape .* give the same network$"):
-        wider.train(more)
+        wider.bind(more).train()
     assert not (tmp_path / "wider").exists()
 
 

@@ -7,6 +7,7 @@ defaults in place of the data's shapes builds another network unnoticed. The `co
 """
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -171,7 +172,10 @@ class Experiment(Protocol):
 
 
 def open_run(
-    folder: str | Path, experiments: tuple[type, ...] = (), preset: str | Path | None = None, devices: int | None = None
+    folder: str | Path,
+    experiments: tuple[type, ...] = (),
+    preset: str | os.PathLike[str] | None = None,
+    devices: int | None = None,
 ) -> Bound:
     """The bound experiment of a run folder, wherever the folder is now. Writes nothing.
 
@@ -189,14 +193,14 @@ def open_run(
     """
     folder, file = Path(folder), RunFolder(folder)
     if preset is not None and not Path(preset).is_file():
-        load_preset(str(preset))  # raises what is wrong with the path
+        load_preset(os.fspath(preset))  # raises what is wrong with the path
     if preset is not None and not file.knows_class(*experiments):
-        experiments = (*experiments, type(load_preset(str(preset))[0]))
+        experiments = (*experiments, type(load_preset(os.fspath(preset))[0]))
         config: Experiment = file.load_config(*experiments)
     else:
         config = file.load_config(*experiments)
         if preset is not None and config.missing:
-            load_preset(str(preset))
+            load_preset(os.fspath(preset))
     if config.missing:
         began = file.began_with(" (the run began with {})")
         raise ValueError(f"{folder} {config.missing}; add --preset FILE, the preset that registers it{began}")

@@ -81,21 +81,21 @@ def test_lines_before_one_that_cannot_be_read_are_translated_where_it_could_not_
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--length-penalty", "nan"), "length_penalty is nan"),
-        (("--length-penalty", "-1"), "length_penalty is -1.0"),
-        (("--coverage-penalty", "inf"), "coverage_penalty is inf"),
+        (("--length-penalty", "nan"), "--length-penalty is nan"),
+        (("--length-penalty", "-1"), "--length-penalty is -1.0"),
+        (("--coverage-penalty", "inf"), "--coverage-penalty is inf"),
         (("--beam", "99"), "beam is 99; it must be at most"),
-        (("--beam", "2", "--n-best", "3"), "n_best is 3; it must be between 1 and 2"),
-        (("--method", "sample", "--top-k", "99"), "top_k is 99; it must be at most"),
+        (("--beam", "2", "--n-best", "3"), "--n-best is 3; it must be between 1 and 2"),
+        (("--method", "sample", "--top-k", "99"), "--top-k is 99; it must be at most"),
         (("--method", "sample", "--temperature", "nan"), "temperature is nan"),
-        (("--method", "sample", "--top-p", "0"), "top_p is 0.0"),
-        (("--top-k", "3"), "top_k has no effect with method beam; give --method sample"),
+        (("--method", "sample", "--top-p", "0"), "--top-p is 0.0"),
+        (("--top-k", "3"), "--top-k has no effect with method beam; give --method sample"),
         (
             ("--method", "greedy", "--beam", "3"),
             "beam has no effect with method greedy; give --method beam",
         ),
-        (("--seed", "-1"), "seed is -1; it must be between 0 and 4294967295"),
-        (("--batch-size", "0"), "batch_size is 0"),
+        (("--seed", "-1"), "--seed is -1; it must be at least 0"),
+        (("--batch-size", "0"), "--batch-size is 0"),
         (("--input", "FOLDER"), "cannot be read (Is a directory)"),
         (("--input", "FOLDER/no"), "no file"),
         (("--output", "FOLDER"), "is a folder; give a file of translations"),
@@ -196,7 +196,7 @@ def test_evaluation_refuses_decoding_that_cannot_be_before_the_model_is_loaded(u
     (tmp_path / "file").write_text("abc\n")
     run = changed(unloadable, lambda config: config["decoding"].update(beam=99))
     files = ("--source", tmp_path / "file", "--reference", tmp_path / "file")
-    assert "decoding.beam is 99; it must be at most" in refused(jaxai, "evaluate", run, *files)
+    assert "--decoding.beam is 99; it must be at most" in refused(jaxai, "evaluate", run, *files)
 
 
 @pytest.mark.parametrize(
@@ -239,10 +239,10 @@ def test_damaged_vocabulary_is_one_line_with_the_file(copied, jaxai, typed, side
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--decoding.beam", "99"), "decoding.beam is 99; it must be at most"),
-        (("--decoding.top-k", "99"), "decoding.top_k is 99; it must be at most"),
-        (("--decoding.longest-ratio", "inf"), "decoding.longest_ratio is inf"),
-        (("--attention", "none", "--decoding.coverage-penalty", "0.2"), "decoding.coverage_penalty is 0.2"),
+        (("--decoding.beam", "99"), "--decoding.beam is 99; it must be at most"),
+        (("--decoding.top-k", "99"), "--decoding.top-k is 99; it must be at most"),
+        (("--decoding.longest-ratio", "inf"), "--decoding.longest-ratio is inf"),
+        (("--attention", "none", "--decoding.coverage-penalty", "0.2"), "--decoding.coverage-penalty is 0.2"),
     ],
 )
 def test_decoding_that_cannot_be_is_refused_before_training(preset, tmp_path, jaxai, arguments, message):
