@@ -13,7 +13,7 @@ import difflib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, NoReturn
 
 from rich.console import Console
 
@@ -23,7 +23,7 @@ from jaxai.data.images import Images, check_images
 from jaxai.data.named_arrays import check_named_arrays, describe_named_arrays
 from jaxai.metrics import LOSS, Meanings
 from jaxai.ranges import Count, Natural, shown
-from jaxai.runtime import model_card, parallel
+from jaxai.runtime import experiment, model_card, parallel
 from jaxai.runtime.batches import example_batch
 from jaxai.runtime.callbacks import Callback, Measure
 from jaxai.runtime.config import Run, check_experiment
@@ -31,6 +31,7 @@ from jaxai.runtime.continuation import Changes
 from jaxai.runtime.feed import Feed
 from jaxai.runtime.loop import Outcome, fit
 from jaxai.runtime.model_card import Model
+from jaxai.runtime.registry import NO_COMMANDS, Commands
 from jaxai.runtime.run_folder import RunFolder
 from jaxai.runtime.training import Arrays, Examples, Log, Program, Scoring, Storage, Training, position_in_epochs
 from jaxai.runtime.workload_checks import check_workload, evaluation_metrics, made_for
@@ -45,7 +46,7 @@ FIXED = ("workdir", "seeds")
 
 
 @dataclass(frozen=True)
-class Own:
+class Own(experiment.Experiment):
     """The configuration of a run of `jaxai.train`, as its `config.json` has it.
 
     Attributes:
@@ -62,14 +63,31 @@ class Own:
     splits: tuple[str, ...] = ()
     run: Run = Run()
 
+    commands: ClassVar[Commands] = NO_COMMANDS
+
     @property
-    def changes(self) -> Changes:
+    def changes(self) -> Changes:  # type: ignore[override]  # it depends on the splits
         """What may change in a run that continues with `resume_with_changes`."""
         return Changes(
             applied=("steps",),
             measured=("score", "splits"),
             refused={"batch_size": "the position in the data follows from it"},
             scored_on=self.splits,
+        )
+
+    def bind(self, data: Any = None, console: Console | None = None) -> NoReturn:
+        """See `of_run`."""
+        self.of_run()
+
+    def of_run(self, data: Any = None) -> NoReturn:
+        """A folder does not say what the workload is.
+
+        Raises:
+          ValueError: always.
+        """
+        raise ValueError(
+            f"{self.run.workdir} is a run of jaxai.train, whose workload only its own program has; give it, as in"
+            " jaxai.load(folder, workload=workload)"
         )
 
 
