@@ -150,8 +150,10 @@ def _train(command: str, arguments: Sequence[str]) -> None:
     if not interrupted:
         folder = RunFolder(experiment.run.workdir).path
         _report([folder], folder / "report.html", console)
-        if what := experiment.from_preset or _defines(type(experiment)):
-            how = f"evaluate, {_and([*_others(experiment), 'replay'])} take --preset {arguments[0]}, which {what}"
+        what, again = experiment.from_preset or _defines(type(experiment)), experiment.named_again
+        again = f"--preset {arguments[0]}, which {what}" if what else again
+        if again:
+            how = f"evaluate, {_and([*_others(experiment), 'replay'])} take {again}"
             console.print(how, soft_wrap=True, highlight=False, markup=False)
 
 
@@ -201,14 +203,8 @@ def _run_command(command: str, arguments: Sequence[str], further: dict[str, Any]
     if folder is None:
         _fail(f"give the folder of a run, as in: jaxai {command} runs/a")
     from jaxai.runtime.experiment import open_run
-    from jaxai.runtime.presets import load_preset
-    from jaxai.runtime.run_folder import RunFolder
 
-    preset = _value_of("--preset", arguments)
-    kinds: tuple[type, ...] = ()
-    if preset and not RunFolder(folder).knows_class():
-        kinds = (type(load_preset(preset)[0]),)
-    kind: type[Experiment] = RunFolder(folder).load_class(*kinds)
+    kind, kinds = _class_of(folder, arguments)
     offered = kind.commands.of_run
     if command not in offered:
         if command not in known:
@@ -216,17 +212,29 @@ def _run_command(command: str, arguments: Sequence[str], further: dict[str, Any]
         _fail(
             f"{folder} is a run of {_name(kind)}, which has no {command}; it has {_and([*offered, 'report', 'replay'])}"
         )
-    common = RUN | PRESET | (further or {})
-    values = options.parse(offered[command], common, arguments, f"jaxai {command}")
+    opening = PRESET | dict(kind.commands.needs) | (further or {})
+    values = options.parse(offered[command], RUN | opening, arguments, f"jaxai {command}")
     _configure_jax()
     from jaxai.runtime import parallel
 
     parallel.check_backend()
-    opened = {name: values.pop(name) for name in ("preset", *(further or {}))}
+    opened = {name: values.pop(name) for name in opening}
     bound = open_run(values.pop("run"), kinds, **opened)
     names = {name: f"--{name.replace('_', '-')}" for name in values}
     with options.as_typed(names):
         return bound, offered[command](bound, **values)
+
+
+def _class_of(folder: Path, arguments: Sequence[str]) -> "tuple[type[Experiment], tuple[type, ...]]":
+    """The class of a run's experiment, and those among it that only the preset in the arguments defines."""
+    from jaxai.runtime.presets import load_preset
+    from jaxai.runtime.run_folder import RunFolder
+
+    preset = _value_of("--preset", arguments)
+    kinds: tuple[type, ...] = ()
+    if preset and not RunFolder(folder).knows_class():
+        kinds = (type(load_preset(preset)[0]),)
+    return RunFolder(folder).load_class(*kinds), kinds
 
 
 def _run_among(arguments: Sequence[str]) -> Path | None:
@@ -293,18 +301,19 @@ def report(arguments: Sequence[str]) -> None:
 def replay(arguments: Sequence[str]) -> None:
     """`jaxai replay RUN`."""
 
-    def again(_: None, run: Path, preset: Path | None) -> None:
-        """Run the step that became non-finite again, on one device, with NaN checks on every operation."""
-        from jaxai.runtime import nonfinite
-        from jaxai.runtime.experiment import open_run
-        from jaxai.runtime.run_folder import RunFolder
+    from jaxai.runtime import nonfinite
+    from jaxai.runtime.experiment import open_run
+    from jaxai.runtime.run_folder import RunFolder
 
-        print(nonfinite.replay(RunFolder(run), open_run(run, preset=preset).make()))
-
-    def explained_again(_: None) -> None:
+    def again(_: None) -> None:
         """Run the step that became non-finite again, on one device, with NaN checks on every operation."""
 
-    again(None, **options.parse(explained_again, RUN | PRESET, arguments, "jaxai replay"))
+    folder = _run_among(arguments)
+    kind, kinds = _class_of(folder, arguments) if folder and (folder / "config.json").is_file() else (None, ())
+    needs = dict(kind.commands.needs) if kind else {}
+    values = options.parse(again, RUN | PRESET | needs, arguments, "jaxai replay")
+    run = values.pop("run")
+    print(nonfinite.replay(RunFolder(run), open_run(run, kinds, **values).make()))
 
 
 OWN: dict[str, Callable[[Sequence[str]], None]] = {

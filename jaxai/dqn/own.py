@@ -9,10 +9,12 @@ from typing import Any
 
 from jaxai.dotted_names import dotted_name, imported, is_dotted
 
-__all__ = ["REGISTERED", "is_dotted", "load", "register"]
+__all__ = ["IMPORTED", "REGISTERED", "is_dotted", "load", "register"]
 
 REGISTERED: dict[str, Callable[..., Any]] = {}
 """Name -> (**arguments) -> the environment, or a pair of it and its parameters; of this process."""
+IMPORTED: set[str] = set()
+"""Those among them that `load` has imported by their names."""
 
 
 def register(maker: Callable[..., Any]) -> str:
@@ -50,4 +52,5 @@ def load(name: str) -> Callable[..., Any]:
             f"--env.name is {name}, of type {type(found).__name__}; expected a class, a function or an environment"
         )
     REGISTERED[name] = found if callable(found) else lambda: found
+    IMPORTED.add(name)
     return REGISTERED[name]

@@ -147,8 +147,24 @@ class Experiment(Protocol):
 
     @property
     def missing(self) -> str:
-        """Which of this the current process does not have, as `was trained in 'Mine-v0', ...`; "": nothing."""
+        """What a process lacks to open a run, and how to give it, as `was trained in 'Mine-v0', ...`; "": nothing."""
         return ""
+
+    @property
+    def named_again(self) -> str:
+        """The options that give another process what the run folder may only name, as `--env.name x:make`; "": none."""
+        return ""
+
+    def provide(self, **needs: Any) -> None:
+        """Makes known to this process what a user gives for a run, by the options `commands.needs`.
+
+        Args:
+          needs: parameter -> value, where one was given.
+
+        Raises:
+          ValueError: it is not what the run was trained with, or cannot be imported.
+        """
+        return
 
     def bind(self, data: Any = None, console: Console | None = None) -> Bound:
         """Loads and checks the data, and fills in what follows from it.
@@ -176,6 +192,7 @@ def open_run(
     experiments: tuple[type, ...] = (),
     preset: str | os.PathLike[str] | None = None,
     devices: int | None = None,
+    **needs: Any,
 ) -> Bound:
     """The bound experiment of a run folder, wherever the folder is now. Writes nothing.
 
@@ -187,6 +204,7 @@ def open_run(
       preset: file that defines the class of the experiment, or registers what it needs; executed only where one of
         them is missing.
       devices: number of devices to use; None: all.
+      needs: see `Experiment.provide`; None where nothing was given.
 
     Raises:
       ValueError: the folder holds no run, or one of a class or with needs that this process does not have.
@@ -201,9 +219,10 @@ def open_run(
         config = file.load_config(*experiments)
         if preset is not None and config.missing:
             load_preset(os.fspath(preset))
+    if given := {name: value for name, value in needs.items() if value is not None}:
+        config.provide(**given)
     if config.missing:
-        began = file.began_with(" (the run began with {})")
-        raise ValueError(f"{folder} {config.missing}; add --preset FILE, the preset that registers it{began}")
+        raise ValueError(f"{folder} {config.missing}{file.began_with(' (the run began with {})')}")
     return with_run(config, dataclasses.replace(config.run, workdir=str(folder), devices=devices)).of_run()
 
 

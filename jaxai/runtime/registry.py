@@ -18,10 +18,13 @@ class Commands(NamedTuple):
       of_run: name -> (bound experiment of a run folder, options) -> None; `evaluate` returns the metrics, which are
         written to `evaluation.json`.
       of_preset: name -> (the preset's config) -> the experiment that is trained instead, with options of its own.
+      needs: options of every command of a run by which a user gives again what the run folder may only name, as an
+        environment; parameter -> (type, default, explanation). `Experiment.provide` gets the values.
     """
 
     of_run: Mapping[str, Callable[..., Any]] = NONE
     of_preset: Mapping[str, Callable[..., Any]] = NONE
+    needs: Mapping[str, tuple[Any, Any, str]] = MappingProxyType({})
 
 
 NO_COMMANDS = Commands()

@@ -99,3 +99,62 @@ def test_what_a_function_returns_must_be_an_environment():
         ValueError, match="make returns a value of type int; expected an environment with reset and step"
     ):
         make_environment(Environment(make))
+
+
+PRESET = '''"""A preset with a small agent."""
+
+from jaxai.dqn import Config, Environment
+from jaxai.experiments.qlearning.experiment import Experiment
+from jaxai.runtime.config import Run
+
+config = Experiment(
+    workload=Config(
+        hidden=(8,), total_steps=132, num_envs=4, train_every=4, learning_starts=36, batch_size=16, capacity=256,
+        target_every=16, epsilon_steps=200, evaluation_episodes=4,
+    ),
+    run=Run(mode="shard_map", devices=1, steps_per_call=4, evaluate_every=8),
+)
+'''
+
+
+def test_an_environment_named_on_the_command_line_trains_and_has_to_be_named_again(module, jaxai):
+    (module / "small.py").write_text(PRESET)
+    train = ("train", "small.py", "--env.name", "own_envs:make", "--env.params", "limit", "6", "--workdir", "run")
+    code, out, err = jaxai(*train)
+    assert (code, err) == (0, "")
+    assert "evaluate, play and replay take --env.name own_envs:make" in out
+    own.REGISTERED.clear()  # as another process
+    sys.modules.pop("own_envs")
+    for command in ("evaluate", "play", "replay"):
+        code, _, err = jaxai(command, "run")
+        assert (code, err.count("\n")) == (2, 1)
+        assert (
+            "run was trained in 'own_envs:make', which this process does not know; add --env.name own_envs:make" in err
+        )
+    assert "own_envs" not in sys.modules
+    code, out, err = jaxai("evaluate", "run", "--env.name", "own_envs:make", "--episodes", "4")
+    assert (code, err) == (0, "")
+    code, out, err = jaxai("play", "run", "--env.name", "own_envs:make")
+    assert (code, "in 6 steps" in out) == (0, True)
+    code, _, err = jaxai("play", "run", "--env.name", "own_envs:Mine")
+    assert (code, "env.name is own_envs:Mine, and the run was trained in own_envs:make" in err) == (2, True)
+    code, out, err = jaxai(*train)  # resumes what has ended
+    assert (code, err) == (0, "")
+    code, _, err = jaxai("train", "small.py", "--env.name", "own_env:make", "--workdir", "other")
+    assert (code, err.count("\n"), "No module named 'own_env'" in err) == (2, 1, True)
+    assert not (module / "other").exists()
+
+
+def test_a_class_in_a_preset_is_an_environment(module, jaxai):
+    text = PRESET.replace("config =", "class Mine(own_envs.Mine):\n    pass\n\n\nconfig =")
+    text = text.replace("    run=", "    env=Environment(Mine, {'limit': 3}),\n    run=")
+    text = text.replace("from jaxai.runtime", "import own_envs\nfrom jaxai.runtime")
+    (module / "with_class.py").write_text(text)
+    code, out, err = jaxai("train", "with_class.py", "--workdir", "run")
+    assert (code, err) == (0, "")
+    assert "evaluate, play and replay take --preset with_class.py, which registers with_class:Mine" in out
+    own.REGISTERED.clear()
+    code, _, err = jaxai("play", "run")
+    assert (code, "was trained in 'with_class:Mine'" in err, "--preset FILE" in err) == (2, True, True)
+    code, out, err = jaxai("play", "run", "--preset", "with_class.py")
+    assert (code, "in 3 steps" in out) == (0, True)

@@ -77,11 +77,9 @@ def test_checkpoint_and_resume_in_ones_own_loop(tmp_path: Any) -> None:
 
 
 def test_many_steps_per_call_on_all_devices() -> None:
-    mode = "shard_map"
-    workload = dqn.make(TINY, Chain(), axis_name=parallel.axis_name(mode))
-    mesh = parallel.make_mesh(2)
-    state = parallel.place_state(workload.init(jax.random.key(0)), mesh, mode)
-    call = parallel.compile_step(workload.train_step, mesh, mode, steps_per_call=5)
+    setup = parallel.Setup("shard_map", devices=2, steps_per_call=5)
+    workload = dqn.make(TINY, Chain(), axis_name=setup.axis_name)
+    call, state = setup.compile_step(workload.train_step), setup.place_state(workload.init(jax.random.key(0)))
     for _ in range(2):
         state, metrics = call(state, None)
 

@@ -1,7 +1,9 @@
 """The commands of deep Q-learning; imports nothing heavy before one of them is called."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
 
 from jaxai.ranges import Count, Natural, Seed
 from jaxai.runtime.registry import Commands
@@ -53,4 +55,11 @@ def sweep(preset: "Experiment") -> "Experiment":
     return Sweep(**{field.name: getattr(preset, field.name) for field in dataclasses.fields(preset)})
 
 
-COMMANDS = Commands({"evaluate": evaluate, "play": play}, {"sweep": sweep})
+NEEDS = {
+    "env_name": (
+        Annotated[str | None, tyro.conf.arg(name="env.name")],
+        None,
+        "the run's own environment, my_package.my_module:make, as it was trained: a run folder alone imports nothing",
+    )
+}
+COMMANDS = Commands({"evaluate": evaluate, "play": play}, {"sweep": sweep}, NEEDS)

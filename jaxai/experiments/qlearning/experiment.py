@@ -15,7 +15,7 @@ from rich.console import Console
 
 from jaxai import dqn, population, ranges
 from jaxai.core import Metric, State, Workload
-from jaxai.dqn import advice
+from jaxai.dqn import advice, own
 from jaxai.dqn.config import make_replay
 from jaxai.dqn.environment import Environment, is_gymnaxs, is_registered, make_environment
 from jaxai.experiments.qlearning import figures
@@ -67,12 +67,31 @@ class Experiment(experiment.Experiment):
     @property
     def from_preset(self) -> str:
         """An environment of one's own is registered by the preset."""
-        return "" if is_gymnaxs(self.env) else f"registers {self.env.name}"
+        return "" if is_gymnaxs(self.env) or self.named_again else f"registers {self.env.name}"
+
+    @property
+    def named_again(self) -> str:
+        """An environment of one's own that was imported by its name."""
+        return f"--env.name {self.env.name}" if self.env.name in own.IMPORTED else ""
 
     @property
     def missing(self) -> str:
         """An environment of one's own that this process does not know."""
-        return "" if is_registered(self.env.name) else f"was trained in {self.env.name!r}, which gymnax does not have"
+        name = self.env.name
+        if is_registered(name):
+            return ""
+        if own.is_dotted(name):
+            remedy = f"--env.name {name}, or --preset FILE, the preset that defines it"
+            return f"was trained in {name!r}, which this process does not know; add {remedy}"
+        return f"was trained in {name!r}, which gymnax does not have; add --preset FILE, the preset that registers it"
+
+    def provide(self, **needs: str) -> None:
+        """Imports the run's own environment, which a user names again."""
+        name = needs["env_name"]
+        if name != self.env.name:
+            raise ValueError(f"env.name is {name}, and the run was trained in {self.env.name}; give this name")
+        if own.is_dotted(name):
+            own.load(name)
 
     @property
     def settings(self) -> list[dict[str, float]]:
@@ -176,7 +195,9 @@ class Experiment(experiment.Experiment):
         return f"replay of {each}{self.workload.capacity:,} transitions, {chips.shown_bytes(self.replay_bytes)}"
 
     def bind(self, data: None = None, console: Console | None = None) -> "Bound":
-        """Checks that it can be trained: the environment is found, and the replay fits the memory.
+        """Checks that it can be trained: the environment exists, and the replay buffer fits the memory.
+
+        An environment `module:name` is imported: only a configuration that a user gives is bound in this way.
 
         Args:
           data: none; the environment gives it.
@@ -186,6 +207,8 @@ class Experiment(experiment.Experiment):
           ValueError: one line that names what cannot be.
         """
         del data, console
+        if own.is_dotted(self.env.name):
+            own.load(self.env.name)
         check_experiment(self)
         self.check()
         return self.of_run()
