@@ -1,4 +1,8 @@
-"""What holds for every workload in every engine: it learns, compiles once, keeps its state, and stays on the device."""
+"""What holds for every workload in every engine.
+
+It learns, compiles once, keeps the structure of its state, donates it, has the same parameters on all devices, and
+moves nothing between host and devices inside the loop.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -134,10 +138,15 @@ def test_workload_learns_compiles_once_keeps_its_state_and_stays_on_the_device(
     rows = np.random.default_rng(1).integers(0, EXAMPLES, (case.calls, STEPS, BATCH)).astype(np.int32)
     batches = [None if dataset is None else parallel.place_batches(row, mesh, mode, STEPS) for row in rows]
 
-    state, _ = call(state, batches[0], dataset)
+    given = state
+    state, _ = call(given, batches[0], dataset)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(given.params)), "the state is not donated"
     with jax.transfer_guard("disallow"):
         for batch in batches[1:]:
             state, metrics = call(state, batch, dataset)
+    for leaf in jax.tree.leaves((state.params, state.opt_state, state.extra)):
+        copies = [shard.data for shard in leaf.addressable_shards]
+        chex.assert_trees_all_equal(*copies)
     after = parallel.gather_state(state, mode)
     chex.assert_trees_all_equal_shapes_and_dtypes(jax.eval_shape(lambda: after), shapes)
     assert int(after.step) == case.calls * STEPS

@@ -423,16 +423,6 @@ def test_gradients_do_not_depend_on_the_number_of_devices(place: tuple[parallel.
     assert np.abs(params[1]["ConvTranspose_2"]["kernel"] - painter["ConvTranspose_2"]["kernel"]).max() > 1e-3
 
 
-def test_devices_agree_bitwise_on_what_they_learn() -> None:
-    call, mesh = compiled("shard_map", 2)
-    state = parallel.place_state(jax.tree.map(jnp.array, started(DEVICES)[2]), mesh, "shard_map")
-    state, _ = call(state, parallel.place_batches(batches(), mesh, "shard_map", 2))
-    for leaf in jax.tree.leaves((state.params, state.opt_state, state.extra)):
-        copies = [np.asarray(shard.data) for shard in leaf.addressable_shards]
-        assert len(copies) == 2
-        assert all((copy == copies[0]).all() for copy in copies)
-
-
 @pytest.mark.parametrize("place", [PLACES[0], PLACES[2]], ids=str)
 def test_any_split_of_a_run_into_calls_gives_the_same_bits(place: tuple[parallel.Mode, int]) -> None:
     assert_equal(trained(*place, split=(1, 1))[0], trained(*place, split=(2,))[0])

@@ -1,6 +1,7 @@
 import functools
 import itertools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -171,7 +172,7 @@ def test_greedy_equals_a_beam_of_one():
     limits = jnp.array([9, 9, 3, 1, 7, 9])
     greedy, beam = (run(jnp.arange(6), limits, method=method) for method in ("greedy", "1"))
     assert greedy.lengths.max() > 2
-    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-6), greedy, beam)
+    chex.assert_trees_all_close(greedy, beam, rtol=1e-6)
 
 
 @pytest.mark.parametrize("method", ["greedy", "sample", "3"])

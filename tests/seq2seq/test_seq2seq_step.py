@@ -1,5 +1,6 @@
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,7 +79,7 @@ def test_padding_changes_nothing():
     after, metrics = step(state, data)
     padded, same = step(state, wide)
     assert metrics["loss"] == pytest.approx(float(same["loss"]), rel=1e-6)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after.params, padded.params)
+    chex.assert_trees_all_close(after.params, padded.params, atol=1e-6)
 
 
 def test_masked_examples_count_nothing():
@@ -111,8 +112,8 @@ def test_devices_with_unequal_numbers_of_tokens_give_the_gradient_of_one():
         placed = parallel.place_state(jax.tree.map(jnp.copy, state), mesh, mode)
         after, metrics = call(placed, parallel.place_batches(data, mesh, mode))
         results.append((parallel.gather_state(after, mode).params, metrics["loss"]))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), results[0][0], expected.params)
-    jax.tree.map(np.testing.assert_array_equal, *results)
+    chex.assert_trees_all_close(results[0][0], expected.params, atol=2e-6)
+    chex.assert_trees_all_equal(*results)
 
 
 def test_bucketed_step_is_the_step_on_what_the_bucket_holds():
@@ -129,7 +130,7 @@ def test_bucketed_step_is_the_step_on_what_the_bucket_holds():
         after, metrics = step(state, filled | {"bucket": jnp.full(ROWS, index, jnp.int32)})
         expected, same = plain(state, data)
         assert metrics["loss"] == pytest.approx(float(same["loss"]), rel=1e-6)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after.params, expected.params)
+        chex.assert_trees_all_close(after.params, expected.params, atol=1e-6)
     assert workload.gradients is not None
 
 
@@ -158,7 +159,7 @@ def test_average_follows_the_parameters_and_is_what_translates():
     after, _ = jax.jit(seq2seq.make(config).train_step)(state, batch())
     decay = min(0.9, 1 / 10)
     expected = optax.incremental_update(after.params, state.params, 1 - decay)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), seq2seq.parameters(after), expected)
+    chex.assert_trees_all_close(seq2seq.parameters(after), expected, atol=1e-6)
     assert seq2seq.parameters(state_of(SMALL)) is state_of(SMALL).params
 
 
