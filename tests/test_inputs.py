@@ -1,5 +1,6 @@
 """Shapes and dtypes that would train silently wrong are refused while tracing, in one line that names the fix."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,7 +81,7 @@ def test_a_mask_that_would_broadcast_is_refused_and_one_of_bools_counts(workload
     state = jax.jit(made.init)(jax.random.key(0))
     kept = np.arange(EXAMPLES) < 4
     one, other = (jax.jit(made.eval_step)(state, BATCH | {"mask": mask}) for mask in (kept, kept.astype(np.float32)))
-    jax.tree.map(np.testing.assert_array_equal, one, other)
+    chex.assert_trees_all_equal(one, other)
     assert float(one["count"]) == 4
 
 

@@ -1,5 +1,6 @@
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -114,7 +115,7 @@ def test_no_optimizer_decays_weights_unless_told_to():
     zeros = jax.tree.map(np.zeros_like, parameters())
     for name in ("adamw", "lion", "muon"):
         after = run(Optimizer(name, 0.1), parameters(), [zeros])[0]
-        jax.tree.map(np.testing.assert_array_equal, after, parameters())
+        chex.assert_trees_all_equal(after, parameters())
 
 
 def test_muon_makes_orthogonal_updates_of_convolution_kernels_and_adam_ones_of_the_rest():
@@ -146,7 +147,7 @@ def test_clipping_scales_all_gradients_by_one_factor():
     for limit, factor in [(0.5, 0.5 / norm), (2 * norm, 1.0), (0.0, 1.0)]:
         after = run(Optimizer("sgd", 1.0, clip_norm=limit), params, [gradient])[0]
         expected = jax.tree.map(lambda before, g, factor=factor: before - factor * g, params, gradient)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after, expected)
+        chex.assert_trees_all_close(after, expected, rtol=1e-7, atol=1e-6)
 
 
 def expected_rate(kind, step):
@@ -207,7 +208,7 @@ def test_parameters_reach_optax_as_numbers_booleans_and_none():
     for gradient, got in zip(gradients, after, strict=True):
         updates, state = reference.update(gradient, state, params)
         params = optax.apply_updates(params, updates)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), got, params)
+        chex.assert_trees_all_close(got, params, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

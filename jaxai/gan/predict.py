@@ -123,5 +123,5 @@ def _latents_and_labels(config: Config, given: Any) -> tuple[jax.Array, ...]:
     if labels is None:
         raise ValueError('a conditional model was given no labels; expected {"latent": ..., "label": integers [batch]}')
     labels = inputs.array("labels", labels)
-    inputs.check_labels(labels, len(latents))
+    inputs.check_labels(labels, latents.shape[0])
     return latents, labels

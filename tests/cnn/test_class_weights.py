@@ -3,6 +3,7 @@
 import dataclasses
 import io
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,7 +56,7 @@ def test_blocks_of_other_labels_add_up_to_the_whole_batch(blocks: int) -> None:
     whole, state = started(dataclasses.replace(WEIGHTED, gradient_blocks=1))
     parts, _ = started(dataclasses.replace(WEIGHTED, gradient_blocks=blocks))
     one, other = (jax.jit(workload.gradients)(state, BATCH) for workload in (whole, parts))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), one, other)
+    chex.assert_trees_all_close(one, other, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["jit", "shard_map", "pmap"])
@@ -70,12 +71,12 @@ def test_devices_of_other_labels_add_up_to_the_whole_batch(mode: parallel.Mode) 
     )
     assert float(found["loss"]) == pytest.approx(float(metrics["loss"]), rel=1e-5)
     assert float(found["grad_norm"]) == pytest.approx(float(metrics["grad_norm"]), rel=1e-4)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), after.params, expected.params)
+    chex.assert_trees_all_close(after.params, expected.params, rtol=1e-7, atol=1e-5)
 
 
 def test_evaluation_is_not_weighted() -> None:
     sums = [jax.jit(workload.eval_step)(state, BATCH) for workload, state in map(started, (PLAIN, WEIGHTED))]
-    jax.tree.map(np.testing.assert_array_equal, *sums)
+    chex.assert_trees_all_equal(*sums)
 
 
 def test_balanced_weights_are_those_of_keras_and_keep_the_scale() -> None:

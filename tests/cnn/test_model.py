@@ -1,5 +1,6 @@
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -191,7 +192,7 @@ def test_batch_statistics_over_devices_are_those_of_the_whole_batch():
         )
     )(variables, images)
     np.testing.assert_allclose(logits_of_four, logits, atol=1e-4)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), updated_of_four, updated)
+    chex.assert_trees_all_close(updated_of_four, updated, rtol=1e-7, atol=1e-5)
 
 
 @pytest.mark.parametrize("normalization", ["batch", "none"])

@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -74,7 +75,7 @@ def test_plain_gradient_descent_takes_the_gradient() -> None:
     gradient = jax.jit(workload.gradients)(state, batch())
     after, metrics = jax.jit(workload.train_step)(state, batch())
     expected = jax.tree.map(lambda p, g: p - 0.5 * g, state.params, gradient)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), after.params, expected)
+    chex.assert_trees_all_close(after.params, expected, rtol=1e-5, atol=1e-6)
     norm = np.sqrt(sum(float((np.asarray(g, np.float64) ** 2).sum()) for g in jax.tree.leaves(gradient)))
     np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-5)
     assert int(after.step) == 1
@@ -85,7 +86,7 @@ def test_accumulated_gradient_equals_that_of_the_whole_batch(blocks: int) -> Non
     whole, state = started(dataclasses.replace(MLP, gradient_blocks=1))
     parts, _ = started(dataclasses.replace(MLP, gradient_blocks=blocks))
     one, other = (jax.jit(workload.gradients)(state, batch()) for workload in (whole, parts))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), one, other)
+    chex.assert_trees_all_close(one, other, rtol=1e-4, atol=1e-6)
 
 
 def test_blocks_that_do_not_divide_the_batch_are_refused() -> None:
@@ -102,9 +103,7 @@ def test_averaged_weights_follow_the_formula_and_are_what_evaluation_uses() -> N
         state, _ = train_step(state, batch())
         decay = min(0.9, (1 + step) / (10 + step))
         average = jax.tree.map(lambda a, p, d=decay: d * a + (1 - d) * np.asarray(p), average, state.params)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), state.extra["ema"], {"params": average}
-    )
+    chex.assert_trees_all_close(state.extra["ema"], {"params": average}, rtol=1e-5, atol=1e-6)
     sums = jax.jit(workload.eval_step)(state, batch())
     labels = batch()["label"]
     expected = -numpy_log_softmax(numpy_logits(average, batch()["image"]))[np.arange(len(labels)), labels].sum()
@@ -131,7 +130,7 @@ def test_random_numbers_follow_from_the_step_alone() -> None:
     train_step = jax.jit(workload.train_step)
     once, _ = train_step(state, batch())
     again, _ = train_step(state, batch())
-    jax.tree.map(np.testing.assert_array_equal, once.params, again.params)
+    chex.assert_trees_all_equal(once.params, again.params)
     _, other = train_step(state.replace(step=jnp.int32(1)), batch())
     _, first = train_step(state, batch())
     assert float(other["loss"]) != float(first["loss"])
@@ -235,7 +234,7 @@ def test_devices_of_one_image_each_share_their_batch_statistics(mode: parallel.M
     after, _ = parallel.compile_step(workload.train_step, mesh, mode)(
         placed, parallel.place_batches(batch(2), mesh, mode)
     )
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), after.extra, expected.extra)
+    chex.assert_trees_all_close(after.extra, expected.extra, rtol=1e-3, atol=1e-5)
     one = parallel.make_mesh(1)
     placed = parallel.place_state(jax.tree.map(jnp.copy, state), one, mode)
     with pytest.raises(ValueError, match="more than 1 value per channel"):
@@ -273,7 +272,7 @@ def test_batch_statistics_are_averaged_with_the_weights_and_evaluated_with_them(
     for step, current in enumerate(visited):
         decay = min(0.9, (1 + step) / (10 + step))
         average = jax.tree.map(lambda a, c, d=decay: d * np.float64(a) + (1 - d) * c, average, current)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), state.extra["ema"], average)
+    chex.assert_trees_all_close(state.extra["ema"], average, rtol=1e-5, atol=1e-6)
     logits = numpy_normalized_logits(average, batch()["image"])
     np.testing.assert_allclose(jax.jit(cnn.make_predict(AVERAGED))(state, batch()["image"]), logits, rtol=1e-3)
     np.testing.assert_allclose(jax.jit(cnn.make_features(AVERAGED))(state, batch()["image"])[1], logits, rtol=1e-3)
@@ -294,6 +293,6 @@ def test_recomputed_statistics_are_mean_and_variance_of_all_the_images_under_the
     (statistics,) = variables["batch_stats"]["Norm_0"].values()
     np.testing.assert_allclose(statistics["mean"], hidden.mean(0), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(statistics["var"], hidden.var(0), rtol=1e-4, atol=1e-5)
-    jax.tree.map(np.testing.assert_array_equal, variables["params"], cnn.variables(state)["params"])
+    chex.assert_trees_all_equal(variables["params"], cnn.variables(state)["params"])
     assert jax.tree.structure(after) == jax.tree.structure(state)
     assert jax.tree.structure(cnn.make_recompute(MLP)(started(MLP)[1], images)) == jax.tree.structure(started(MLP)[1])

@@ -162,7 +162,7 @@ def test_pictures_show_samples_progress_the_way_between_latents_and_neighbours(t
 
 
 def test_neighbours_tell_copies_from_images_as_far_as_new_ones(images):
-    copies, ratio = _nearest(images.train["image"][:64], images)
+    copies, ratio = _nearest(WORKLOAD, images.train["image"][:64], images)
     assert ratio == 0
     cells = copies[2:].reshape(8, 10, -1, 1)[:, :8, 2:]
     np.testing.assert_array_equal(cells[:, :, :8], cells[:, :, 10:18])

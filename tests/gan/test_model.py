@@ -1,6 +1,7 @@
 import functools
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -271,7 +272,7 @@ def test_spectral_normalization_divides_each_matrix_by_its_largest_singular_valu
     expected, _ = apply(EachLayer(False), {"params": normalized}, images, LABELS, train=True)
     for output, reference in zip(outputs, expected, strict=True):
         np.testing.assert_allclose(output, reference, atol=0.05)
-    jax.tree.map(np.testing.assert_array_equal, frozen, {"batch_stats": variables["batch_stats"]})
+    chex.assert_trees_all_equal(frozen, {"batch_stats": variables["batch_stats"]})
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-3), frozen_outputs, outputs)
     assert not np.allclose(jax.tree.leaves(start)[1], jax.tree.leaves(state)[1])
 

@@ -4,6 +4,7 @@ import math
 import pathlib
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -98,14 +99,6 @@ def case(name: str) -> tuple[State, list[tuple[State, dict[str, np.ndarray]]]]:
     return first, after
 
 
-def assert_equal(one: Any, other: Any) -> None:
-    jax.tree.map(np.testing.assert_array_equal, one, other)
-
-
-def assert_close(one: Any, other: Any, tolerance: float) -> None:
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), one, other)
-
-
 def differs(one: Any, other: Any) -> bool:
     return any((np.asarray(a) != b).any() for a, b in zip(*map(jax.tree.leaves, (one, other)), strict=True))
 
@@ -147,16 +140,18 @@ def test_two_steps_equal_pytorch(name: str) -> None:
             continue
         for who in gan.Players._fields:
             expected = tree(f"{name}/after_{step + 1}/{who}")
-            assert_close(getattr(state.params, who), expected, 2e-5)
+            chex.assert_trees_all_close(getattr(state.params, who), expected, rtol=2e-5, atol=2e-5)
             statistics = tree(f"{name}/after_{step + 1}/{who}_statistics")
             variables = getattr(state.extra["variables"], who)
-            assert_close(variables, {"batch_stats": statistics} if statistics else {}, 2e-5)
+            chex.assert_trees_all_close(
+                variables, {"batch_stats": statistics} if statistics else {}, rtol=2e-5, atol=2e-5
+            )
 
 
 def test_generator_meets_the_updated_discriminator_unless_both_move_at_once() -> None:
     (one, metrics), (other, others) = case("alternating")[1][0], case("simultaneous")[1][0]
-    assert_equal(one.params.discriminator, other.params.discriminator)
-    assert_equal(metrics["discriminator_loss"], others["discriminator_loss"])
+    chex.assert_trees_all_equal(one.params.discriminator, other.params.discriminator)
+    chex.assert_trees_all_equal(metrics["discriminator_loss"], others["discriminator_loss"])
     assert differs(one.params.generator, other.params.generator)
     # The updated discriminator is harder to fool or easier, but not the same: the losses are PyTorch's above.
     assert abs(float(metrics["generator_loss"] - others["generator_loss"])) > 1e-3
@@ -177,11 +172,11 @@ def test_a_penalty_now_and_then_weighs_as_many_times_more() -> None:
     _, unpenalized, _ = started(changed(loss="hinge"))
     after, metrics = train_step(state, batch())
     np.testing.assert_allclose(metrics["r1"], GOLDEN["hinge/metrics/r1"][0], rtol=2e-5)  # where r1 is 2
-    assert_close(after.params, case("hinge")[1][0][0].params, 1e-6)
+    chex.assert_trees_all_close(after.params, case("hinge")[1][0][0].params, rtol=1e-6, atol=1e-6)
     state = state.replace(step=jnp.int32(1))
     (after, metrics), (expected, _) = (step(state, batch()) for step in (train_step, unpenalized))
     assert float(metrics["r1"]) == 0
-    assert_close(after.params, expected.params, 1e-6)
+    chex.assert_trees_all_close(after.params, expected.params, rtol=1e-6, atol=1e-6)
 
 
 def test_a_penalty_counts_the_discriminators_updates() -> None:
@@ -211,13 +206,13 @@ def test_gradients_are_those_that_the_step_applies() -> None:
     # Adam's first step moves by the rate against the sign of the gradient.
     moved = jax.tree.map(lambda after, before: after - before, case("alternating")[1][0][0].params, state.params)
     expected = jax.tree.map(lambda grad: -1e-2 * grad / (np.abs(grad) + 1e-4), grads)
-    assert_close(moved, expected, 1e-5)
+    chex.assert_trees_all_close(moved, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_same_key_gives_the_same_run_and_every_step_fresh_noise() -> None:
     _, train_step, state = started(TINY)
     after, metrics = train_step(state, batch())
-    assert_equal(jax.device_get(after.params), case("alternating")[1][0][0].params)
+    chex.assert_trees_all_equal(jax.device_get(after.params), case("alternating")[1][0][0].params)
     np.testing.assert_array_equal(jax.random.key_data(after.key), jax.random.key_data(state.key))
     for other in (state.replace(step=jnp.int32(1)), state.replace(key=jax.random.key(1))):
         _, others = train_step(other, batch())
@@ -243,7 +238,7 @@ def test_average_follows_its_formula() -> None:
         decay = min(0.15, (1 + step) / (10 + step))
         now = {"params": state.params.generator, **state.extra["variables"].generator}
         average = jax.tree.map(lambda a, n, d=decay: d * a + (1 - d) * np.asarray(n), average, now)
-    assert_close(jax.device_get(state.extra["ema"]), average, 1e-6)
+    chex.assert_trees_all_close(jax.device_get(state.extra["ema"]), average, rtol=1e-6, atol=1e-6)
 
 
 def test_images_are_those_of_the_averaged_generator_with_its_running_statistics() -> None:
@@ -312,7 +307,7 @@ def test_evaluation_counts_only_what_the_mask_keeps() -> None:
     assert float(kept["count"]) == 3
     np.testing.assert_allclose(kept["d_real"] + rest["d_real"], whole["d_real"], rtol=1e-6)
     image[3] = 255 - image[3]
-    assert_equal(evaluate(state, batch() | {"image": image, "mask": ragged}), kept)
+    chex.assert_trees_all_equal(evaluate(state, batch() | {"image": image, "mask": ragged}), kept)
 
 
 ALWAYS = {
@@ -398,11 +393,11 @@ def trained(mode: parallel.Mode, devices: int, state: State | None = None, split
 
 
 def test_pmap_equals_shard_map_bitwise() -> None:
-    assert_equal(trained("shard_map", 2), trained("pmap", 2))
+    chex.assert_trees_all_equal(trained("shard_map", 2), trained("pmap", 2))
 
 
 def test_jit_over_the_mesh_equals_one_device() -> None:
-    assert_close(trained("jit", 2), trained("jit", 1), 2e-5)
+    chex.assert_trees_all_close(trained("jit", 2), trained("jit", 1), rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("place", PLACES[1:], ids=str)
@@ -414,9 +409,9 @@ def test_gradients_do_not_depend_on_the_number_of_devices(place: tuple[parallel.
     state = state.replace(params=state.params._replace(generator=painter))
     found, expected = (trained(*at, state, (1,)) for at in (place, PLACES[0]))
     params = [replaced(after.params.generator, Dense_0__kernel=0.0) for after, _ in (found, expected)]
-    assert_close(params[0], params[1], 1e-5)
-    assert_close(found[0].params.discriminator, expected[0].params.discriminator, 1e-5)
-    assert_close(found[0].extra, expected[0].extra, 1e-5)
+    chex.assert_trees_all_close(params[0], params[1], rtol=1e-5, atol=1e-5)
+    chex.assert_trees_all_close(found[0].params.discriminator, expected[0].params.discriminator, rtol=1e-5, atol=1e-5)
+    chex.assert_trees_all_close(found[0].extra, expected[0].extra, rtol=1e-5, atol=1e-5)
     for name in ("generator_loss", "discriminator_loss", "d_real", "d_fake", "discriminator_grad_norm"):
         np.testing.assert_allclose(found[1][name], expected[1][name], rtol=1e-4)
     # They did move.
@@ -425,7 +420,7 @@ def test_gradients_do_not_depend_on_the_number_of_devices(place: tuple[parallel.
 
 @pytest.mark.parametrize("place", [PLACES[0], PLACES[2]], ids=str)
 def test_any_split_of_a_run_into_calls_gives_the_same_bits(place: tuple[parallel.Mode, int]) -> None:
-    assert_equal(trained(*place, split=(1, 1))[0], trained(*place, split=(2,))[0])
+    chex.assert_trees_all_equal(trained(*place, split=(1, 1))[0], trained(*place, split=(2,))[0])
 
 
 @pytest.mark.parametrize("place", [PLACES[0], PLACES[2]], ids=str)
@@ -483,7 +478,7 @@ def test_init_gives_both_networks_and_an_average_of_its_own() -> None:
     workload, _, _ = started(TINY)
     state = jax.jit(workload.init)(jax.random.key(0))
     assert int(state.step) == 0
-    assert_equal(state.extra["ema"]["params"], state.params.generator)
+    chex.assert_trees_all_equal(state.extra["ema"]["params"], state.params.generator)
     assert not np.array_equal(jax.random.key_data(state.key), jax.random.key_data(jax.random.key(0)))
     kernels = [leaf for leaf in jax.tree.leaves(state.params) if leaf.ndim > 1]
     assert all(0.01 < np.std(leaf) < 0.04 for leaf in map(np.asarray, kernels))  # Radford et al. 2016: 0.02

@@ -1,6 +1,7 @@
 import functools
 import pathlib
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,7 +63,7 @@ def test_cell_by_cell_equals_the_sequence():
         return whole, (jnp.stack(steps, 1), h)
 
     whole, stepwise = both(jnp.asarray(arrays["x"]), weights_of(arrays))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-5), whole, stepwise)
+    chex.assert_trees_all_close(whole, stepwise, rtol=1e-5, atol=1e-5)
 
 
 def test_bfloat16_stays_close_to_float32():

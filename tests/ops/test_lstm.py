@@ -1,6 +1,7 @@
 import functools
 import pathlib
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,11 +36,6 @@ def scalar(x, weights, carry, lengths, **options):
     outputs, last = ops.lstm(x, weights, carry, lengths, **options)
     total = sum((leaf * jnp.cos(1 + jnp.arange(leaf.size)).reshape(leaf.shape)).sum() for leaf in (outputs, *last))
     return total.astype(jnp.float32), (outputs, last)
-
-
-def assert_close(got, expected, tolerance=1e-5):
-    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(np.asarray(a, np.float32), np.asarray(b, np.float32), tolerance, tolerance)
 
 
 def sigmoid(x):
@@ -91,7 +87,7 @@ def test_padded_batch_gives_what_each_sequence_gives_alone(form, reverse):
     outputs, last = jax.jit(functools.partial(ops.lstm, reverse=reverse, form=form))(x, weights, carry, LENGTHS)
     for n, length in enumerate(LENGTHS):
         expected, h, c = alone(*jax.tree.map(np.asarray, (x[n, :length], weights, carry.h[n], carry.c[n])), reverse)
-        assert_close((outputs[n, :length], last.h[n], last.c[n]), (expected, h, c))
+        chex.assert_trees_all_close((outputs[n, :length], last.h[n], last.c[n]), (expected, h, c), rtol=1e-5, atol=1e-5)
         np.testing.assert_array_equal(outputs[n, length:], 0)
 
 
@@ -105,7 +101,7 @@ def test_without_lengths_or_carry_every_step_is_real_and_the_carry_is_zero():
         return [(ops.lstm(x, weights, form=form), ops.lstm(x, weights, zero, given, form=form)) for form in FORMS]
 
     for absent, given in pairs(x, weights):
-        assert_close(absent, given, 1e-6)
+        chex.assert_trees_all_close(absent, given, rtol=1e-6, atol=1e-6)
 
 
 def test_cell_by_cell_equals_the_sequence():
@@ -119,7 +115,7 @@ def test_cell_by_cell_equals_the_sequence():
             steps.append(carry.h)
         return whole, (jnp.stack(steps, 1), carry)
 
-    assert_close(*both(x, weights, carry))
+    chex.assert_trees_all_close(*both(x, weights, carry), rtol=1e-5, atol=1e-5)
 
 
 @functools.cache
@@ -161,8 +157,8 @@ def test_gradients_under_vmap_remat_and_shard_map_are_those_of_the_scan():
             check_vma=False,
         )(x, weights, carry, lengths, scale)
 
-    assert_close(jax.jit(mapped)(x, weights, carry, lengths), expected)
-    assert_close(jax.jit(sharded)(x, weights, carry, lengths), expected)
+    chex.assert_trees_all_close(jax.jit(mapped)(x, weights, carry, lengths), expected, rtol=1e-5, atol=1e-5)
+    chex.assert_trees_all_close(jax.jit(sharded)(x, weights, carry, lengths), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("form", FORMS[:2])
@@ -173,8 +169,8 @@ def test_bfloat16_stays_close_to_float32(form):
     assert last.c.dtype == jnp.float32  # a sum over many steps
     assert [leaf.dtype for leaf in jax.tree.leaves(got)] == [jnp.bfloat16] * 5 + [jnp.float32]
     exact, expected = gradients("scan")(*jax.tree.map(lambda a: a.astype(jnp.float32), (x, weights, carry)), LENGTHS)
-    assert_close((outputs, last), expected, 0.02)
-    assert_close(got, exact, 0.05)
+    chex.assert_trees_all_close((outputs, last), expected, rtol=0.02, atol=0.02)
+    chex.assert_trees_all_close(got, exact, rtol=0.05, atol=0.05)
 
 
 def matmuls(form):
@@ -240,7 +236,7 @@ def test_layout_for_cudnn_reversal_and_models_give_what_the_scan_gives(reference
         return jax.jit(jax.vmap(one, (None, 0, None, None)))(x, models, carry, LENGTHS)
 
     assert rnn.get_num_params_in_lstm(FEATURES, HIDDEN, 1, False) == ops.cudnn_weights(weights).size
-    assert_close(of_models("auto"), of_models("scan"))
+    chex.assert_trees_all_close(of_models("auto"), of_models("scan"), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.skipif(jax.default_backend() == "gpu", reason="cuDNN can be had here")
@@ -258,7 +254,7 @@ def test_cudnn_equals_the_scan_on_a_gpu(reverse):
                 jax.jit(jax.grad(functools.partial(scalar, reverse=reverse, form=form), (0, 1, 2), has_aux=True))
                 for form in ("cudnn", "scan")
             )
-            assert_close(cudnn(*draw(), lengths), scan(*draw(), lengths))
+            chex.assert_trees_all_close(cudnn(*draw(), lengths), scan(*draw(), lengths), rtol=1e-5, atol=1e-5)
 
 
 def test_what_does_not_fit_is_one_clear_line():

@@ -3,6 +3,7 @@ import functools
 import re
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,37 +51,25 @@ def train(
     return jax.device_get(parallel.gather_state(state, mode)), metrics
 
 
-def assert_bitwise(one: State, other: State) -> None:
-    for a, b in zip(leaves(one), leaves(other), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-def assert_close(one: State, other: State, tolerance: float) -> None:
-    for a, b in zip(leaves(one), leaves(other), strict=True):
-        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
-
-
-def leaves(state: State) -> list[np.ndarray]:
-    return [np.asarray(leaf) for leaf in jax.tree.leaves((state.step, state.params, state.opt_state, state.extra))]
-
-
 @pytest.mark.parametrize(
     ("config", "devices", "steps_per_call", "resident"),
     [(CONVOLUTIONAL, 8, 3, True), (NORMALIZED, 8, 1, True), (PLAIN, 4, 3, False)],
 )
 def test_pmap_equals_shard_map_bitwise(config: cnn.Config, devices: int, steps_per_call: int, resident: bool) -> None:
     states = [train(config, mode, devices, steps_per_call, resident)[0] for mode in ("shard_map", "pmap")]
-    assert_bitwise(*states)
+    chex.assert_trees_all_equal(*states)
 
 
 def test_jit_over_the_mesh_equals_one_device() -> None:
     # Eight shards are summed in another order, and Adam divides by what may be tiny.
-    assert_close(train(CONVOLUTIONAL, "jit", 1, 3)[0], train(CONVOLUTIONAL, "jit", 8, 3)[0], 2e-5)
+    one, eight = (train(CONVOLUTIONAL, "jit", devices, 3)[0].replace(key=None) for devices in (1, 8))
+    chex.assert_trees_all_close(one, eight, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("mode", UNLIKE)
 def test_calls_of_one_step_equal_calls_of_many(mode: parallel.Mode) -> None:
-    assert_close(train(PLAIN, mode, 4, 1)[0], train(PLAIN, mode, 4, 3)[0], 1e-6)
+    one, many = (train(PLAIN, mode, 4, steps)[0].replace(key=None) for steps in (1, 3))
+    chex.assert_trees_all_close(one, many, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -97,13 +86,13 @@ def test_any_split_of_a_run_into_calls_gives_the_same_bits(mode: parallel.Mode) 
             state, _ = call(state, parallel.place_batches(index, mesh, mode, STEPS), dataset, steps)
         ends.append(jax.device_get(state))
     assert int(ends[0].step) == STEPS
-    assert_bitwise(ends[0], ends[1])
-    assert_bitwise(ends[0], ends[2])
+    chex.assert_trees_all_equal(ends[0], ends[1])
+    chex.assert_trees_all_equal(ends[0], ends[2])
 
 
 @pytest.mark.parametrize("mode", UNLIKE)
 def test_resident_and_streamed_batches_give_the_same_bits(mode: parallel.Mode) -> None:
-    assert_bitwise(train(PLAIN, mode, 4, 3)[0], train(PLAIN, mode, 4, 3, False)[0])
+    chex.assert_trees_all_equal(train(PLAIN, mode, 4, 3)[0], train(PLAIN, mode, 4, 3, False)[0])
 
 
 @pytest.mark.parametrize("mode", ["shard_map", "pmap"])
@@ -122,7 +111,7 @@ def test_gradients_do_not_depend_on_the_number_of_devices(mode: parallel.Mode, d
     call = parallel.compile_step(workload.train_step, mesh, mode)
     after, _ = call(parallel.place_state(state, mesh, mode), parallel.place_batches(batch, mesh, mode))
     moved = jax.tree.map(lambda a, b: a - np.asarray(b), before, jax.device_get(after.params))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), moved, jax.device_get(expected))
+    chex.assert_trees_all_close(moved, jax.device_get(expected), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("mode", MODES)
