@@ -167,10 +167,10 @@ def test_neighbours_tell_copies_from_images_as_far_as_new_ones(images):
     cells = copies[2:].reshape(8, 10, -1, 1)[:, :8, 2:]
     np.testing.assert_array_equal(cells[:, :, :8], cells[:, :, 10:18])
     np.testing.assert_array_equal(cells[:, :, :8], images.train["image"][:8])
-    assert _nearest(images.test["image"], images)[1] == pytest.approx(1)
+    assert _nearest(WORKLOAD, images.test["image"], images)[1] == pytest.approx(1)
     floats = [{**part, "image": np.float32(part["image"] / 255)} for part in (images.train, images.test)]
     as_floats, same_ratio = _nearest(
-        images.train["image"][:64], dataclasses.replace(images, train=floats[0], test=floats[1])
+        WORKLOAD, images.train["image"][:64], dataclasses.replace(images, train=floats[0], test=floats[1])
     )
     np.testing.assert_array_equal(as_floats, copies)
     assert same_ratio == ratio
