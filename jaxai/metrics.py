@@ -133,6 +133,10 @@ class Meanings:
         """Whether higher or lower values of what a name stands for are better."""
         return self.metric(name).better
 
+    def is_floor(self, name: str) -> bool:
+        """Whether a name is that of the floor of a metric."""
+        return name in self._floors or self.parse(name).statistic == FLOOR
+
     def floors(self, name: str) -> list[str | float]:
         """Where the floor of a figure may be found: a value, or names of figures, the one of its split first."""
         parts = self.parse(name)

@@ -81,11 +81,16 @@ class RunRecord:
 
     @functools.cached_property
     def measured(self) -> set[str]:
-        """Names of what its evaluations measure: with a split before them, or in fewer lines than other figures."""
+        """Names of what its evaluations measure: with a split before them, or in the lines that have the score.
+
+        Where no score is declared, in fewer lines than other figures.
+        """
         lines = [{key.removesuffix(PER_SEED) for key in line} & self.names for line in self.lines("metrics")]
         counts = collections.Counter(name for line in lines for name in line)
-        most = max(counts.values(), default=0)
-        return {name for name, count in counts.items() if count < most or self.meanings.parse(name).split}
+        found = {name for name in counts if self.meanings.parse(name).split}
+        if self.declared.score in self.names:
+            return found.union(*(line for line in lines if self.declared.score in line))
+        return found | {name for name, count in counts.items() if count < max(counts.values())}
 
     def positions(self, source: str) -> set[str]:
         """Names in the lines of metrics or timing that are no figures but say where a line belongs, as `step`.

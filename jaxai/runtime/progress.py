@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxai.core import PyTree
-from jaxai.metrics import FLOOR, Meanings, is_number
+from jaxai.metrics import Meanings, is_number
 from jaxai.output import say
 from jaxai.runtime.timing import RATE
 
@@ -77,8 +77,9 @@ class Display:
     def evaluation(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Shows the metrics of an evaluation."""
         values = {name: value for name, value in metrics.items() if isinstance(value, int | float | str)}
-        # The statistics of a figure over seeds are for the report.
-        single = [name for name in values if self._meanings.parse(name).statistic in ("", FLOOR)]
+        # Statistics over seeds and floors, which stay the same, are for the report.
+        single = [name for name in values if not self._meanings.parse(name).statistic]
+        single = [name for name in single if not self._meanings.is_floor(name)]
         self.say(f"step {step}/{self._steps}  {_line(values, single, self._meanings)}")
 
 

@@ -72,6 +72,16 @@ def test_charts_of_an_unknown_workload_show_floor_best_and_scale(tmp_path):
     assert "</i>drag of the dust</span>" in pulls
 
 
+def test_evaluations_after_every_call_are_still_those_with_the_score(tmp_path):
+    run = write_run(tmp_path / "run")
+    lines = [{"step": 0, "epoch": 0.0, "best_guess": 0.2, "test_accuracy": 0.1}]
+    for step in (1, 2, 3):
+        lines += [{"step": step, "epoch": 1.0, "loss": 1.0 / step}]
+        lines += [{"step": step, "epoch": 1.0, "best_guess": 0.2 + step, "test_accuracy": 0.1 + step / 10}]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert read_run(run).measured == {"best_guess", "test_accuracy"}
+
+
 def test_the_best_of_several_runs_is_bold_in_the_direction_that_is_declared(tmp_path):
     runs = [write_orbits(tmp_path / name, scale=scale) for name, scale in (("good", 1.0), ("bad", 3.0))]
     page = write_report(runs, tmp_path / "report.html").read_text()

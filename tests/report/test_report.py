@@ -197,7 +197,7 @@ def test_the_score_is_shown_first_with_its_floor_and_what_is_declared_as_text(tm
     text = page_of([write_gan(tmp_path / "run")], tmp_path).text
     tiles = text[: text.index("Learning")]
     assert "Fréchet distance 1.539 Fréchet distance of real images: 0.4" in tiles
-    assert "Extractor of the features mnist-1a2b3c4d" in tiles
+    assert "Extractor mnist-1a2b3c4d" in tiles
     assert "D(x)" not in tiles
 
 

@@ -5,7 +5,7 @@ from jaxai.core import Metric
 
 _LABELS = {
     "label_accuracy": Metric("samples labelled as asked", "%", better="higher"),
-    "inception_score": Metric("inception score of this classifier", better="higher"),
+    "inception_score": Metric("inception score", better="higher"),
     "confident": Metric("samples that the classifier is sure of", "%"),
     "modes_covered": Metric("labels covered", better="higher"),
     "least_mode": Metric("share of the rarest label", "%", better="higher"),
@@ -24,7 +24,7 @@ _SLOW = {
 METRICS = (
     {
         "frechet_distance": Metric("Fréchet distance", better="lower", floor="frechet_floor", log=True, shown=True),
-        "extractor": Metric("extractor of the features"),
+        "extractor": Metric("extractor"),
     }
     | {name: metric._replace(floor=f"{name}_floor") for name, metric in (_LABELS | _SLOW).items()}
     | {
