@@ -33,8 +33,8 @@ GIVEN_IN_PYTHON = (
     " a preset whose data.source is a function"
 )
 NAME_OF_FUNCTION = (
-    "data.source is {0}, the name of a function; give the function itself: in Python, in a preset (--preset FILE), or"
-    " to jaxai train as --data.source {0}"
+    "data.source is {0}, the name of a function, which is not imported because a file names it; give it again:"
+    " --preset FILE, the preset that has it, --data.source {0}, or the function itself in Python"
 )
 
 

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from rich.console import Console
 
 from jaxai.core import Metric, State, Workload
+from jaxai.dotted_names import dotted_name, is_dotted
 from jaxai.runtime import parallel, registry
 from jaxai.runtime.callbacks import Callback, Measure
 from jaxai.runtime.checkpoint import Which
@@ -201,8 +202,8 @@ def open_run(
     Args:
       folder: of the run.
       experiments: classes that its `config.json` may name besides the registered ones.
-      preset: file that defines the class of the experiment, or registers what it needs; executed only where one of
-        them is missing.
+      preset: file that defines the class of the experiment, registers what it needs, or has the functions that the
+        configuration names; executed only where one of them is missing.
       devices: number of devices to use; None: all.
       needs: see `Experiment.provide`; None where nothing was given.
 
@@ -213,17 +214,36 @@ def open_run(
     if preset is not None and not Path(preset).is_file():
         load_preset(os.fspath(preset))  # raises what is wrong with the path
     if preset is not None and not file.knows_class(*experiments):
-        experiments = (*experiments, type(load_preset(os.fspath(preset))[0]))
-        config: Experiment = file.load_config(*experiments)
+        loaded = load_preset(os.fspath(preset))[0]
+        config: Experiment = with_functions_of(loaded, file.load_config(*experiments, type(loaded)))
     else:
         config = file.load_config(*experiments)
-        if preset is not None and config.missing:
-            load_preset(os.fspath(preset))
+        if preset is not None and (config.missing or has_function_names(config)):
+            config = with_functions_of(load_preset(os.fspath(preset))[0], config)
     if given := {name: value for name, value in needs.items() if value is not None}:
         config.provide(**given)
     if config.missing:
         raise ValueError(f"{folder} {config.missing}{file.began_with(' (the run began with {})')}")
     return with_run(config, dataclasses.replace(config.run, workdir=str(folder), devices=devices)).of_run()
+
+
+def has_function_names(config: Any) -> bool:
+    """Whether a configuration, as read from a run folder, has names of functions in place of functions."""
+    if isinstance(config, str):
+        return is_dotted(config)
+    return dataclasses.is_dataclass(config) and any(map(has_function_names, vars(config).values()))
+
+
+def with_functions_of(preset: Any, config: Any) -> Any:
+    """A configuration with the functions of a preset in place of their names; other fields stay."""
+    if isinstance(config, str) and callable(preset) and dotted_name(preset) == config:
+        return preset
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        return config
+    names = [field.name for field in dataclasses.fields(config) if hasattr(preset, field.name)]
+    changes = {name: with_functions_of(getattr(preset, name), getattr(config, name)) for name in names}
+    changed = {name: value for name, value in changes.items() if value is not getattr(config, name)}
+    return dataclasses.replace(config, **changed) if changed else config
 
 
 def with_run(experiment: Experiment, run: Run) -> Experiment:

@@ -231,7 +231,10 @@ def test_a_function_of_texts_is_a_source():
         (lambda config: config, "failed: TypeError: "),
         (lambda: jaxai.data.arrays(X / 255, Y, X_TEST, Y_TEST), "<lambda>: x: images have dtype float64"),
         (3, "data.source is 3; it must be text, in quotes or a function"),
-        ("my_module:function", "data.source is my_module:function, the name of a function; give the function itself"),
+        (
+            "my_module:function",
+            "the name of a function, which is not imported because a file names it",
+        ),
         ("arrays", "data.source is arrays: the data was given in Python, and no file holds it"),
     ],
 )

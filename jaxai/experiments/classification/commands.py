@@ -1,6 +1,8 @@
 """The commands of a classifier's run; imports nothing heavy before one of them is called."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
 
 from jaxai.runtime.registry import Commands
 
@@ -12,6 +14,8 @@ def evaluate(
     bound: "Bound",
     checkpoint: Literal["best", "latest"] = "best",
     data_dir: str | None = None,
+    data_source: Annotated[str | None, tyro.conf.arg(name="data.source")] = None,
+    other_data: bool = False,
     recompute_statistics: bool = False,
 ) -> dict[str, Any]:
     """Measure a checkpoint on the test set: accuracy, loss, accuracy of each class, confusion matrix.
@@ -19,12 +23,15 @@ def evaluate(
     Args:
       checkpoint: the best by its evaluations, or the latest
       data_dir: folder of the data, where it is no longer the one of the training
+      data_source: function that returned the data of the training, package.module:name: a run folder imports nothing
+      other_data: measure on what is there, also if it is not the data of the run
       recompute_statistics: compute the batch statistics anew from training images, instead of using the averages
         that training left
     """
     from rich.console import Console
 
-    return bound.with_data_in(data_dir).evaluate(Console(), checkpoint, recompute_statistics)
+    bound = bound.with_data_in(data_dir, data_source)
+    return bound.evaluate(Console(), checkpoint, recompute_statistics, other_data)
 
 
 COMMANDS = Commands({"evaluate": evaluate})

@@ -19,13 +19,16 @@ from jaxai.cnn.whitening import whiten
 from jaxai.core import Metric, State, Workload
 from jaxai.data import Data, Images, check_images, digests, load
 from jaxai.data.epochs import steps_in
+from jaxai.dotted_names import dotted_name
+from jaxai.experiments.classification import card
 from jaxai.experiments.classification.commands import COMMANDS
+from jaxai.experiments.data_options import with_data
 from jaxai.metrics import Meanings
 from jaxai.output import say, show_notes
 from jaxai.ranges import Finite, Natural, Positive
 from jaxai.report import mosaic, pictures
 from jaxai.report.lettering import readable
-from jaxai.runtime import experiment, parallel, progress
+from jaxai.runtime import experiment, model_card, parallel, progress
 from jaxai.runtime.callbacks import Callback, Measure
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run, check_experiment
@@ -78,6 +81,11 @@ class Experiment(experiment.Experiment):
         refused={"batch_size": "the position in the data and the epochs follow from it"},
     )
     commands: ClassVar[Commands] = COMMANDS
+
+    @property
+    def from_preset(self) -> str:
+        """The function that returns the data, where it is one."""
+        return "" if isinstance(self.data.source, str) else f"has {dotted_name(self.data.source)}"
 
     @property
     def task(self) -> Data:
@@ -158,11 +166,10 @@ class Bound(experiment.Bound):
         """What it was bound to, or what the configuration names."""
         return self.config.load() if self._images is None else self._images
 
-    def with_data_in(self, folder: str | None) -> "Bound":
-        """The same with the data of another folder; None: as it is."""
-        if folder is None:
-            return self
-        return Bound(dataclasses.replace(self.config, data=dataclasses.replace(self.config.data, dir=folder)))
+    def with_data_in(self, folder: str | None, function: str | None = None) -> "Bound":
+        """The same with the data of another folder, or of a function by its name; None: as it is."""
+        config = with_data(self.config, folder, function)
+        return self if config is self.config else Bound(config)
 
     def make(self) -> Workload:
         """The workload for one device."""
@@ -207,13 +214,15 @@ class Bound(experiment.Bound):
           metrics: name -> what a metric of one's own means.
         """
         config = self.config
+        folder = RunFolder(config.run.workdir)
         outcome = fit(self.training().measuring(measures, metrics), config, console, callbacks)
         if not outcome.interrupted:
             with pictures.optional(console):
-                self.draw(outcome.state, RunFolder(config.run.workdir))
+                self.draw(outcome.state, folder)
             if console and config.expected:
                 got = outcome.result["test_accuracy"]
                 say(console, progress.expectation("test_accuracy", config.expected, got, Meanings(cnn.METRICS)))
+        model_card.write(folder, card.describe(config.workload, outcome.state.params), bool(outcome.interrupted))
         return outcome
 
     def trained(self, checkpoint: str = "best") -> "TrainedClassifier":
@@ -222,16 +231,21 @@ class Bound(experiment.Bound):
 
         return TrainedClassifier.read(self.config.run, self.make(), checkpoint, self.config)
 
-    def evaluate(self, console: Console, which: Which = "best", recompute: bool = False) -> dict[str, Any]:
+    def evaluate(
+        self, console: Console, which: Which = "best", recompute: bool = False, other_data: bool = False
+    ) -> dict[str, Any]:
         """Measures a checkpoint of the run on the test set, and shows and returns the metrics.
 
         Args:
           console: where they are shown.
           which: checkpoint.
           recompute: computes the batch statistics anew, from training images; see `cnn.make_recompute`.
+          other_data: measures on what the configuration names, also if it is no longer the data of the run. Images that
+            this was bound to are measured on in any case, with a note where they are not those of the run.
 
         Raises:
-          ValueError: the run has no such checkpoint, or was trained on images of other classes or another shape.
+          ValueError: the run has no such checkpoint, or was trained on images of other classes or another shape, or
+            its data is no longer what the configuration names.
         """
         config = self.config
         show_notes(self.images.notes, console)
@@ -239,7 +253,8 @@ class Bound(experiment.Bound):
         images = folder.as_in_run(self.images, subset=True)
         self._require_fitting(images)
         data = digests.describe_images(images)
-        show_notes(folder.data_notes(data, "test"), console)
+        given = other_data or self._images is not None
+        show_notes(folder.data_notes(data, "test", given=given), console)
         mesh = parallel.make_mesh(config.run.devices)
         state = trained_state(self.make(), config.run, mesh, which)
         if recompute:

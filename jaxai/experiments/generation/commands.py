@@ -1,7 +1,9 @@
 """The commands of a generator's run; imports nothing heavy before one of them is called."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
 
 from jaxai.ranges import Count, Seed
 from jaxai.runtime.registry import Commands
@@ -14,6 +16,8 @@ def evaluate(
     bound: "Bound",
     checkpoint: Literal["best", "latest"] = "best",
     data_dir: str | None = None,
+    data_source: Annotated[str | None, tyro.conf.arg(name="data.source")] = None,
+    other_data: bool = False,
     extractor: str | None = None,
     recompute_statistics: bool = False,
 ) -> dict[str, Any]:
@@ -22,13 +26,16 @@ def evaluate(
     Args:
       checkpoint: the best by its evaluations, or the latest
       data_dir: folder of the data, where it is no longer the one of the training
+      data_source: function that returned the data of the training, package.module:name: a run folder imports nothing
+      other_data: measure on what is there, also if it is not the data of the run
       extractor: features to measure in; None: those of the run
       recompute_statistics: compute the generator's batch statistics anew from latents, instead of using the averages
         that training left
     """
     from rich.console import Console
 
-    return bound.with_data_in(data_dir).with_extractor(extractor).evaluate(Console(), checkpoint, recompute_statistics)
+    bound = bound.with_data_in(data_dir, data_source).with_extractor(extractor)
+    return bound.evaluate(Console(), checkpoint, recompute_statistics, other_data)
 
 
 def sample(

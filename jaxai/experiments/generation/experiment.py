@@ -17,6 +17,9 @@ from jaxai import gan, ranges
 from jaxai.core import Metric, State, Workload
 from jaxai.data import Data, Images, check_images, digests, load
 from jaxai.data.epochs import steps_in
+from jaxai.dotted_names import dotted_name
+from jaxai.experiments.data_options import with_data
+from jaxai.experiments.generation import card
 from jaxai.experiments.generation.commands import COMMANDS
 from jaxai.experiments.generation.extractor import extract, load_extractor
 from jaxai.experiments.generation.generator import CHUNK, Generator
@@ -30,7 +33,7 @@ from jaxai.metrics import Meanings
 from jaxai.output import say, show_notes
 from jaxai.ranges import Count, Finite, Natural, Positive
 from jaxai.report import mosaic, pictures
-from jaxai.runtime import experiment, flops, parallel, progress
+from jaxai.runtime import experiment, flops, model_card, parallel, progress
 from jaxai.runtime.callbacks import Callback, Measure
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run, check_experiment
@@ -92,6 +95,11 @@ class Experiment(experiment.Experiment):
         scored_on=("train", "test"),
     )
     commands: ClassVar[Commands] = COMMANDS
+
+    @property
+    def from_preset(self) -> str:
+        """The function that returns the data, where it is one."""
+        return "" if isinstance(self.data.source, str) else f"has {dotted_name(self.data.source)}"
 
     @property
     def task(self) -> Data:
@@ -193,11 +201,10 @@ class Bound(experiment.Bound):
         """What measures the generator: made once, as it takes the features of all real images."""
         return _Evaluator(self.config, self.images)
 
-    def with_data_in(self, folder: str | None) -> "Bound":
-        """The same with the data of another folder; None: as it is."""
-        if folder is None:
-            return self
-        return Bound(dataclasses.replace(self.config, data=dataclasses.replace(self.config.data, dir=folder)))
+    def with_data_in(self, folder: str | None, function: str | None = None) -> "Bound":
+        """The same with the data of another folder, or of a function by its name; None: as it is."""
+        config = with_data(self.config, folder, function)
+        return self if config is self.config else Bound(config)
 
     def with_extractor(self, name: str | None) -> "Bound":
         """The same, measured with another extractor; None: with that of the configuration."""
@@ -257,14 +264,16 @@ class Bound(experiment.Bound):
         """
         config = self.config
         outcome = fit(self.training().measuring(measures, metrics), config, console, callbacks)
-        if outcome.interrupted:
-            return outcome
         folder, result = RunFolder(config.run.workdir), outcome.result
+        if outcome.interrupted:
+            self._write_card(outcome)
+            return outcome
         if "kernel_distance" not in result and config.extractor != "none":
             result = result | self.evaluator.in_full(outcome.state)
             folder.write_json("result.json", result)
         with pictures.optional(console):
             self.draw(outcome.state, folder)
+        self._write_card(outcome)
         console = console or Console()
         if "frechet_distance" not in result:
             return dataclasses.replace(outcome, result=result)
@@ -274,13 +283,19 @@ class Bound(experiment.Bound):
             say(console, progress.expectation("frechet_distance", config.expected, got, Meanings(METRICS)))
         return dataclasses.replace(outcome, result=result)
 
+    def _write_card(self, outcome: Outcome) -> None:
+        described = card.describe(self.config.workload, outcome.state.params)
+        model_card.write(RunFolder(self.config.run.workdir), described, bool(outcome.interrupted))
+
     def trained(self, checkpoint: str = "best") -> "TrainedGenerator":
         """A checkpoint of the run, to draw images with; see `jaxai.load`."""
         from jaxai.experiments.generation.trained import TrainedGenerator
 
         return TrainedGenerator.read(self.config.run, self.make(), checkpoint, self.config)
 
-    def evaluate(self, console: Console, which: Which = "best", recompute: bool = False) -> dict[str, Any]:
+    def evaluate(
+        self, console: Console, which: Which = "best", recompute: bool = False, other_data: bool = False
+    ) -> dict[str, Any]:
         """Measures a checkpoint of the run in full, and shows and returns the metrics.
 
         The labels of a conditional generator are as frequent as in the images that it is measured against.
@@ -289,10 +304,12 @@ class Bound(experiment.Bound):
           console: where they are shown.
           which: checkpoint.
           recompute: computes the generator's batch statistics anew, from latents; see `gan.make_recompute`.
+          other_data: measures on what the configuration names, also if it is no longer the data of the run. Images that
+            this was bound to are measured on in any case, with a note where they are not those of the run.
 
         Raises:
-          ValueError: the run has no such checkpoint, was trained on images of another shape, or was measured with
-            another extractor.
+          ValueError: the run has no such checkpoint, was trained on images of another shape, was measured with another
+            extractor, or its data is no longer what the configuration names.
         """
         config = self.config
         show_notes(self.images.notes, console)
@@ -304,7 +321,8 @@ class Bound(experiment.Bound):
             )
         data = digests.describe_images(images, config.workload.conditional)
         folder, measured = RunFolder(config.run.workdir), config
-        show_notes(folder.data_notes(data, "train", "test"), console)
+        given = other_data or self._images is not None
+        show_notes(folder.data_notes(data, "train", "test", given=given), console)
         if config.workload.conditional and folder.data_notes(data, "train"):
             frequencies = _frequencies(images.train["label"], len(images.classes))
             workload = dataclasses.replace(config.workload, label_frequencies=frequencies)

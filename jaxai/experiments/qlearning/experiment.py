@@ -18,7 +18,7 @@ from jaxai.core import Metric, State, Workload
 from jaxai.dqn import advice, own
 from jaxai.dqn.config import make_replay
 from jaxai.dqn.environment import Environment, is_gymnaxs, is_registered, make_environment
-from jaxai.experiments.qlearning import figures
+from jaxai.experiments.qlearning import card, figures
 from jaxai.experiments.qlearning.changes import CHANGES, apply
 from jaxai.experiments.qlearning.commands import COMMANDS
 from jaxai.experiments.qlearning.metrics import METRICS
@@ -26,7 +26,7 @@ from jaxai.metrics import Meanings
 from jaxai.output import say
 from jaxai.ranges import Finite
 from jaxai.report import pictures
-from jaxai.runtime import chips, experiment, parallel, progress
+from jaxai.runtime import chips, experiment, model_card, parallel, progress
 from jaxai.runtime.callbacks import Callback, Measure
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run, check_experiment
@@ -306,7 +306,15 @@ class Bound(experiment.Bound):
             if console and self.config.expected:
                 got = outcome.result["return_mean"]
                 say(console, progress.expectation("return_mean", self.config.expected, got, Meanings(METRICS)))
+        self._write_card(outcome)
         return outcome
+
+    def _write_card(self, outcome: Outcome) -> None:
+        config = self.config
+        params = self.member(outcome.state, 0).params
+        spec = dqn.make_environment_spec(*make_environment(config.env))
+        described = card.describe(config.workload, params, spec, str(config.env.name), len(config.seeds))
+        model_card.write(RunFolder(config.run.workdir), described, bool(outcome.interrupted))
 
     def trained(self, checkpoint: str = "best", member: int | None = None) -> "TrainedAgent":
         """A checkpoint of the run, to act with; see `jaxai.load`."""

@@ -16,6 +16,8 @@ def evaluate(
     bound: "Bound",
     checkpoint: Literal["best", "latest", "average"] = "best",
     data_dir: str | None = None,
+    data_source: Annotated[str | None, tyro.conf.arg(name="data.source")] = None,
+    other_data: bool = False,
     source: Path | None = None,
     reference: Path | None = None,
     ensemble: tuple[Path, ...] = (),
@@ -25,6 +27,8 @@ def evaluate(
     Args:
       checkpoint: the best by its evaluations, the latest, or the average of the parameters of both
       data_dir: folder of the data, where it is no longer the one of the training
+      data_source: function that returned the data of the training, package.module:name: a run folder imports nothing
+      other_data: measure on what is there, also if it is not the data of the run
       source: file to translate, a sentence a line, instead of the test set
       reference: correct translations of source, line by line
       ensemble: further runs, whose models translate together with this one
@@ -34,7 +38,8 @@ def evaluate(
     if (source is None) != (reference is None):
         raise ValueError("--source and --reference go together: a file of sentences and one of their translations")
     files = None if source is None or reference is None else (source, reference)
-    return bound.with_data_in(data_dir).evaluate(Console(), checkpoint, files, _others(ensemble))
+    bound = bound.with_data_in(data_dir, data_source)
+    return bound.evaluate(Console(), checkpoint, files, _others(ensemble), other_data)
 
 
 def translate(

@@ -18,7 +18,9 @@ from jaxai.data import digests, line_files, text
 from jaxai.data.buckets import BucketedEpochs
 from jaxai.data.epochs import steps_in
 from jaxai.data.text_pairs import Pairs, PairSplit, check_pairs
-from jaxai.experiments.translation import scores
+from jaxai.dotted_names import dotted_name
+from jaxai.experiments.data_options import with_data
+from jaxai.experiments.translation import card, scores
 from jaxai.experiments.translation.commands import COMMANDS
 from jaxai.experiments.translation.corpus import Corpus, Tokens, make_corpus
 from jaxai.experiments.translation.held_out import DECODED_AT_ONCE, HeldOut
@@ -27,7 +29,7 @@ from jaxai.metrics import Meanings
 from jaxai.output import say, show_notes
 from jaxai.ranges import Count, Finite, Positive
 from jaxai.report import pictures
-from jaxai.runtime import experiment, flops, progress
+from jaxai.runtime import experiment, flops, model_card, progress
 from jaxai.runtime.callbacks import Callback, Measure
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run, check_experiment
@@ -86,6 +88,11 @@ class Experiment(experiment.Experiment):
         scored_on=("validation",),
     )
     commands: ClassVar[Commands] = COMMANDS
+
+    @property
+    def from_preset(self) -> str:
+        """The function that returns the data, where it is one."""
+        return "" if isinstance(self.data.source, str) else f"has {dotted_name(self.data.source)}"
 
     @property
     def task(self) -> text.TextData:
@@ -182,11 +189,10 @@ class Bound(experiment.Bound):
             return self._corpus
         return make_corpus(dataclasses.replace(self.config.tokens, digests=()), self.pairs)
 
-    def with_data_in(self, folder: str | None) -> "Bound":
-        """The same with the data of another folder; None: as it is."""
-        if folder is None:
-            return self
-        return Bound(dataclasses.replace(self.config, data=dataclasses.replace(self.config.data, dir=folder)))
+    def with_data_in(self, folder: str | None, function: str | None = None) -> "Bound":
+        """The same with the data of another folder, or of a function by its name; None: as it is."""
+        config = with_data(self.config, folder, function)
+        return self if config is self.config else Bound(config)
 
     def training(self) -> Training:
         """What the loop needs."""
@@ -248,6 +254,7 @@ class Bound(experiment.Bound):
         config, folder, task = self.config, RunFolder(self.config.run.workdir), self.pairs.task
         outcome = fit(self.training().measuring(measures, metrics), config, console, callbacks)
         if outcome.interrupted:
+            self._write_card(outcome)
             return outcome
         score, result = scores.main_score(task), outcome.result
         if score not in result:
@@ -260,10 +267,17 @@ class Bound(experiment.Bound):
             folder.write_json("result.json", result)
             with pictures.optional(console):
                 self.draw(found, folder)
+        self._write_card(outcome)
         console.print(progress.results(_main(result), Meanings(METRICS), title="Test set"))
         if config.expected:
             say(console, progress.expectation(score, config.expected, result[score], Meanings(METRICS)))
         return dataclasses.replace(outcome, result=result)
+
+    def _write_card(self, outcome: Outcome) -> None:
+        described = card.describe(
+            self.config.workload, outcome.state.params, self.pairs.task, self.pairs.test.sources[0]
+        )
+        model_card.write(RunFolder(self.config.run.workdir), described, bool(outcome.interrupted))
 
     def make(self) -> Workload:
         """The workload for one device, for batches of one shape."""
@@ -281,6 +295,7 @@ class Bound(experiment.Bound):
         which: Parameters = "best",
         files: tuple[Path, Path] | None = None,
         others: Sequence["Bound"] = (),
+        other_data: bool = False,
     ) -> dict[str, Any]:
         """Scores a checkpoint of the run, on its test set or on a pair of files, and shows and returns the scores.
 
@@ -289,9 +304,12 @@ class Bound(experiment.Bound):
           which: checkpoint, or the mean of the parameters of both.
           files: sources and references, line by line, instead of the test set.
           others: runs whose models translate together with this one.
+          other_data: scores what the configuration names, also if it is no longer the data of the run. Pairs that this
+            was bound to are scored in any case, with a note where they are not those of the run.
 
         Raises:
-          ValueError: the run has no such checkpoint, the vocabularies are not its own, or the files do not fit.
+          ValueError: the run has no such checkpoint, the vocabularies are not its own, the files do not fit, or its
+            data is no longer what the configuration names.
         """
         from jaxai.experiments.translation.trained import read_all
 
@@ -300,7 +318,8 @@ class Bound(experiment.Bound):
             pairs = self.pairs
             split, task, name = pairs.test, pairs.task, "test"
             data = digests.describe_pairs(pairs)
-            show_notes(RunFolder(config.run.workdir).data_notes(data, "test"), console)
+            given = other_data or self._pairs is not None
+            show_notes(RunFolder(config.run.workdir).data_notes(data, "test", given=given), console)
         else:
             split, task, name = _aligned(*files), self._task, files[0].name
             data = {"splits": {name: {"digest": digests.digest_of_texts(split)}}}
