@@ -14,14 +14,16 @@ import pytest
 
 import jaxai as package
 from jaxai import cnn, dqn, gan, seq2seq
-from jaxai.data import Images
+from jaxai.data import Images, digests
 from jaxai.data.text import TextData
 from jaxai.experiments.classification.experiment import Experiment as Classification
 from jaxai.experiments.generation.experiment import Experiment as Generation
 from jaxai.experiments.qlearning.experiment import Experiment as QLearning
 from jaxai.experiments.translation.corpus import Tokens
 from jaxai.experiments.translation.experiment import Experiment as Translation
+from jaxai.runtime.checkpoint import Checkpoints
 from jaxai.runtime.config import Run
+from jaxai.runtime.run_folder import RunFolder
 
 NAMES = ("cat", "dog", "cow", "ant")
 PICTURES = np.random.default_rng(0).integers(0, 255, (700, 8, 8, 1), np.uint8)
@@ -53,19 +55,23 @@ LEARNER = dqn.Config(
 )
 
 
+def written(experiment, identity=None):
+    """A run folder with the checkpoints of an initial state, which takes less time than a training."""
+    folder, workload = RunFolder(experiment.run.workdir), experiment.of_run().make()
+    folder.open(experiment, identity)
+    state = jax.jit(workload.init)(jax.random.key(0))
+    with Checkpoints(folder.checkpoints, workload.stored) as checkpoints:
+        checkpoints.save(state, "best")
+        checkpoints.save(state)
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A folder with a run of each workload: images, digits, dates, catch."""
+    """A folder with a run of each workload."""
     folder = tmp_path_factory.mktemp("runs")
     classification(folder / "images").bind(images()).train()
-    Generation(
-        gan.Config(width=2, latent_size=8, conditional=True, ema_decay=0.5),
-        epochs=1,
-        batch_size=16,
-        extractor="none",
-        samples=16,
-        run=Run(workdir=str(folder / "digits"), devices=1),
-    ).bind(images()).train()
+    networks = gan.Config(width=2, latent_size=8, conditional=True, ema_decay=0.5, image_shape=(8, 8, 1), num_classes=4)
+    written(Generation(networks, run=Run(workdir=str(folder / "digits"))), digests.describe_images(images()))
     Translation(
         seq2seq.Config(hidden=8, embed=4, bidirectional=False),
         data=TextData("reverse", examples=60, validation_examples=10, test_examples=10, longest=4),
@@ -74,7 +80,7 @@ def runs(tmp_path_factory):
         scored=4,
         run=Run(workdir=str(folder / "dates"), devices=1),
     ).bind().train()
-    QLearning(LEARNER, ENVIRONMENT, run=Run(workdir=str(folder / "catch"), devices=1, seeds=2)).bind().train()
+    written(QLearning(LEARNER, ENVIRONMENT, run=Run(workdir=str(folder / "catch"), seeds=2)))
     return folder
 
 
