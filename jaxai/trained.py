@@ -35,7 +35,7 @@ def load(
     checkpoint: str = "best",
     *,
     member: int | None = None,
-    workload: Workload | None = None,
+    workload: Workload | Callable[[None], Workload] | None = None,
     experiments: Sequence[type] = (),
     preset: str | os.PathLike[str] | None = None,
 ) -> Any:
@@ -47,7 +47,7 @@ def load(
         both.
       member: which of several trainings in one program, from 0; None: the best by the evaluation. Of deep Q-learning
         alone.
-      workload: what was trained, for a run of `jaxai.train`. It must be made as for the training.
+      workload: what was trained, for a run of `jaxai.train`: the same workload or function as for the training.
       experiments: classes of your own that the run may be an experiment of. A folder never names code to import.
       preset: a preset file to execute first, as it defines the experiment's class or registers its environment.
 
@@ -62,7 +62,6 @@ def load(
     """
     from jaxai.files.paths import given_path
     from jaxai.runtime import parallel
-    from jaxai.runtime.config import Run
     from jaxai.runtime.experiment import open_run
 
     path = given_path(os.fspath(folder), "the run folder")
@@ -72,7 +71,7 @@ def load(
     path = path.absolute()
     parallel.check_backend()
     if workload is not None:
-        return Trained.read(Run(workdir=str(path)), workload, checkpoint)
+        return _of_workload(path, workload, checkpoint, member)
     import jaxai.experiments  # noqa: F401  # registers them
 
     return of_bound(open_run(path, tuple(experiments), preset), checkpoint, member)
@@ -86,6 +85,25 @@ def of_bound(bound: Any, checkpoint: str = "best", member: int | None = None) ->
     if not config.trains_seeds_together:
         raise ValueError(f"member is {member}, but {config.run.workdir} holds one training; leave member out")
     return bound.trained(checkpoint, member)
+
+
+def _of_workload(path: Path, workload: Any, checkpoint: str, member: int | None) -> "Trained":
+    """The trained run of a workload that is handed in, as that of `jaxai.train`."""
+    from jaxai.runtime.config import Run
+    from jaxai.runtime.run_folder import RunFolder
+    from jaxai.runtime.train import Own
+
+    if member is not None:
+        raise ValueError(f"member is {member}, but {path} holds one training; leave member out")
+    if not isinstance(workload, Workload):
+        if not callable(workload):
+            raise ValueError(f"workload is a {type(workload).__name__}; expected a jaxai.Workload, as for the training")
+        workload = workload(None)
+    file = RunFolder(path)
+    known = (path / "config.json").is_file() and file.knows_class(Own)
+    config = file.load_config(Own) if known else None
+    found: Trained = Trained.read(Run(workdir=str(path)), workload, checkpoint, config)
+    return found
 
 
 class Trained:
@@ -148,21 +166,24 @@ class Trained:
         """
         return jax.device_get(self._predict(self.state, inputs))
 
-    def init_from(self, workload: Workload) -> Workload:
+    def init_from(self, workload: Any) -> Any:
         """The workload, whose `init` takes the parameters of this run: for fine-tuning.
 
         Taken are the parameters and statistics that evaluation uses; the optimizer's state is new, and the step is 0.
         Another number of classes is allowed: what depends on it is initialised as by `workload.init`.
 
         Args:
-          workload: of the same network, maybe with another number of classes.
+          workload: a `Workload` of the same network, maybe with another number of classes; or a function axis_name ->
+            Workload.
 
         Returns:
-          A workload for `jaxai.train`, or for your own loop.
+          The same, for `jaxai.train` or for your own loop.
 
         Raises:
           ValueError: something else does not fit; one line that names it.
         """
+        if not isinstance(workload, Workload):
+            return lambda axis_name: self.init_from(workload(axis_name))
         start = self.starting_point
         start.check(workload)
         return workload._replace(init=lambda key: start.begin(workload.init(key)))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.console import Console
 
 import jaxai as package
 from jaxai import cnn, dqn, gan, seq2seq
@@ -24,6 +26,7 @@ from jaxai.experiments.translation.experiment import Experiment as Translation
 from jaxai.runtime.checkpoint import Checkpoints
 from jaxai.runtime.config import Run
 from jaxai.runtime.run_folder import RunFolder
+from tests.runtime import logistic
 
 NAMES = ("cat", "dog", "cow", "ant")
 PICTURES = np.random.default_rng(0).integers(0, 255, (700, 8, 8, 1), np.uint8)
@@ -251,3 +254,19 @@ def test_fine_tuning_in_python(runs):
     chex.assert_trees_all_equal(state.extra["ema"]["params"], state.params)
     chex.assert_trees_all_equal(state.extra["batch_stats"], run.variables["batch_stats"])
     assert state.params["Dense_1"]["kernel"].shape == (4, 9)
+
+
+def test_a_workload_of_ones_own_comes_out_of_its_run(tmp_path):
+    run = tmp_path / "own"
+    package.train(logistic.make, logistic.data(), steps=4, workdir=run, console=Console(file=io.StringIO()))
+    found = package.load(run, workload=logistic.make)
+    x = logistic.data()["x"].astype(np.float32)
+    np.testing.assert_allclose(found.predict(x), logistic.logits(found.params, x), atol=1e-6)
+    assert (found.step, found.config.steps) == (4, 4)
+    with pytest.raises(ValueError, match=r"is a run of jaxai.train: give what was trained"):
+        package.load(run)
+    chex.assert_trees_all_equal(found.init_from(logistic.make)(None).init(jax.random.key(0)).params, found.params)
+    program = found.export(tmp_path / "program", inputs=(x,))
+    np.testing.assert_allclose(
+        jax.export.deserialize(bytearray(program.read_bytes())).call(x), found.predict(x), atol=1e-6
+    )

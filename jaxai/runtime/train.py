@@ -41,7 +41,7 @@ Make = Callable[[str | None], Workload]
 EVALUATIONS = 20
 """Most evaluations of a run by default."""
 BATCH_SIZE = 64
-FIXED = ("workdir", "seeds")
+FIXED = ("workdir", "seeds", "init_from")
 """Fields of `Run` that are no options of `train`."""
 
 
@@ -196,6 +196,10 @@ def _run(workdir: str | os.PathLike[str], options: Mapping[str, Any]) -> Run:
     for name in options:
         if name == "seeds":
             raise ValueError("seeds is no option of jaxai.train, which trains one; see jaxai.population for several")
+        if name == "init_from":
+            raise ValueError(
+                "init_from is no option of jaxai.train; give jaxai.load(RUN).init_from(workload) as the workload"
+            )
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
