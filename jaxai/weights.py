@@ -45,9 +45,10 @@ def load(path: str | os.PathLike[str]) -> dict[str, PyTree]:
     """What `save` wrote; see `jaxai.load_params`."""
     safetensors = extras.load("safetensors.flax", "a safetensors file", "export")
     path = Path(path).expanduser()
-    content = path.read_bytes()
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}; give one that save_params wrote")
     try:
-        flat = safetensors.load(content)
+        flat = safetensors.load_file(path)
     except Exception as error:  # of a class of its own
         raise ValueError(f"cannot read {path}: it is no safetensors file, or damaged ({error})") from None
     found: dict[str, PyTree] = {}

@@ -61,7 +61,7 @@ def trained_state(workload: Workload, run: Run, mesh: Mesh, which: Which = "late
         there = checkpoints.inventory()
         if not there:
             raise ValueError(f"{run.workdir} has no {which} checkpoint; train it first with jaxai train")
-        way = f"try --checkpoint {other}" if checkpoints.steps(other) else "train it again"
+        way = f"choose checkpoint {other}" if checkpoints.steps(other) else "train it again"
         raise ValueError(f"{run.workdir} has no {which} checkpoint that is whole; there is {there}; {way}")
     for folder, damage in checkpoints.damaged.items():
         logger.warning("checkpoint %s is damaged (%s); taking that of step %d", folder, damage, int(state.step))

@@ -178,7 +178,7 @@ def test_best_that_a_kill_left_unwritten_is_written_after_all(tmp_path, caplog):
             delete,
             ["best"],
             "best",
-            "no best checkpoint that is whole; there is latest/20, latest/16; try --checkpoint latest",
+            "no best checkpoint that is whole; there is latest/20, latest/16; choose checkpoint latest",
         ),
         (delete, ["best", "latest"], "best", "no best checkpoint; train it first with jaxai train"),
     ],
