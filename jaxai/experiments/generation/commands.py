@@ -60,10 +60,12 @@ def sample(
       checkpoint: the best by its evaluations, or the latest
       output: folder; default: samples/seed-SEED in the run's folder
     """
+    from jaxai.experiments.generation.trained import label_number
     from jaxai.report import mosaic
 
     if output is not None and output.exists() and not output.is_dir():
         raise ValueError(f"output is {output}, a file; give a folder")
+    label_number(bound.config, label)  # raises what is wrong with it before anything is read
     samples = bound.trained(checkpoint).samples(count, label, seed)
     folder = output or Path(bound.config.run.workdir) / "samples" / f"seed-{seed}"
     print(f"wrote {mosaic.write_samples(samples._asdict(), folder, grid)}")

@@ -11,12 +11,14 @@ import numpy as np
 
 from jaxai import averages, gan, transfer
 from jaxai.core import PyTree, State
+from jaxai.experiments.generation.experiment import Experiment
 from jaxai.experiments.generation.generator import Generator, Samples
 from jaxai.ranges import Seed, check_argument
 from jaxai.runtime import parallel
+from jaxai.runtime.run_folder import RunFolder
 from jaxai.trained import Trained, portable
 
-__all__ = ["TrainedGenerator"]
+__all__ = ["TrainedGenerator", "label_number"]
 
 
 class TrainedGenerator(Trained):
@@ -25,9 +27,7 @@ class TrainedGenerator(Trained):
     @functools.cached_property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, in the order of the labels; numbers where the run has none; empty if unconditional."""
-        config = self.config.workload
-        names = self._json("data.json").get("classes") or range(config.num_classes)
-        return tuple(map(str, names)) if config.conditional else ()
+        return _classes(self.config)
 
     @property
     def variables(self) -> dict[str, PyTree]:
@@ -56,7 +56,7 @@ class TrainedGenerator(Trained):
         if count < 1:
             raise ValueError(f"count is {count}; it must be at least 1")
         check_argument("seed", Seed, seed)
-        return self._generator(self.state, count, jax.random.key(seed), self._label(label))
+        return self._generator(self.state, count, jax.random.key(seed), label_number(self.config, label))
 
     def predict(self, latents: Any, labels: Any = None) -> np.ndarray:
         """The images of given latents.
@@ -83,39 +83,6 @@ class TrainedGenerator(Trained):
     @functools.cached_property
     def _generate(self) -> Callable[[State, Any], jax.Array]:
         return jax.jit(gan.make_predict(self.config.workload))
-
-    def _label(self, label: int | str | None) -> int | None:
-        """The number of a label that the model was trained for."""
-        config = self.config.workload
-        if label is None:
-            return None
-        if not config.conditional:
-            raise ValueError(
-                f"label is {label}, but this model takes none; leave it out, or train one with --conditional"
-            )
-        number = self._named(label) if isinstance(label, str) else label
-        if not 0 <= number < config.num_classes:
-            raise ValueError(f"label is {number}; this model has the labels 0 to {config.num_classes - 1}")
-        if number not in (learned := self.config.learned_labels):
-            raise ValueError(
-                f"label is {number}, which no training image had, so that the generator never learned it; choose one of"
-                f" {', '.join(map(str, learned))}"
-            )
-        return int(number)
-
-    def _named(self, text: str) -> int:
-        # By name first: of folders 1, 2 and 10, the first is called 1 and has the label 0.
-        if text in self.classes:
-            return self.classes.index(text)
-        try:
-            return int(text)
-        except ValueError:
-            near = difflib.get_close_matches(text, self.classes, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(
-                f"label is {text}; this model has the labels 0 to {self.config.workload.num_classes - 1}, or the names"
-                f" of its classes{hint}"
-            ) from None
 
     def _exported(self) -> tuple[Callable[..., PyTree], tuple[PyTree, ...]]:
         """Latents [batch, latent_size] float32 (and labels [batch] int32) -> images uint8."""
@@ -147,3 +114,48 @@ class TrainedGenerator(Trained):
 def _inputs(latents: Any, labels: Any = None) -> dict[str, Any]:
     """What `gan.make_predict` takes."""
     return {"latent": latents} if labels is None else {"latent": latents, "label": labels}
+
+
+def label_number(config: Experiment, label: int | str | None) -> int | None:
+    """The number of a label that a run was trained for; see `TrainedGenerator.sample`.
+
+    Raises:
+      ValueError: there is no such label, no training image had it, or the model takes none.
+    """
+    workload = config.workload
+    if label is None:
+        return None
+    if not workload.conditional:
+        raise ValueError(f"label is {label}, but this model takes none; leave it out, or train one with --conditional")
+    number = _named(config, label) if isinstance(label, str) else label
+    if not 0 <= number < workload.num_classes:
+        raise ValueError(f"label is {number}; this model has the labels 0 to {workload.num_classes - 1}")
+    if number not in (learned := config.learned_labels):
+        raise ValueError(
+            f"label is {number}, which no training image had, so that the generator never learned it; choose one of"
+            f" {', '.join(map(str, learned))}"
+        )
+    return int(number)
+
+
+def _named(config: Experiment, text: str) -> int:
+    # By name first: of folders 1, 2 and 10, the first is called 1 and has the label 0.
+    classes = _classes(config)
+    if text in classes:
+        return classes.index(text)
+    try:
+        return int(text)
+    except ValueError:
+        near = difflib.get_close_matches(text, classes, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(
+            f"label is {text}; this model has the labels 0 to {config.workload.num_classes - 1}, or the names of its"
+            f" classes{hint}"
+        ) from None
+
+
+def _classes(config: Experiment) -> tuple[str, ...]:
+    if not config.workload.conditional:
+        return ()
+    names = (RunFolder(config.run.workdir).data() or {}).get("classes")
+    return tuple(map(str, names or range(config.workload.num_classes)))
