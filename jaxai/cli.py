@@ -153,12 +153,8 @@ def _train(command: str, arguments: Sequence[str]) -> None:
         what, again = experiment.from_preset or _defines(type(experiment)), experiment.named_again
         again = f"--preset {arguments[0]}, which {what}" if what else again
         if again:
-            how = f"evaluate, {_and([*_others(experiment), 'replay'])} take {again}"
+            how = f"{_and([*experiment.commands.of_run, 'replay'])} take {again}"
             console.print(how, soft_wrap=True, highlight=False, markup=False)
-
-
-def _others(experiment: "Experiment") -> list[str]:
-    return [command for command in experiment.commands.of_run if command != "evaluate"]
 
 
 def _and(words: Sequence[str]) -> str:

@@ -1,0 +1,189 @@
+"""A base for experiments of your own on arrays: what to learn and from what is yours, the rest is here.
+
+::
+
+    @dataclass(frozen=True)
+    class Logistic(ArraysExperiment):
+        features: Natural = 0  # filled in from the data
+        score = "test_accuracy"
+        metrics = METRICS
+
+        def load(self):
+            return {"train": {"x": ..., "y": ...}, "test": {"x": ..., "y": ...}}
+
+        def resolve(self, data):
+            return dataclasses.replace(self, features=data["train"]["x"].shape[1])
+
+        def make(self, axis_name=None):
+            return make(self.features, axis_name)
+
+    config = Logistic(run=Run(workdir="runs/logistic"))
+
+As a preset it trains, resumes, evaluates, and reports: `jaxai train logistic.py`, and `jaxai evaluate runs/logistic
+--preset logistic.py`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import tyro
+from rich.console import Console
+
+from jaxai.core import Metric, Workload
+from jaxai.data.epochs import steps_in
+from jaxai.data.named_arrays import check_named_arrays, describe_named_arrays
+from jaxai.metrics import Meanings
+from jaxai.output import say, show_notes
+from jaxai.ranges import Finite, Natural, Positive
+from jaxai.runtime import experiment, parallel, progress
+from jaxai.runtime.callbacks import Callback, Measure
+from jaxai.runtime.checkpoint import Which
+from jaxai.runtime.config import Run, check_experiment
+from jaxai.runtime.continuation import measured_on
+from jaxai.runtime.evaluation import Evaluations
+from jaxai.runtime.loop import Outcome, fit
+from jaxai.runtime.run_folder import RunFolder
+from jaxai.runtime.training import Examples, Log, Program, Scoring, Storage, Training, position_in_epochs, scalars
+from jaxai.runtime.workload_checks import check_workload
+
+__all__ = ["ArraysExperiment", "BoundArrays"]
+
+Splits = Mapping[str, Mapping[str, np.ndarray]]
+"""Name of a split, `train` among them -> name -> array [examples, ...]."""
+
+
+@dataclass(frozen=True)
+class ArraysExperiment(experiment.Experiment):
+    """Trains a workload on arrays; subclass it as a frozen dataclass, with `load` and `make`.
+
+    Attributes:
+      score: metric of an evaluation that selects the best checkpoint, as `test_accuracy`; None: the latest is the best.
+      metrics: name, without a split -> what a metric means; that of `score` states whether higher or lower is better.
+    """
+
+    epochs: Positive = 10.0  # times that the training data is seen
+    batch_size: Natural = 64  # examples in a step over all devices; 0: all of them
+    expected: Finite = 0.0  # score that the preset is known to reach; 0: unknown
+    run: Annotated[Run, tyro.conf.arg(name="")] = Run()
+
+    score: ClassVar[str | None] = None
+    metrics: ClassVar[Mapping[str, Metric]] = {}
+
+    def load(self) -> Mapping[str, Mapping[str, Any]]:
+        """The data: `train` and splits to evaluate on, as {"train": {"x": ..., "y": ...}, "test": ...}."""
+        raise NotImplementedError
+
+    def resolve(self, data: Splits) -> "ArraysExperiment":
+        """The same with the fields that follow from the data, as the number of classes; default: no field does."""
+        del data
+        return self
+
+    def make(self, axis_name: str | None = None) -> Workload:
+        """The workload of a resolved experiment; its gradients are averaged over `axis_name`, see `jaxai.core`."""
+        raise NotImplementedError
+
+    def bind(self, data: Any = None, console: Console | None = None) -> "BoundArrays":
+        """Loads and checks the data, and fills in what follows from it.
+
+        Args:
+          data: splits to use instead of those of `load`.
+          console: unused.
+
+        Raises:
+          ValueError: a field is out of its range or does not fit the data; one line.
+        """
+        del console
+        check_experiment(self)
+        splits = _checked(self.load() if data is None else data)
+        resolved = self.resolve(splits)
+        examples = len(next(iter(splits["train"].values())))
+        if self.batch_size > examples:
+            raise ValueError(f"batch_size is {self.batch_size}; expected 1 to {examples}, or 0 for all examples")
+        return BoundArrays(resolved, splits)
+
+    def of_run(self, data: Any = None) -> "BoundArrays":
+        """The bound form of the configuration of a run folder.
+
+        Args:
+          data: splits to evaluate on instead of those of `load`.
+        """
+        return BoundArrays(self, None if data is None else _checked(data))
+
+
+class BoundArrays(experiment.Bound):
+    """A resolved experiment on arrays, which are loaded where they are needed."""
+
+    def __init__(self, config: ArraysExperiment, splits: Splits | None = None):
+        self.config: ArraysExperiment = config
+        self._splits = splits
+
+    @property
+    def splits(self) -> Splits:
+        """What it was bound to, or what the configuration loads."""
+        if self._splits is None:
+            self._splits = _checked(self.config.load())
+        return self._splits
+
+    def make(self) -> Workload:
+        """The workload for one device."""
+        return self.config.make()
+
+    def training(self) -> Training:
+        """What the training loop needs."""
+        config, (train, held_out) = self.config, _parted(self.splits)
+        examples = len(next(iter(train.values())))
+        data = Examples(train, config.batch_size or examples)
+        batches = max(1, examples // data.batch_size)
+        check_workload(self.make(), {name: array[: data.batch_size] for name, array in train.items()})
+        return Training(
+            Program(config.make),
+            steps_in(config.epochs, batches),
+            data,
+            Scoring(batches, config.score, held_out),
+            Log(position=position_in_epochs(batches)),
+            Storage(identity=describe_named_arrays(self.splits)),
+            metrics=config.metrics,
+        )
+
+    def train(
+        self,
+        console: Console | None = None,
+        *,
+        callbacks: Sequence[Callback] = (),
+        measures: Sequence[Measure] = (),
+        metrics: Mapping[str, Metric] | None = None,
+    ) -> Outcome:
+        """Trains or resumes; see `jaxai.runtime.experiment.Bound.train`."""
+        config = self.config
+        outcome = fit(self.training().measuring(measures, metrics), config, console, callbacks)
+        if console and config.expected and config.score and not outcome.interrupted:
+            value = outcome.result[config.score]
+            say(console, progress.expectation(config.score, config.expected, value, Meanings(config.metrics)))
+        return outcome
+
+    def evaluate(self, console: Console, which: Which = "best") -> dict[str, Any]:
+        """Measures a checkpoint on every split but `train`, and shows and returns the metrics."""
+        config, folder = self.config, RunFolder(self.config.run.workdir)
+        identity, held_out = describe_named_arrays(self.splits), _parted(self.splits)[1]
+        show_notes(folder.data_notes(identity, *held_out), console)
+        state, mesh = self.restore(which), parallel.make_mesh(1)
+        measured = Evaluations(self.make(), held_out, mesh, "jit", config.batch_size or 1_000)(state)
+        result: dict[str, Any] = scalars(measured) | {"step": int(state.step), "checkpoint": which}
+        console.print(progress.results(result, Meanings(config.metrics), title=f"The {which} checkpoint"))
+        return result | {"measured_on": measured_on(config, identity)}
+
+
+def _parted(splits: Splits) -> tuple[Mapping[str, np.ndarray], dict[str, Mapping[str, np.ndarray]]]:
+    """What is learned from, and what is evaluated on."""
+    return splits["train"], {name: arrays for name, arrays in splits.items() if name != "train"}
+
+
+def _checked(data: Any) -> Splits:
+    if not isinstance(data, Mapping) or "train" not in data:
+        kind = f"splits {', '.join(map(str, data))}" if isinstance(data, Mapping) else f"a {type(data).__name__}"
+        raise ValueError(
+            f"the data is {kind}; expected splits of arrays with train among them: {{'train': {{'x': ..., 'y': ...}}}}"
+        )
+    return {name: check_named_arrays(name, arrays) for name, arrays in data.items()}
