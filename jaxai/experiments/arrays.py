@@ -23,9 +23,10 @@ As a preset it trains, resumes, evaluates, and reports: `jaxai train logistic.py
 --preset logistic.py`.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import tyro
@@ -44,6 +45,7 @@ from jaxai.runtime.config import Run, check_experiment
 from jaxai.runtime.continuation import measured_on
 from jaxai.runtime.evaluation import Evaluations
 from jaxai.runtime.loop import Outcome, fit
+from jaxai.runtime.registry import Commands
 from jaxai.runtime.run_folder import RunFolder
 from jaxai.runtime.training import Examples, Log, Program, Scoring, Storage, Training, position_in_epochs, scalars
 from jaxai.runtime.workload_checks import check_workload
@@ -52,6 +54,18 @@ __all__ = ["ArraysExperiment", "BoundArrays"]
 
 Splits = Mapping[str, Mapping[str, np.ndarray]]
 """Name of a split, `train` among them -> name -> array [examples, ...]."""
+
+
+def evaluate(
+    bound: "BoundArrays", checkpoint: Literal["best", "latest"] = "best", other_data: bool = False
+) -> dict[str, Any]:
+    """Measure a checkpoint on the splits that were not trained on.
+
+    Args:
+      checkpoint: the best by its evaluations, or the latest
+      other_data: measure on what is there, also if it is not the data of the run
+    """
+    return bound.evaluate(Console(), checkpoint, other_data)
 
 
 @dataclass(frozen=True)
@@ -68,6 +82,7 @@ class ArraysExperiment(experiment.Experiment):
     expected: Finite = 0.0  # score that the preset is known to reach; 0: unknown
     run: Annotated[Run, tyro.conf.arg(name="")] = Run()
 
+    commands: ClassVar[Commands] = Commands({"evaluate": evaluate})
     score: ClassVar[str | None] = None
     metrics: ClassVar[Mapping[str, Metric]] = {}
 
@@ -119,12 +134,10 @@ class BoundArrays(experiment.Bound):
         self.config: ArraysExperiment = config
         self._splits = splits
 
-    @property
+    @functools.cached_property
     def splits(self) -> Splits:
         """What it was bound to, or what the configuration loads."""
-        if self._splits is None:
-            self._splits = _checked(self.config.load())
-        return self._splits
+        return _checked(self.config.load()) if self._splits is None else self._splits
 
     def make(self) -> Workload:
         """The workload for one device."""
@@ -163,11 +176,21 @@ class BoundArrays(experiment.Bound):
             say(console, progress.expectation(config.score, config.expected, value, Meanings(config.metrics)))
         return outcome
 
-    def evaluate(self, console: Console, which: Which = "best") -> dict[str, Any]:
-        """Measures a checkpoint on every split but `train`, and shows and returns the metrics."""
+    def evaluate(self, console: Console, which: Which = "best", other_data: bool = False) -> dict[str, Any]:
+        """Measures a checkpoint on every split but `train`, and shows and returns the metrics.
+
+        Args:
+          console: where they are shown.
+          which: checkpoint.
+          other_data: measures on what `load` returns, also if it is no longer the data of the run.
+
+        Raises:
+          ValueError: the run has no such checkpoint, or the data is no longer that of the run.
+        """
         config, folder = self.config, RunFolder(self.config.run.workdir)
         identity, held_out = describe_named_arrays(self.splits), _parted(self.splits)[1]
-        show_notes(folder.data_notes(identity, *held_out), console)
+        given = other_data or self._splits is not None
+        show_notes(folder.data_notes(identity, *held_out, given=given), console)
         state, mesh = self.restore(which), parallel.make_mesh(1)
         measured = Evaluations(self.make(), held_out, mesh, "jit", config.batch_size or 1_000)(state)
         result: dict[str, Any] = scalars(measured) | {"step": int(state.step), "checkpoint": which}
