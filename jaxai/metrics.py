@@ -279,7 +279,7 @@ def _fields(metric: Metric) -> dict[str, Any]:
 
 
 def _plain(name: str) -> Metric:
-    words = name.replace("_", " ")
+    words = name.replace("_", " ").replace(".", " ")
     return Metric(words, "s" if words.split(" ")[-1] == "seconds" else "")
 
 

@@ -98,7 +98,7 @@ def _page(runs: Sequence[RunRecord], folders: Sequence[Path]) -> str:
             if any(record != records[0] for record in records):
                 body.append(section(f"What differs in the {what}", _differences(labels, records)))
     else:
-        body += [_tiles(first), section("Seeds", _results(first.seeds) if first.seeds else "")]
+        body += [_tiles(first), section("Seeds", _results(first.seeds, marked=False) if first.seeds else "")]
     body += charts(runs)
     body.append(section("Pictures", _figures(runs)))
     body += _tables(runs, folders)
@@ -248,21 +248,22 @@ def _table_file(path: Path, bytes_left: int, meanings: Meanings) -> tuple[str, s
     return title, notes + (_table([meanings.heading(name) for name in columns], cells) if cells else "")
 
 
-def _results(runs: Sequence[RunRecord]) -> str:
-    """Final figures, a row for each run; the best value of a column is bold."""
+def _results(runs: Sequence[RunRecord], marked: bool = True) -> str:
+    """Final figures, a row for each run; where it is `marked`, the best value of a column is bold."""
     meanings = declared_together(runs)
     scores = [key for run in runs for key in _scores(run)]
     texts = [key for key in meanings.metrics if any(isinstance(run.result.get(key), str) for run in runs)]
     others = [key for run in runs for key in shown_keys(run.result)]
     others = [key for key in others if any(is_number(mean_of(run.result, key)) for run in runs)]
     keys = list(dict.fromkeys([*scores, *texts, *others]))
-    best = {key: _best(runs, key, meanings) for key in keys}
+    best = {key: _best(runs, key, meanings) if marked else None for key in keys}
     rows = []
     for index, run in enumerate(runs):
-        cells = [_cell(run.result, key, meanings, bold=mean_of(run.result, key) == best[key]) for key in keys]
-        rows.append([swatch(index, run.label), *cells])
-    marked = any(value is not None for value in best.values())
-    note = '<p class="muted">Bold: the best of its column.</p>' if marked else ""
+        values = {key: mean_of(run.result, key) for key in keys}
+        bold = {key for key in keys if best[key] is not None and values[key] == best[key]}
+        rows.append([swatch(index, run.label), *(_cell(run.result, key, meanings, key in bold) for key in keys)])
+    anything = any(value is not None for value in best.values())
+    note = '<p class="muted">Bold: the best of its column.</p>' if anything else ""
     return _table(["Run", *map(meanings.heading, keys)], rows, "results") + note if keys else ""
 
 

@@ -63,6 +63,7 @@ def test_seeds_show_mean_and_spread(tmp_path):
     page = page_of([run], tmp_path)
     assert "98.12 % ± 1.23 %, 3 seeds" in page.text
     assert "seed-0 97.12 %" in page.text
+    assert "Bold" not in page.text
     assert "seed-2 99.12 %" in page.text
     assert page.charts()[:2] == ["Accuracy", "Loss"]
 
