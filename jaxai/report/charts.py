@@ -4,17 +4,17 @@ What is in one chart, in which order and with which axis follows from the declar
 """
 
 import dataclasses
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from html import escape
 
 import numpy as np
 
 from jaxai.metrics import PER_SEED, Meanings, is_number
 from jaxai.report.curves import THIN_LINES, Curve, curves_svg, seed_curves
-from jaxai.report.pictures import PALETTE
+from jaxai.report.elements import grid, section, swatch
 from jaxai.report.run_record import Record, RunRecord, declared_together, histories, is_per_seed
 
-__all__ = ["charts", "grid", "section", "swatch"]
+__all__ = ["charts"]
 
 SUMMARIES = ("_iqm", "_low", "_high", "_std")
 """Statistics over seeds, which the band of a chart shows."""
@@ -230,20 +230,3 @@ def _legend(runs: Sequence[RunRecord], over_seeds: bool) -> str:
         explained += " Lines of many points are running means."
     legend = "".join(swatch(index, run.label) for index, run in enumerate(runs)) if several else ""
     return f'<p class="legend">{legend}</p><p class="muted">{explained}</p>'
-
-
-def section(title: str, content: str) -> str:
-    """A part of the page under a heading; nothing where there is no content."""
-    return f"<section><h2>{escape(title)}</h2>{content}</section>" if content else ""
-
-
-def grid(cards: Iterable[str], kind: str = "charts") -> str:
-    """Cards side by side; nothing where there is none."""
-    together = "".join(cards)
-    return f'<div class="{kind}">{together}</div>' if together else ""
-
-
-def swatch(series: int, label: str) -> str:
-    """A name with its colour."""
-    colour = f"var(--series-{series % len(PALETTE)})"
-    return f'<span class="swatch"><i style="background:{colour}"></i>{escape(label)}</span>'

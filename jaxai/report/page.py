@@ -5,7 +5,6 @@ The page loads nothing: styles are inline, charts are SVG that takes its colours
 
 import base64
 import logging
-import math
 import string
 from collections.abc import Sequence
 from html import escape
@@ -15,18 +14,17 @@ from typing import Any
 import jaxai
 from jaxai.files.json_files import read_object
 from jaxai.files.unwritten import writing
-from jaxai.metrics import Meanings, is_number
-from jaxai.report.charts import charts, grid, section, swatch
-from jaxai.report.run_record import PICTURES, Record, RunRecord, declared_together, read_run
-from jaxai.report.spread import mean_of, shown_keys, spread_of
+from jaxai.metrics import Meanings
+from jaxai.report.charts import charts
+from jaxai.report.elements import grid, section, table
+from jaxai.report.results import outcome, results, seeds_of, tiles
+from jaxai.report.run_record import PICTURES, Record, RunRecord, read_run
 
 __all__ = ["write_report"]
 
 TEMPLATE = Path(__file__).with_name("page.html")
 PICTURE_BYTES = 1_200_000  # in all, so that the page stays below 2 MB
 TABLE_ROWS, TABLE_BYTES = 200, 300_000  # of one table; of all tables on the page
-TILES = 3
-"""Number of scores in the tiles at the top."""
 LISTED = 50
 """Number of items of a list that are shown."""
 PLAIN = Meanings({})
@@ -76,7 +74,7 @@ def _page(runs: Sequence[RunRecord], folders: Sequence[Path]) -> str:
     first = runs[0]
     title = f"{len(runs)} runs side by side" if several else first.label
     names = {str(_flat(run.environment).get("devices.name", "")) for run in runs} - {""}
-    seeds = "" if several else _seeds(first)
+    seeds = "" if several else seeds_of(first)
     subtitle = " · ".join(filter(None, [", ".join(sorted(names)), seeds]))
     notes = [f"{run.label}: {note}" if several else note for run in runs for note in run.notes]
     configs, environments = (
@@ -91,14 +89,14 @@ def _page(runs: Sequence[RunRecord], folders: Sequence[Path]) -> str:
     if several:
         labels = [run.label for run in runs]
         body += [
-            section("Results", _results(runs)),
+            section("Results", results(runs)),
             section("What differs in the configuration", _differences(labels, configs)),
         ]
         for what, records in {"data": [_flat(run.data) for run in runs], "environment": environments}.items():
             if any(record != records[0] for record in records):
                 body.append(section(f"What differs in the {what}", _differences(labels, records)))
     else:
-        body += [_tiles(first), section("Seeds", _results(first.seeds, marked=False) if first.seeds else "")]
+        body += [tiles(first), section("Seeds", results(first.seeds, marked=False) if first.seeds else "")]
     body += charts(runs)
     body.append(section("Pictures", _figures(runs)))
     body += _tables(runs, folders)
@@ -107,7 +105,7 @@ def _page(runs: Sequence[RunRecord], folders: Sequence[Path]) -> str:
         body += [section("Configuration that all share", _fields(shared)), section("Model cards", _cards(runs))]
     else:
         body += [
-            section("Final figures", _outcome(_flat(first.result), first.meanings)),
+            section("Final figures", outcome(_flat(first.result), first.meanings)),
             section("Data", _fields(_flat(first.data))),
             section("Configuration", _fields(configs[0])),
             section("Environment", _fields(environments[0])),
@@ -119,69 +117,8 @@ def _page(runs: Sequence[RunRecord], folders: Sequence[Path]) -> str:
     return page.substitute(title=escape(title), body="\n".join(filter(None, body)), version=jaxai.__version__)
 
 
-def _tiles(run: RunRecord) -> str:
-    """The few figures that a reader looks for first: scores, then what is declared as text, then the cost."""
-    meanings, result = run.meanings, run.result
-    scores = _scores(run)[:TILES]
-    texts = [key for key in run.declared.metrics if isinstance(result.get(key), str)]
-    costs = [key for key, metric in meanings.metrics.items() if metric.shown] if meanings.metrics else _costs(run)
-    keys = [*scores, *texts, *(key for key in costs if is_number(result.get(key)))]
-    tiles = []
-    for key in dict.fromkeys(keys):
-        deviation, interval, _ = spread_of(result, key, meanings)
-        spread = ", ".join(filter(None, [interval or deviation, _seeds(run)])) if interval or deviation else ""
-        floors = [floor for floor in meanings.floors(key) if not isinstance(floor, str) or is_number(result.get(floor))]
-        lines = [spread, *(_floor(run, key, floor) for floor in floors[:1])]
-        below = "".join(f'<p class="muted">{escape(line)}</p>' for line in lines if line)
-        tiles.append(
-            f'<div class="tile"><p class="muted">{escape(meanings.heading(key))}</p>'
-            f'<p class="big{" name" * (key in texts)}">{escape(meanings.text(key, result[key]))}</p>{below}</div>'
-        )
-    return f'<div class="tiles">{"".join(tiles)}</div>' if tiles else ""
-
-
-def _floor(run: RunRecord, key: str, floor: str | float) -> str:
-    if isinstance(floor, str):
-        return f"{run.meanings.label(floor)}: {run.meanings.text(floor, run.result[floor])}"
-    return f"floor: {run.meanings.text(key, floor)}"
-
-
-def _scores(run: RunRecord) -> list[str]:
-    """Names of the figures in a result that measure how good the model is: the score of the run first.
-
-    Those are metrics with a direction; in a run that declares nothing, what its evaluations measured.
-    """
-    meanings, declared = run.meanings, [*run.meanings.metrics]
-    measured = {meanings.parse(key).metric for key in run.measured}
-    main = meanings.parse(run.declared.score).metric
-
-    def is_score(key: str) -> bool:
-        parts = meanings.parse(key)
-        directed = meanings.better(key) is not None and parts.metric in run.declared.metrics
-        return is_number(run.result[key]) and (directed or (not declared and parts.metric in measured))
-
-    def order(key: str) -> tuple[bool, bool, int]:
-        parts = meanings.parse(key)
-        return parts.best, parts.metric != main, declared.index(parts.metric) if declared else 0
-
-    return sorted((key for key in shown_keys(run.result) if is_score(key)), key=order)
-
-
-def _costs(run: RunRecord) -> list[str]:
-    """Names of the speed and the times in the result of a run that declares nothing."""
-    timed = {key for member in run.members for line in member.timing for key in line}
-    return [key for key in run.result if key in timed or run.meanings.metric(key).unit == "s"]
-
-
-def _seeds(run: RunRecord) -> str:
-    """How many seeds a run has: those in its folders, or those that were trained in one program."""
-    count = len(run.seeds) or run.result.get("seeds")
-    count = len(count) if isinstance(count, list) else count
-    return f"{count} seeds" if isinstance(count, int) and count > 1 else ""
-
-
 def _figures(runs: Sequence[RunRecord]) -> str:
-    """The pictures of the runs, embedded as long as the page stays small."""
+    """The pictures of the runs, embedded while the page stays small."""
     left, parts = PICTURE_BYTES, []
     for run in runs:
         cards = []
@@ -203,9 +140,9 @@ def _figures(runs: Sequence[RunRecord]) -> str:
 
 
 def _tables(runs: Sequence[RunRecord], folders: Sequence[Path]) -> list[str]:
-    """A section for each `tables/NAME.json` that a run folder holds, in the order of their names.
+    """A section for each `tables/NAME.json` in a run folder, in the order of their names.
 
-    A table is an object with `title`, `columns` (names), `rows` (a list of text and numbers each) and maybe `note`.
+    A table is an object with `title`, `columns` (names), `rows` (lists of text and numbers) and an optional `note`.
     """
     left, parts = TABLE_BYTES, []
     for run, folder in zip(runs, folders, strict=True):
@@ -223,19 +160,19 @@ def _tables(runs: Sequence[RunRecord], folders: Sequence[Path]) -> list[str]:
 
 
 def _table_file(path: Path, bytes_left: int, meanings: Meanings) -> tuple[str, str]:
-    """Title and HTML of one table; a line that says so where it cannot be read or is too long."""
+    """Title and HTML of one table, with a line about it where it cannot be read or is too long."""
     try:
-        table = read_object(path)
-        title, columns, note = str(table["title"]), [str(name) for name in table["columns"]], str(table.get("note", ""))
-        rows = [list(row) for row in table["rows"]]
+        stored = read_object(path)
+        title, note = str(stored["title"]), str(stored.get("note", ""))
+        columns, rows = [str(name) for name in stored["columns"]], [list(row) for row in stored["rows"]]
         if any(len(row) != len(columns) for row in rows):
-            raise ValueError("a row of another length than the columns")
+            raise ValueError("a row and the columns differ in length")
     except (ValueError, KeyError, TypeError, AttributeError) as damage:
         logger.warning("%s could not be read as a table (%r)", path, damage)
         return path.stem.replace("_", " ").capitalize(), f'<p class="muted">{escape(path.name)} could not be read.</p>'
     cells: list[list[str]] = []
     for row in rows[:TABLE_ROWS]:
-        # bdi: text may run from right to left, and then does so by itself.
+        # bdi: text from right to left keeps its own direction.
         cells.append([f"<bdi>{escape(meanings.text(*cell))}</bdi>" for cell in zip(columns, row, strict=True)])
         bytes_left -= sum(len(cell.encode()) for cell in cells[-1]) + 20 * len(row) + 20
         if bytes_left < 0:
@@ -245,62 +182,12 @@ def _table_file(path: Path, bytes_left: int, meanings: Meanings) -> tuple[str, s
     if len(cells) < len(rows):
         lines.append(f"{len(cells):,} of {len(rows):,} rows; all are in tables/{path.name}.")
     notes = "".join(f'<p class="muted">{escape(line)}</p>' for line in lines)
-    return title, notes + (_table([meanings.heading(name) for name in columns], cells) if cells else "")
-
-
-def _results(runs: Sequence[RunRecord], marked: bool = True) -> str:
-    """Final figures, a row for each run; where it is `marked`, the best value of a column is bold."""
-    meanings = declared_together(runs)
-    scores = [key for run in runs for key in _scores(run)]
-    texts = [key for key in meanings.metrics if any(isinstance(run.result.get(key), str) for run in runs)]
-    others = [key for run in runs for key in shown_keys(run.result)]
-    others = [key for key in others if any(is_number(mean_of(run.result, key)) for run in runs)]
-    keys = list(dict.fromkeys([*scores, *texts, *others]))
-    best = {key: _best(runs, key, meanings) if marked else None for key in keys}
-    rows = []
-    for index, run in enumerate(runs):
-        values = {key: mean_of(run.result, key) for key in keys}
-        bold = {key for key in keys if best[key] is not None and values[key] == best[key]}
-        rows.append([swatch(index, run.label), *(_cell(run.result, key, meanings, key in bold) for key in keys)])
-    anything = any(value is not None for value in best.values())
-    note = '<p class="muted">Bold: the best of its column.</p>' if anything else ""
-    return _table(["Run", *map(meanings.heading, keys)], rows, "results") + note if keys else ""
-
-
-def _best(runs: Sequence[RunRecord], key: str, meanings: Meanings) -> float | None:
-    """The best value of several; None where no direction is declared, or all are equal."""
-    values = [mean_of(run.result, key) for run in runs]
-    numbers = [value for value in values if is_number(value) and math.isfinite(value)]
-    better = meanings.better(key)
-    if better is None or len({*numbers}) < 2:
-        return None
-    return max(numbers) if better == "higher" else min(numbers)
-
-
-def _outcome(result: Record, meanings: Meanings) -> str:
-    """Final figures of one run, a row for each."""
-    rows = []
-    for key in shown_keys(result):
-        better = meanings.better(key)
-        direction = f"<small>{better} is better</small>" if better else ""
-        label = escape(meanings.heading(key)) + direction
-        rows.append([f"<code>{escape(key)}</code>", label, _cell(result, key, meanings)])
-    return _table([], rows) if rows else ""
-
-
-def _cell(result: Record, key: str, meanings: Meanings, bold: bool = False) -> str:
-    """A figure with its spread; the interval and the seeds in small print."""
-    if key not in result:
-        return "-"
-    deviation, *small = spread_of(result, key, meanings)
-    text = escape(" ".join(filter(None, [meanings.text(key, mean_of(result, key)), deviation])))
-    text = f"<b>{text}</b>" if bold else text
-    return text + "".join(f"<small>{escape(line)}</small>" for line in small if line)
+    return title, notes + (table([meanings.heading(name) for name in columns], cells) if cells else "")
 
 
 def _fields(record: Record) -> str:
     rows = [[f"<code>{escape(key)}</code>", escape(_value(key, value))] for key, value in record.items()]
-    return _table([], rows) if rows else ""
+    return table([], rows) if rows else ""
 
 
 def _value(key: str, value: Any) -> str:
@@ -320,21 +207,14 @@ def _cards(runs: Sequence[RunRecord]) -> str:
 
 
 def _differences(labels: Sequence[str], records: Sequence[Record]) -> str:
-    """The fields that are not the same everywhere, a row a field."""
+    """The fields that differ between runs, a row for each."""
     missing = object()
     rows = [
         [f"<code>{escape(key)}</code>", *(escape(_value(key, record.get(key, "-"))) for record in records)]
         for key in dict.fromkeys(key for record in records for key in record)
         if any(record.get(key, missing) != records[0].get(key, missing) for record in records)
     ]
-    return _table(["Field", *labels], rows) if rows else '<p class="muted">Nothing.</p>'
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -> str:
-    """A table. `head`: text; `rows`: HTML."""
-    top = f"<thead><tr>{''.join(f'<th>{escape(cell)}</th>' for cell in head)}</tr></thead>" if head else ""
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<div class="{f"scroll {kind}".strip()}"><table>{top}<tbody>{body}</tbody></table></div>'
+    return table(["Field", *labels], rows) if rows else '<p class="muted">Nothing.</p>'
 
 
 def _flat(record: Record, prefix: str = "") -> Record:

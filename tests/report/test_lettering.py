@@ -48,7 +48,7 @@ def test_a_name_is_one_line_that_any_terminal_and_font_can_show(text, longest, e
     expected.encode()
 
 
-def test_what_no_font_has_is_a_box_and_the_class_is_told_by_its_number():
+def test_what_no_font_has_is_a_box_and_the_class_has_its_number():
     letters = Letters.of(["a\U0010fffd"])
     assert letters.drawn("a\U0010fffd") == f"a{BOX}"
     names, style = pictures._drawn_names(["cat", "\U0010fffd\U0010fffd", "$x$"])

@@ -42,7 +42,7 @@ def test_interval_is_the_percentile_bootstrap(returns, statistic, reference):
     assert np.abs((high - expected.high) / width).max() < 0.03
 
 
-def test_interval_covers_the_true_mean_as_often_as_it_says():
+def test_interval_covers_the_true_mean_as_often_as_its_confidence():
     samples = np.random.default_rng(0).normal(5.0, 2.0, size=(40, 1000))
     low, high = bootstrap_interval(samples, confidence=0.8, resamples=500)
     assert 0.74 < np.mean((low <= 5) & (high >= 5)) < 0.83

@@ -145,14 +145,14 @@ def test_report_shows_the_tables_of_a_run_with_their_text_escaped(tmp_path):
     assert "Hypothesis" in page
 
 
-def test_report_tells_score_of_a_translation_first(tmp_path):
+def test_report_shows_the_score_of_a_translation_first(tmp_path):
     page = write_tables(tmp_path / "run")
     tiles = page[page.index('class="tiles"') :]
     assert "33.4" in tiles[: tiles.index("</div></div>")]
     assert "95 %: 32 to 34.5" in tiles
 
 
-def test_report_cuts_long_tables_and_says_where_the_rest_is(tmp_path):
+def test_report_cuts_long_tables_and_names_the_file_with_the_rest(tmp_path):
     table = {"title": "Long", "columns": ["n"], "rows": [[f"row {at};"] for at in range(1000)]}
     wide = {"title": "Wide", "columns": ["text"], "rows": [["x" * 9_000]] * 100}
     page = write_tables(tmp_path / "run", a=table, b=wide)
@@ -164,5 +164,5 @@ def test_report_cuts_long_tables_and_says_where_the_rest_is(tmp_path):
 
 
 @pytest.mark.parametrize("broken", ["{", "[]", '{"title": "A", "columns": ["a"], "rows": [[1, 2]]}', '{"title": 1}'])
-def test_table_that_cannot_be_read_is_told_and_the_page_written(tmp_path, broken):
+def test_table_that_cannot_be_read_is_reported_and_the_page_written(tmp_path, broken):
     assert "my_table.json could not be read" in write_tables(tmp_path / "run", my_table=broken)
