@@ -1,4 +1,4 @@
-"""How good a generator's images are: features of real and generated ones, and every measure with its floor."""
+"""The quality of a generator's images: all measures of them in the features of one network, each with its floor."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,32 +16,32 @@ from jaxai.gan import fidelity
 from jaxai.metrics import Meanings, is_number
 
 CONFIDENT = 0.9
-"""A sample whose label has a higher probability is one that the classifier is sure of."""
+"""The classifier counts as sure of a sample if the probability of its label is higher than this."""
 LEAST_SHARE = 0.01
-"""A label with a smaller share of the samples counts as one that the generator has lost."""
+"""A label with a smaller share of the samples counts as lost by the generator."""
 LOST_MODES = 0.8
-"""The share of the real images' labels that a generator must make often enough, or it is said to have collapsed."""
+"""Share of the labels of real images below which a generator is reported to have collapsed."""
 TRUSTED = 0.8
-"""The share of real images that a classifier must label right, or be sure of, before its word on samples is taken."""
+"""Share of real images that a classifier must label right, or be sure of, to be trusted with samples."""
 SUBSET = 1_000
-"""Images in a subset of the kernel distance, as usual."""
+"""Number of images in a subset of the kernel distance, as usual."""
 
 
 class Quality:
     """Measures images against a reference of real ones, in the features of one extractor.
 
     The reference and the floor come from two disjoint halves of the real images, each as large as the sample of
-    generated ones: the floor is what a perfect generator would get.
+    generated ones: a perfect generator would reach the floor.
 
     Args:
-      extractor: what the features come from.
+      extractor: the network of the features.
       real: uint8 [examples, height, width, channels].
-      samples: how many images to measure; 0: 10,000, or half of the real ones where that is fewer.
-      key: of the halves and of the subsets.
-      labels: int [examples], of the real images, where they are what the extractor classifies into; None: unknown.
+      samples: number of images to measure; 0: 10,000, or half of the real ones if that is fewer.
+      key: for the choice of the halves and of the subsets.
+      labels: int [examples], of the real images, if the extractor classifies into these; None: unknown.
 
     Raises:
-      ValueError: so few images that the Fréchet distance has no meaning; says how many are needed.
+      ValueError: too few images for a Fréchet distance; the message has the number that is needed.
     """
 
     def __init__(
@@ -65,21 +65,21 @@ class Quality:
         self._held_out, logits = extract(extractor, real[second])
         self._classified: dict[str, Any] = {}
         if extractor.classes:
-            said = classified(logits, None if labels is None else labels[second])
-            self._classified = {f"{name}_floor": value for name, value in said.items()}
+            real_ones = classified(logits, None if labels is None else labels[second])
+            self._classified = {f"{name}_floor": value for name, value in real_ones.items()}
         self.statistics = fidelity.statistics(self.reference, extractor.name)
         self._floor = float(fidelity.frechet_distance(self.reference, self._held_out))
 
     def during_training(self, features: jax.Array, logits: jax.Array, labels: np.ndarray | None) -> dict[str, Any]:
-        """What is cheap enough to be told again and again: Fréchet distance, and what the classifier says.
+        """The measures that are cheap enough for every evaluation: Fréchet distance and statistics of the classifier.
 
-        Each has its floor as `NAME_floor`: what the held-out half of the real images gets. A classifier of other images
-        than these says something of both, which only the comparison gives a meaning.
+        The floor of each, `NAME_floor`, is its value on the held-out half of the real images. Statistics of a
+        classifier that was trained on other images have a meaning in comparison with their floor alone.
 
         Args:
           features: [samples, features] of generated images.
-          logits: [samples, classes] of them; without classes where the extractor is no classifier.
-          labels: [samples], what a conditional model was asked for; None without.
+          logits: [samples, classes] of them; [samples, 0] if the extractor is no classifier.
+          labels: [samples], the labels that a conditional model was given; None for an unconditional one.
         """
         distance = fidelity.frechet_distance(self.reference, features[: self.samples])
         values: dict[str, Any] = {
@@ -89,8 +89,8 @@ class Quality:
         }
         if not self.extractor.classes:
             return values
-        said = classified(logits, labels) | self._classified
-        return values | dict(sorted(said.items()))  # each beside its floor
+        statistics = classified(logits, labels) | self._classified
+        return values | dict(sorted(statistics.items()))  # each next to its floor
 
     def at_the_end(self, features: jax.Array) -> dict[str, float]:
         """The measures that take longer, each with its floor as `NAME_floor`."""
@@ -112,7 +112,7 @@ class Quality:
         }
 
     def stored(self) -> dict[str, np.ndarray]:
-        """The reference as it is kept in the run folder."""
+        """The reference as the run folder stores it."""
         return {
             "mean": np.asarray(self.statistics.mean),
             "covariance": np.asarray(self.statistics.covariance),
@@ -121,7 +121,7 @@ class Quality:
         }
 
     def check_stored(self, stored: Mapping[str, np.ndarray], where: str) -> None:
-        """Raises ValueError where stored statistics are of other features than this extractor's."""
+        """Raises ValueError if stored statistics are of the features of another extractor."""
         name, features = str(stored["extractor"]), len(stored["mean"])
         if name != self.extractor.name:
             raise ValueError(
@@ -131,15 +131,19 @@ class Quality:
 
 
 def classified(logits: jax.Array, labels: np.ndarray | None = None) -> dict[str, Any]:
-    """What a classifier says of samples.
+    """Statistics of a classifier's labels of samples.
+
+    Args:
+      logits: [samples, classes].
+      labels: [samples], the labels that the model was given, or the true ones of real images; None: unknown.
 
     Returns:
       `inception_score` (of this classifier), `confident` (share of samples with a label of probability above 0.9),
-      `modes_covered` (labels with a share above 0.01), `least_mode` (smallest share), `label_shares` (a list), and
-      `label_accuracy` where the model was asked for labels.
+      `modes_covered` (number of labels with a share above 0.01), `least_mode` (smallest share), `label_shares` (a
+      list), and with `labels` also `label_accuracy`.
     """
-    said = logits.argmax(-1)
-    shares = np.asarray(fidelity.mode_coverage(said, logits.shape[-1]))
+    predicted = logits.argmax(-1)
+    shares = np.asarray(fidelity.mode_coverage(predicted, logits.shape[-1]))
     values: dict[str, Any] = {
         "inception_score": float(fidelity.inception_score(logits).mean),
         "confident": float(jnp.mean(jax.nn.softmax(logits).max(-1) > CONFIDENT)),
@@ -148,12 +152,12 @@ def classified(logits: jax.Array, labels: np.ndarray | None = None) -> dict[str,
         "label_shares": shares.tolist(),
     }
     if labels is not None:
-        values["label_accuracy"] = float(np.mean(np.asarray(said) == labels))
+        values["label_accuracy"] = float(np.mean(np.asarray(predicted) == labels))
     return values
 
 
 def found_wrong(values: Mapping[str, Any]) -> dict[str, str]:
-    """What a person should know while it trains: a discriminator that has won, a generator that repeats itself."""
+    """Problems of the training that a user should know: a collapsed discriminator, a generator that repeats itself."""
     found = {}
     if "discriminator_accuracy" in values:
         accuracy, norm = values["discriminator_accuracy"], values["discriminator_grad_norm"]
@@ -180,7 +184,7 @@ def found_wrong(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _classifies(values: Mapping[str, Any]) -> bool:
-    """Whether the classifier knows such images: by its accuracy on real ones, or else by how sure it is of them."""
+    """Whether the classifier fits such images: by its accuracy on real ones, or the share that it is sure of."""
     known = "label_accuracy_floor" if "label_accuracy_floor" in values else "confident_floor"
     return bool(values[known] >= TRUSTED)
 
