@@ -31,6 +31,11 @@ from jaxai.runtime.run_folder import RunFolder
 from jaxai.runtime.signals import Stop, stop_on_signal
 from jaxai.runtime.training import Examples, Training
 
+SELECTED_ON_TEST = (
+    "the best checkpoint is selected on the test split, as there is no validation split: its test metrics are"
+    " optimistic; those above are of the latest checkpoint"
+)
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -128,6 +133,8 @@ def fit(training: Training, config: Any, console: Console | None = None, callbac
         result |= {"measured_on": measured_on}
         folder.write_json("result.json", result)
     console.print(progress.results(result, declared.meanings))
+    if result.get("selected_on") == "test":
+        say(console, SELECTED_ON_TEST)
     return Outcome(state, result, stopped_by=stopped_by, history=curves)
 
 

@@ -187,7 +187,9 @@ class Recorder:
     def result(self) -> dict[str, Any]:
         """The last evaluation, the best score, and the speed (median over calls); seconds include earlier processes.
 
-        Of a run without evaluations, the metrics of the last call.
+        Of a run without evaluations, the metrics of the last call. `checkpoint` states that the metrics are those of
+        the latest checkpoint, and `selected_on` on which split the best one was selected; where it is not the split of
+        a metric, that of the best checkpoint is there too, as `best_test_accuracy`.
         """
         rates = [line[self._rate] for line in self._timing if line.get(self._rate) is not None]
         speed = {self._rate: statistics.median(rates)} if rates else {}
@@ -199,12 +201,23 @@ class Recorder:
         if self._evaluations:
             score = self._scoring.score
             figures |= {f"{BEST}{score}": self._best[score]} if score else {}
-            figures |= {"best_step": self._best["step"]}
+            figures |= {"best_step": self._best["step"], "checkpoint": "latest"}
+            figures |= self._selection(score)
         return figures | {
             **speed,
             "seconds": time.monotonic() - self._started,
             "compile_seconds": self._compile_seconds,
             timing.flops(self._log.unit): self._machine.flops_per_unit,
+        }
+
+    def _selection(self, score: str | None) -> dict[str, Any]:
+        """On which split the best checkpoint was selected, and its metrics on the others."""
+        selected_on = self._scoring.selected_on
+        if not score or not selected_on:
+            return {}
+        others = tuple(f"{split}_" for split in self._scoring.splits if split != selected_on)
+        return {"selected_on": selected_on} | {
+            f"{BEST}{name}": value for name, value in self._best.items() if others and name.startswith(others)
         }
 
 

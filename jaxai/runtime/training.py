@@ -106,6 +106,12 @@ class Scoring:
     measures: Sequence[Measure] = ()
     initial: bool = False
 
+    @property
+    def selected_on(self) -> str:
+        """The split whose metric selects the best checkpoint; "" where it is not the metric of a split."""
+        split = (self.score or "").partition("_")[0]
+        return split if split in ("validation", *self.splits) else ""
+
     def is_evaluation(self, line: Mapping[str, Any]) -> bool:
         """Whether a line of `metrics.jsonl` is of an evaluation, and not of a call."""
         if self.score is not None:

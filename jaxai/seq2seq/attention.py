@@ -201,5 +201,5 @@ def find(name: str) -> type[Attention] | None:
         names = [*ATTENTIONS, "none"]
         near = [SYNONYMS[name]] if name in SYNONYMS else difflib.get_close_matches(name, names, 1, 0.5)
         hint = f"did you mean {near[0]}? Expected" if near else "expected"
-        raise ValueError(f"model.attention is {name!r}, {hint} one of {', '.join(names)}")
+        raise ValueError(f"attention is {name!r}, {hint} one of {', '.join(names)}")
     return ATTENTIONS[name]

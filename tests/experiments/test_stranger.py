@@ -1,5 +1,6 @@
 """A stranger's workload in one preset file, which jaxai does not know: train, resume, evaluate, report, load."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -57,7 +58,7 @@ def test_evaluate_needs_the_class_and_scores_the_best_checkpoint_as_the_result_d
     code, out, _ = jaxai("evaluate", run, "--preset", PRESET)
     assert code == 0
     assert "The best checkpoint" in out
-    assert "hit rate" in out
+    assert "test_hits" in out
     found, result = (json.loads((run / f"{name}.json").read_text()) for name in ("evaluation", "result"))
     assert found["checkpoint"] == "best"
     assert (found["test_hits"], found["step"]) == (pytest.approx(result["test_hits"]), result["best_step"])
@@ -98,3 +99,23 @@ def test_a_folder_alone_imports_and_executes_nothing(run, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="which jaxai does not know"):
         package.load(run)
+
+
+def test_the_split_that_selected_the_best_checkpoint_is_stated(run, tmp_path, capsys):
+    on_test = json.loads((run / "result.json").read_text())
+    assert (on_test["checkpoint"], on_test["selected_on"]) == ("latest", "test")
+    assert "Selected on</td><td>test" in (run / "report.html").read_text()
+    config = load_preset(str(PRESET))[0]
+    splits = dict(config.load())
+    splits["validation"] = {name: array[:50] for name, array in splits["test"].items()}
+    chosen = dataclasses.make_dataclass("OnValidation", [], bases=(type(config),), frozen=True)
+    chosen.score = "validation_hits"
+    run = dataclasses.replace(config.run, workdir=str(tmp_path / "run"))
+    capsys.readouterr()
+    outcome = chosen(epochs=2, batch_size=32, run=run).bind(splits).train()
+    assert "is selected on the test split" not in capsys.readouterr().out
+    lines = RunFolder(tmp_path / "run").lines("metrics.jsonl")
+    (best,) = (each for each in lines if each["step"] == outcome.result["best_step"] and "test_hits" in each)
+    assert outcome.result["selected_on"] == "validation"
+    assert outcome.result["best_validation_hits"] == best["validation_hits"]
+    assert outcome.result["best_test_hits"] == best["test_hits"]  # of the best checkpoint, maybe not of the latest

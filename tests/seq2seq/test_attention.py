@@ -89,7 +89,7 @@ def test_none_is_no_attention():
     ("name", "meant"), [("aditive", "additive"), ("bahdanau", "additive"), ("scaled-dot", "scaled_dot")]
 )
 def test_an_unknown_attention_is_answered_with_the_name_that_was_meant(name, meant):
-    with pytest.raises(ValueError, match=f"^model.attention is '{name}', did you mean {meant}\\? .*general.*none$"):
+    with pytest.raises(ValueError, match=f"^attention is '{name}', did you mean {meant}\\? .*general.*none$"):
         attention.find(name)
 
 

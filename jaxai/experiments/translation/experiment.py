@@ -263,7 +263,7 @@ class Bound(experiment.Bound):
                 config.workload, params, corpus.source, corpus.target, config.decoding, config.longest
             )
             found, tested = self._test(translator, self.pairs.test, task)
-            result = result | tested
+            result = result | tested | {"checkpoint": "best"}
             folder.write_json("result.json", result)
             with pictures.optional(console):
                 self.draw(found, folder)
