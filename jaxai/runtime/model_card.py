@@ -189,7 +189,10 @@ def _training(folder: RunFolder) -> list[str]:
     versions = there.get("versions", {})
     libraries = ", ".join(f"{name} {versions[name]}" for name in LIBRARIES if versions.get(name))
     devices = there.get("devices", {})
-    chip = f"{devices.get('count', 1)} x {devices.get('name') or devices.get('kind', 'unknown')}"
+    found = {"chip": devices.get("name", "unknown"), "devices": devices.get("count", 1)}
+    if (folder.path / "result.json").exists():  # of the devices the run may use some only
+        found |= folder.read_json("result.json")
+    chip = f"{found['devices']} x {found['chip']}"
     commands = (folder.path / "command.txt").read_text(errors="replace").splitlines()[-MOST_COMMANDS:]
     return [
         "## Training",

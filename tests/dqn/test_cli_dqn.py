@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -99,6 +100,21 @@ def test_train_leaves_the_result_the_report_and_a_picture(two):
         "params": {"max_steps_in_episode": 50.0},
         "sticky_actions": 0.1,
     }
+
+
+def test_model_card_states_the_environment_and_its_lines_act(two):
+    text = (two / "README.md").read_text()
+    for part in (
+        "# Deep Q-learning agent",
+        "pipeline_tag: reinforcement-learning",
+        "| input | observations | [observations, 10, 5] float32 |",
+        "made its own data in the environment `Catch-bsuite`. One of 2 agents, which were trained in one program.",
+        "Seeds 0 to 1;",
+        f"jaxai play {two}",
+    ):
+        assert part in text
+    exec(text.split("```python\n")[1].split("```")[0], scope := {"observation": np.zeros((10, 5), np.float32)})
+    assert scope["action"] in (0, 1, 2)
 
 
 def test_evaluate_writes_the_greedy_returns_of_every_seed(jaxai, two):

@@ -78,6 +78,23 @@ def test_training_leaves_a_report_with_its_pictures_and_what_the_classifier_says
     assert result["least_mode"] == pytest.approx(min(result["label_shares"]))
 
 
+def test_model_card_states_the_generator_and_its_lines_draw_images(runs):
+    text = (runs[2] / "README.md").read_text()
+    for part in (
+        "# Conditional image generator",
+        "| input | labels | [examples] int32, 0 to 3 |",
+        "| all | 2,044 |",
+        "pipeline_tag: unconditional-image-generation",
+        "| train | 160 |",
+        "`frechet_distance`",
+        "lower is better",
+        f"jaxai sample {runs[2]} --grid",
+    ):
+        assert part in text
+    exec(text.split("```python\n")[1].split("```")[0], scope := {})
+    assert scope["images"].shape == (64, 8, 8, 1)
+
+
 def test_evaluate_writes_the_figures_of_the_run(jaxai, runs):
     _, _, run = runs
     code, out, _ = jaxai("evaluate", run)

@@ -18,6 +18,20 @@ from jaxai.runtime.run_folder import RunFolder
 from jaxai.trained import load
 
 
+def test_model_card_states_vocabularies_and_its_lines_translate(trained):
+    text = (trained / "README.md").read_text()
+    for part in (
+        "# Encoder-decoder for transformation",
+        "| train | 300 |",
+        "Vocabularies: `source_vocabulary.json` (",
+        "| `exact_match` |",
+        f"jaxai translate {trained} --input sentences.txt",
+    ):
+        assert part in text
+    exec(text.split("```python\n")[1].split("```")[0], scope := {})
+    assert len(scope["translations"]) == 1
+
+
 def test_run_leaves_scores_examples_and_pictures(trained):
     result = json.loads((trained / "result.json").read_text())
     assert 0 <= result["exact_match_low"] <= result["exact_match"] <= result["exact_match_high"] <= 1

@@ -19,6 +19,7 @@ def describe(config: dqn.Config, params: PyTree, spec: EnvironmentSpec, environm
       environment: its name.
       members: number of agents that were trained in one program.
     """
+    first = spec.first_action
     found = [name for name in VARIANTS if getattr(config, name, False)]
     method = f"deep Q-learning{f' ({chr(44).join(found)})'.replace(',', ', ') if found else ''}"
     shape = ", ".join(map(str, ("observations", *spec.observation_shape)))
@@ -28,7 +29,7 @@ def describe(config: dqn.Config, params: PyTree, spec: EnvironmentSpec, environm
         network=f"Action values by {method}",
         params=params,
         inputs={"observations": f"[{shape}] {spec.observation_dtype}"},
-        outputs={"actions": f"[observations] int32, 0 to {spec.num_actions - 1} plus {spec.first_action}"},
+        outputs={"actions": f"[observations] int32, {first} to {first + spec.num_actions - 1}"},
         usage=("action = run.act(observation)",),
         commands=("jaxai play RUN", "jaxai evaluate RUN", "jaxai report RUN"),
         pipeline="reinforcement-learning",
