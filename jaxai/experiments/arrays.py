@@ -38,7 +38,7 @@ from jaxai.data.named_arrays import check_named_arrays, describe_named_arrays
 from jaxai.metrics import Meanings
 from jaxai.output import say, show_notes
 from jaxai.ranges import Finite, Natural, Positive
-from jaxai.runtime import experiment, parallel, progress
+from jaxai.runtime import experiment, model_card, parallel, progress
 from jaxai.runtime.callbacks import Callback, Measure
 from jaxai.runtime.checkpoint import Which
 from jaxai.runtime.config import Run, check_experiment
@@ -174,6 +174,9 @@ class BoundArrays(experiment.Bound):
         if console and config.expected and config.score and not outcome.interrupted:
             value = outcome.result[config.score]
             say(console, progress.expectation(config.score, config.expected, value, Meanings(config.metrics)))
+        arguments, commands = f"experiments=[{type(config).__name__}]", ("jaxai evaluate RUN --preset PRESET",)
+        model = model_card.of_arrays(outcome.state.params, describe_named_arrays(self.splits), arguments, commands)
+        model_card.write(RunFolder(config.run.workdir), model, bool(outcome.interrupted))
         return outcome
 
     def evaluate(self, console: Console, which: Which = "best", other_data: bool = False) -> dict[str, Any]:

@@ -62,6 +62,30 @@ class Model:
     data: str = ""
 
 
+def of_arrays(params: PyTree, data: Mapping[str, Any] | None, arguments: str, commands: Sequence[str]) -> Model:
+    """The facts of a workload of one's own: what it computes, only its author knows.
+
+    Args:
+      params: trained parameters.
+      data: its description, see `jaxai.data.named_arrays`; None for a workload that makes its own data.
+      arguments: see `Model`.
+      commands: see `Model`.
+    """
+    features = (data or {}).get("features", {})
+    return Model(
+        kind="Model of a workload of one's own",
+        network="The workload is not in this folder; it is needed to load the model",
+        params=params,
+        inputs={
+            name: f"[{', '.join(map(str, ('examples', *feature['shape'])))}] {feature['dtype']}"
+            for name, feature in features.items()
+        },
+        usage=("outputs = run.predict(inputs)",),
+        arguments=arguments,
+        commands=commands,
+    )
+
+
 def write(folder: RunFolder, model: Model, interrupted: bool = False) -> None:
     """Writes `README.md`. Where that is not possible there is a warning: the run is whole without it.
 

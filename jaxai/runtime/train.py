@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NoReturn
 
 from rich.console import Console
 
-from jaxai.core import Metric, PyTree, Workload
+from jaxai.core import Metric, Workload
 from jaxai.data.digests import describe_images
 from jaxai.data.images import Images, check_images
 from jaxai.data.named_arrays import check_named_arrays, describe_named_arrays
@@ -30,7 +30,6 @@ from jaxai.runtime.config import Run, check_experiment
 from jaxai.runtime.continuation import Changes
 from jaxai.runtime.feed import Feed
 from jaxai.runtime.loop import Outcome, fit
-from jaxai.runtime.model_card import Model
 from jaxai.runtime.registry import NO_COMMANDS, Commands
 from jaxai.runtime.run_folder import RunFolder
 from jaxai.runtime.training import Arrays, Examples, Log, Program, Scoring, Storage, Training, position_in_epochs
@@ -170,25 +169,9 @@ def train(
     check_experiment(own)
     outcome = fit(training, own, console, callbacks)
     folder = RunFolder(how.workdir)
-    model_card.write(folder, _described(outcome.state.params, identity), bool(outcome.interrupted))
+    model = model_card.of_arrays(outcome.state.params, identity, "workload=workload", ("jaxai report RUN",))
+    model_card.write(folder, model, bool(outcome.interrupted))
     return outcome
-
-
-def _described(params: PyTree, identity: Mapping[str, Any] | None) -> Model:
-    """The facts of the model card; what the workload is only its author knows."""
-    features = (identity or {}).get("features", {})
-    return Model(
-        kind="Model of a workload of one's own",
-        network="Trained with `jaxai.train`",
-        params=params,
-        inputs={
-            name: f"[{', '.join(map(str, ('examples', *feature['shape'])))}] {feature['dtype']}"
-            for name, feature in features.items()
-        },
-        usage=("outputs = run.predict(inputs)",),
-        arguments="workload=workload",
-        commands=("jaxai report RUN",),
-    )
 
 
 def _run(workdir: str | os.PathLike[str], options: Mapping[str, Any]) -> Run:
