@@ -15,7 +15,16 @@ from jaxai.dqn.spec import EnvironmentSpec
 from jaxai.optimizer import Optimizer
 from jaxai.ranges import Count, Natural, NonNegative, Positive, Range, Share
 
-__all__ = ["Config", "Hyperparameters", "Steps", "check", "env_steps", "epsilon", "make_replay", "observation_shape"]
+__all__ = [
+    "Config",
+    "Hyperparameters",
+    "Steps",
+    "check",
+    "env_steps",
+    "epsilon",
+    "make_replay_buffer",
+    "observation_shape",
+]
 
 MOST = 2**31 - 1
 """The largest int32; steps, slots and updates are counted in int32."""
@@ -132,7 +141,7 @@ def epsilon(config: Config, hyperparameters: Hyperparameters, steps: jax.Array) 
     return jnp.asarray(start + (end - start) * share)
 
 
-def make_replay(config: Config, spec: EnvironmentSpec) -> ReplayBuffer:
+def make_replay_buffer(config: Config, spec: EnvironmentSpec) -> ReplayBuffer:
     """The replay that a configuration asks for, in an environment."""
     return ReplayBuffer(
         capacity=config.capacity,

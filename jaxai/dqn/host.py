@@ -11,7 +11,7 @@ from flax import linen as nn
 from jaxai.core import State
 from jaxai.dqn import frames, parts, spaces
 from jaxai.dqn.batches import example_batch
-from jaxai.dqn.config import Config, check, env_steps, epsilon, make_replay
+from jaxai.dqn.config import Config, check, env_steps, epsilon, make_replay_buffer
 from jaxai.dqn.evaluation import longest_episode
 from jaxai.dqn.policy import epsilon_greedy, make_greedy, parameters
 from jaxai.dqn.replay_buffer import Memory
@@ -68,7 +68,7 @@ class HostEnvironments:
         for name, only in (("prioritized", False), ("updates_per_step", 1)):
             if getattr(config, name) != only:
                 raise ValueError(f"{name} is {getattr(config, name)}; environments on the host support only {only}")
-        buffer = make_replay(config, self.spec)
+        buffer = make_replay_buffer(config, self.spec)
         check(config, buffer)
         self.returns: collections.deque[float] = collections.deque(maxlen=RETURNS)
         self._envs, self._config, self._seed, self._key = envs, config, seed, jax.random.key(seed)

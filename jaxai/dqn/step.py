@@ -11,7 +11,7 @@ from jax import lax
 from jaxai.core import Batch, Key, Metrics, PyTree, State, Workload, pmean, psum, step_key
 from jaxai.dqn import actor as actors
 from jaxai.dqn.bellman import Loss
-from jaxai.dqn.config import Config, check, env_steps, make_replay
+from jaxai.dqn.config import Config, check, env_steps, make_replay_buffer
 from jaxai.dqn.evaluation import make_eval_step
 from jaxai.dqn.interface import connect
 from jaxai.dqn.learner import make_learner
@@ -64,7 +64,7 @@ def make(
         not fit; one line.
     """
     interface = connect(env, env_params)
-    buffer = make_replay(config, interface.spec)
+    buffer = make_replay_buffer(config, interface.spec)
     check(config, buffer)
     if buffer.binary and not interface.spec.binary:
         check_storage(interface.spec)

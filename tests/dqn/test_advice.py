@@ -99,13 +99,14 @@ def test_a_replay_larger_than_the_memory_is_refused_with_its_size(monkeypatch: p
     workload = dqn.Config(capacity=1_000_000, num_envs=10)
     experiment = Experiment(workload, Environment("Breakout-MinAtar"), run=Run(devices=1))
     # A bit for each of 400 cells, and a byte for action and ending and four for the reward: 56 bytes.
-    assert experiment.of_run().training().log.opening == "replay of 1,000,000 transitions, 56 MB, in each checkpoint"
+    assert (
+        experiment.of_run().training().log.opening
+        == "replay buffer of 1,000,000 transitions, 56 MB, in each checkpoint"
+    )
     monkeypatch.setattr(chips, "memory", lambda mesh: 100_000_000)
     experiment.check()
     several = dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, seeds=4))
-    message = (
-        "capacity is 1000000: replay of 4 x 1,000,000 transitions, 224 MB, and there are 100 MB of memory; lower it"
-    )
+    message = "capacity is 1000000: replay buffer of 4 x 1,000,000 transitions, 224 MB, and there are 100 MB of "
     with pytest.raises(ValueError, match=message) as error:
         several.of_run().training()
     assert "\n" not in str(error.value)

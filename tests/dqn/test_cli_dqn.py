@@ -203,7 +203,7 @@ def test_a_users_mistake_ends_with_2_and_one_line(jaxai, presets, tmp_path, opti
     ("options", "words"),
     [
         ([], "a sweep needs values to try, as --grid.learning-rate 1e-4 1e-3; one or more of --grid.learning-rate"),
-        (["--grid.priority-exponent", "0.5"], "priority_exponent says nothing without prioritized replay"),
+        (["--grid.priority-exponent", "0.5"], "priority_exponent has no effect without prioritized replay"),
         (["--grid.discount", "1.5"], "grid.discount is (1.5,); every value must be between 0 and 1"),
     ],
     ids=str,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from jaxai.experiments.qlearning.experiment import Experiment
+from jaxai.experiments.qlearning.bound import Bound
 from jaxai.runtime import parallel
 from jaxai.runtime.run_folder import RunFolder
 from tests.dqn.test_experiment import experiment
@@ -23,14 +23,14 @@ def diverging(monkeypatch, members):
         rates = hyperparameters.learning_rate.at[jnp.array(members)].set(jnp.nan)
         return state.replace(extra=state.extra | {"hyperparameters": hyperparameters.replace(learning_rate=rates)})
 
-    monkeypatch.setattr(Experiment, "_with_settings", prepare)
+    monkeypatch.setattr(Bound, "_with_settings", prepare)
 
 
 def train(workdir, monkeypatch, members):
     console = Console(file=io.StringIO(), width=200)
     with monkeypatch.context() as patch:
         diverging(patch, members)
-        patch.setattr(Experiment, "draw", lambda *_: None)
+        patch.setattr(Bound, "draw", lambda *_: None)
         outcome = experiment(workdir, seeds=3).bind().train(console)
     return outcome, console.file.getvalue()
 

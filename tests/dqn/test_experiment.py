@@ -257,13 +257,13 @@ def test_played_member_is_the_best_of_the_checkpoints_own_evaluation(four, tmp_p
     best = outcome.result["best_step"]
     assert np.argmax(returns[best]) != np.argmax(returns[STEPS])  # else this test would tell nothing
     for which, step in (("best", best), ("latest", STEPS)):
-        played = resolved.play(tmp_path / "episode.gif", which)
+        played = resolved.trained(which).play(tmp_path / "episode.gif")
         assert played["member"] == int(np.argmax(returns[step]))
     assert played["length"] == EPISODE
     assert played["return"] in (-1.0, 1.0)
     for member in (-1, 4):
         with pytest.raises(ValueError, match=rf"^member is {member}; the run has 4 trainings, 0 to 3$"):
-            resolved.play(tmp_path / "other.gif", member=member)
+            resolved.trained(member=member).play(tmp_path / "other.gif")
     assert not (tmp_path / "other.gif").exists()
 
 

@@ -101,7 +101,7 @@ def test_narrow_rewards_do_not_wrap_in_returns_and_sums():
     sums = jax.jit(workload.eval_step)(state, None)
     assert float(sums["return"] / sums["count"]) == 800
     assert float(metrics["return_sum"] / metrics["episodes"]) == 800
-    replay = dqn.config.make_replay(config, make_environment_spec(env))
+    replay = dqn.config.make_replay_buffer(config, make_environment_spec(env))
     batch = replay.sample(state.local.memory, jax.random.key(0), jnp.int32(10), 32, jnp.float32(0.5)).batch
     assert set(np.asarray(batch["reward"]).tolist()) == {200.0, 300.0, 350.0}  # 200 (1 + 1/2 + 1/4), cut at the end
 

@@ -125,7 +125,7 @@ def test_a_replay_filled_anew_keeps_the_masks_and_takes_no_other_action():
     workload, env = dqn.make(config, Board()), Board()
     state = jax.jit(workload.init)(jax.random.key(0)).replace(step=jnp.int32(60))
     memory = jax.jit(workload.renewed)(workload.stored(state)).local.memory
-    replay = dqn.config.make_replay(config, dqn.make_environment_spec(env))
+    replay = dqn.config.make_replay_buffer(config, dqn.make_environment_spec(env))
     time = (80 + 60 * 8) // 4
     assert time > replay.slots
     batch = replay.sample(memory, jax.random.key(1), jnp.int32(time), 500, jnp.float32(1.0)).batch
@@ -137,7 +137,7 @@ def test_a_replay_filled_anew_keeps_the_masks_and_takes_no_other_action():
 def test_the_replay_keeps_the_masks_of_both_observations():
     env = Board()
     _, state, _ = trained(TINY, env)
-    replay = dqn.config.make_replay(TINY, dqn.make_environment_spec(env))
+    replay = dqn.config.make_replay_buffer(TINY, dqn.make_environment_spec(env))
     time = (80 + 3 * 8) // 4
     batch = replay.sample(state.local.memory, jax.random.key(1), jnp.int32(time), 64, jnp.float32(0.9)).batch
     # The observations are the masks, at ends of episodes too: truncation bootstraps from the true successor.

@@ -1,4 +1,4 @@
-"""Checkpoints without the replay: small, enough to evaluate and play, and training goes on with one filled anew."""
+"""Checkpoints without the replay buffer: small, enough to evaluate and play; a resumed training fills it again."""
 
 import dataclasses
 import io
@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from jaxai import dqn
-from jaxai.dqn.config import make_replay
+from jaxai.dqn.config import make_replay_buffer
 from jaxai.experiments.qlearning.experiment import Experiment
 from jaxai.runtime.loop import fit
 from jaxai.runtime.run_folder import RunFolder
@@ -40,7 +40,7 @@ def test_every_draw_from_a_replay_filled_anew_is_a_step_of_the_environment(steps
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), renewed) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), state
     )
-    replay = make_replay(config, dqn.make_environment_spec(Chain(), None))
+    replay = make_replay_buffer(config, dqn.make_environment_spec(Chain(), None))
     time = np.int32(10 + 3 * steps)
     assert (time > replay.slots) == (steps >= 40)
     drawn = jax.jit(replay.sample, static_argnums=3)(renewed.local.memory, jax.random.key(1), time, 4000, np.float32(1))
@@ -81,11 +81,11 @@ def test_a_run_goes_on_evaluates_and_plays(run: Any, tmp_path: Any, signal_at: A
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "transitions" in text
     assert "in no checkpoint" in text
-    assert f"going on at step 8 of {STEPS}; the replay is made anew, so that it ends in other bits" in text
+    assert f"going on at step 8 of {STEPS}; the replay buffer is made anew, so that it ends in other bits" in text
     assert outcome.result["steps"] == STEPS
     saved = RunFolder(tmp_path / "run").load_config().of_run()
     assert saved.evaluate(console, "latest", 4)["return_mean"] == pytest.approx(outcome.result["return_mean"])
-    assert saved.play(tmp_path / "episode.gif")["length"] == 9
+    assert saved.trained().play(tmp_path / "episode.gif")["length"] == 9
 
 
 def test_seeds_of_one_program_are_stored_and_renewed_alike() -> None:
@@ -107,7 +107,7 @@ def test_a_step_that_cannot_be_brought_back_is_said(tmp_path: Any) -> None:
     without = of(False, tmp_path / "run")
     optimizer = dataclasses.replace(without.workload.optimizer, learning_rate=1e30)
     without = dataclasses.replace(without, workload=dataclasses.replace(without.workload, optimizer=optimizer))
-    message = r"^step \d+ left something non-finite behind; the replay is not in the checkpoints, so the step"
+    message = r"^step \d+ left something non-finite behind; the replay buffer is not in the checkpoints, so the step"
     with pytest.raises(FloatingPointError, match=message):
         fit(without.bind().training(), without, Console(file=io.StringIO()))
     assert not (tmp_path / "run/nonfinite").exists()

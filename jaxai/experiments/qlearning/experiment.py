@@ -1,49 +1,25 @@
-"""Binds deep Q-learning to an environment, evaluation and pictures: what `jaxai train`, `sweep` and `play` run."""
+"""The experiment of deep Q-learning: its configuration, and the checks before anything compiles."""
 
 import dataclasses
-import functools
-import importlib.util
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import tyro
 from rich.console import Console
 
-from jaxai import dqn, population, ranges
-from jaxai.core import Metric, State, Workload
-from jaxai.dqn import advice, own
-from jaxai.dqn.config import make_replay
+from jaxai import dqn, ranges
+from jaxai.dqn import own
+from jaxai.dqn.config import make_replay_buffer
 from jaxai.dqn.environment import Environment, is_gymnaxs, is_registered, make_environment
-from jaxai.experiments.qlearning import card, figures
-from jaxai.experiments.qlearning.changes import CHANGES, apply
+from jaxai.experiments.qlearning.bound import EVALUATIONS, Bound
+from jaxai.experiments.qlearning.changes import CHANGES
 from jaxai.experiments.qlearning.commands import COMMANDS
-from jaxai.experiments.qlearning.metrics import METRICS
-from jaxai.metrics import Meanings
-from jaxai.output import say
 from jaxai.ranges import Finite
-from jaxai.report import pictures
-from jaxai.runtime import chips, experiment, model_card, parallel, progress
-from jaxai.runtime.callbacks import Callback, Measure
-from jaxai.runtime.checkpoint import Which
+from jaxai.runtime import chips, experiment, parallel
 from jaxai.runtime.config import Run, check_experiment
-from jaxai.runtime.continuation import Changes, measured_on
-from jaxai.runtime.loop import Outcome, fit
+from jaxai.runtime.continuation import Changes
 from jaxai.runtime.registry import Commands
-from jaxai.runtime.run_folder import RunFolder
-from jaxai.runtime.training import Log, Program, Scoring, Storage, Training
-from jaxai.trained import Beginning, make_beginning
-
-if TYPE_CHECKING:
-    from jaxai.experiments.qlearning.trained import TrainedAgent
-
-EVALUATIONS = 20
-"""As many evaluations in a run when nobody says: they cost a few per cent of it then."""
-STEPS_PER_CALL = 1_000
-"""About as many train steps in a call when nobody says."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +28,7 @@ class Experiment(experiment.Experiment):
 
     workload: Annotated[dqn.Config, tyro.conf.arg(name="")] = dqn.Config()
     env: Environment = Environment()
-    expected: Finite = 0.0  # mean return that the preset is known to reach, shown beside what was got; 0: not known
+    expected: Finite = 0.0  # mean return that the preset reaches, reported together with the result; 0: unknown
     run: Annotated[Run, tyro.conf.arg(name="")] = Run(mode="shard_map")
 
     changes: ClassVar[Changes] = CHANGES
@@ -95,7 +71,7 @@ class Experiment(experiment.Experiment):
 
     @property
     def settings(self) -> list[dict[str, float]]:
-        """The hyperparameters in which the trainings differ, one after another: none but in a sweep."""
+        """The hyperparameters of each setting that differ from the configuration: none, except in a sweep."""
         return [{}]
 
     @property
@@ -105,7 +81,7 @@ class Experiment(experiment.Experiment):
 
     @property
     def names(self) -> list[str]:
-        """What each training is called where several are spoken of: `seed 3`, or `learning_rate 0.001, seed 3`."""
+        """The name of each of several trainings: `seed 3`, or `learning_rate 0.001, seed 3`."""
         settings = [setting for setting in self.settings for _ in range(self.run.seeds)]
         return [
             ", ".join([*(f"{name} {value:g}" for name, value in setting.items()), f"seed {seed}"])
@@ -125,23 +101,23 @@ class Experiment(experiment.Experiment):
 
     @property
     def alone(self) -> bool:
-        """Whether it is one training as the preset has it, whose state is not stacked with others."""
+        """Whether it is a single training without changes, whose state is not stacked with others."""
         return len(self.seeds) == 1 and not self.settings[0]
 
     @property
     def cpu_devices(self) -> int:
-        """CPU devices that train fastest: several trainings share the cores, each on one; a single one has them all."""
+        """Number of CPU devices that trains fastest: each of several trainings on one core, a single one on all."""
         members = max(1, len(self.seeds))
         return max(count for count in range(1, chips.usable_cores() + 1) if members % count == 0)
 
     @property
     def small_operations(self) -> bool:
-        """Whether a CPU computes each operation fastest on one thread; an MLP's layers are so small."""
+        """Whether a CPU computes each operation fastest on one thread, as the small layers of an MLP."""
         config = self.workload
         return config.torso == "mlp" or (config.torso == "auto" and not self.env.name.endswith("MinAtar"))
 
     def check(self) -> None:
-        """Raises ValueError, in one line and before anything compiles, for what cannot be trained."""
+        """Raises ValueError, in one line and before anything compiles, for a configuration that cannot be trained."""
         ranges.check(self)
         self.check_workload()
         self.check_size()
@@ -153,13 +129,13 @@ class Experiment(experiment.Experiment):
             )
 
     def check_workload(self) -> None:
-        """Raises ValueError for a configuration that does not fit the environment, or fits none."""
+        """Raises ValueError for a configuration that is invalid, or does not fit the environment."""
         env, env_params = make_environment(self.env)
         for config in self.configs:
             dqn.make(config, env, env_params)
 
     def check_size(self) -> None:
-        """Raises ValueError for a replay, or an evaluation, that does not fit the memory."""
+        """Raises ValueError for a replay buffer, or an evaluation, that does not fit the memory."""
         memory = chips.memory(parallel.make_mesh(self.run.devices))
         if memory is not None and self.replay_bytes > memory:
             raise ValueError(
@@ -169,7 +145,12 @@ class Experiment(experiment.Experiment):
         self.check_episodes("evaluation_episodes", self.workload.evaluation_episodes)
 
     def check_episodes(self, name: str, episodes: int) -> None:
-        """Raises ValueError for a number of episodes, named so, whose environments cannot be side by side in memory."""
+        """Raises ValueError for a number of episodes whose environments do not fit the memory together.
+
+        Args:
+          name: of the field, for the message.
+          episodes: number of episodes, each in an environment of its own.
+        """
         if episodes < 1:
             raise ValueError(f"{name} is {episodes}; it must be at least 1")
         env, env_params = make_environment(self.env)
@@ -184,17 +165,17 @@ class Experiment(experiment.Experiment):
 
     @property
     def replay_bytes(self) -> int:
-        """Bytes of all trainings' replays."""
+        """Bytes of the replay buffers of all trainings."""
         spec = dqn.make_environment_spec(*make_environment(self.env))
-        return len(self.seeds) * make_replay(self.workload, spec).nbytes
+        return len(self.seeds) * make_replay_buffer(self.workload, spec).nbytes
 
     @property
     def replay_size(self) -> str:
-        """`replay of 100,000 transitions, 5.6 MB`, with the number of trainings where there are several."""
+        """`replay buffer of 100,000 transitions, 5.6 MB`, with the number of trainings where there are several."""
         each = f"{len(self.seeds)} x " if len(self.seeds) > 1 else ""
-        return f"replay of {each}{self.workload.capacity:,} transitions, {chips.shown_bytes(self.replay_bytes)}"
+        return f"replay buffer of {each}{self.workload.capacity:,} transitions, {chips.shown_bytes(self.replay_bytes)}"
 
-    def bind(self, data: None = None, console: Console | None = None) -> "Bound":
+    def bind(self, data: None = None, console: Console | None = None) -> Bound:
         """Checks that it can be trained: the environment exists, and the replay buffer fits the memory.
 
         An environment `module:name` is imported: only a configuration that a user gives is bound in this way.
@@ -213,200 +194,7 @@ class Experiment(experiment.Experiment):
         self.check()
         return self.of_run()
 
-    def of_run(self, data: None = None) -> "Bound":
+    def of_run(self, data: None = None) -> Bound:
         """The bound form of the configuration of a run folder."""
         del data
         return Bound(self)
-
-
-class Bound(experiment.Bound):
-    """A deep Q-learner in an environment that is there."""
-
-    def __init__(self, config: Experiment):
-        self.config: Experiment = config
-
-    def training(self) -> Training:
-        """What the loop needs.
-
-        Raises:
-          ValueError: what `Experiment.check` raises.
-        """
-        self.config.check()
-        config, members, steps = self.config.workload, len(self.config.seeds), self.config.workload.train_steps
-        beginning = make_beginning(self.config.run, self._make_one(config), [Experiment, type(self.config)])
-        notes = [f"{self.config.replay_size}, in {'each' if config.save_replay else 'no'} checkpoint"]
-        alone = {"num_envs": config.num_envs, "batch_size": config.batch_size}
-        return Training(
-            Program(
-                make=self.make,
-                prepare=functools.partial(self._begun, beginning),
-                parameters=lambda state: self.member(state, 0).params,
-                steps_per_call=STEPS_PER_CALL,
-                divided=alone if self.config.alone else {"trainings of one program:": members},
-            ),
-            steps=steps,
-            data=None,
-            scoring=Scoring(every=max(1, steps // EVALUATIONS), score="evaluation_return", splits={"evaluation": None}),
-            log=Log(
-                position=lambda step: {"env_steps": config.warmup_steps + step * config.train_every},
-                unit="env_steps",
-                units_per_step=config.train_every * members,
-                describe=figures.describe,
-                describe_evaluation=figures.describe_evaluation,
-                summarize=self._summarize,
-                warnings=functools.partial(self._warnings, self._advice()),
-                opening="\n".join([*notes, *filter(None, [beginning.note])]),
-            ),
-            storage=Storage(
-                apply=functools.partial(apply, config, None if self.config.alone else self._with_settings),
-                recreated="" if config.save_replay else "the replay",
-            ),
-            metrics=METRICS,
-        )
-
-    def make(self, axis_name: str | None = None) -> Workload:
-        """The workload: one learner, or all seeds and settings in one program."""
-        env, env_params = make_environment(self.config.env)
-        if self.config.alone:
-            # Without an axis on one device: a seed then draws the numbers that it draws beside other seeds.
-            several = axis_name is not None and parallel.make_mesh(self.config.run.devices).size > 1
-            return dqn.make(self.config.workload, env, env_params, axis_name if several else None)
-        alone = dqn.make(self.config.workload, env, env_params)
-        return population.make(alone, self.config.seeds, self._with_settings, tolerant=len(self.config.seeds) > 1)
-
-    def _make_one(self, config: dqn.Config) -> Workload:
-        return dqn.make(config, *make_environment(self.config.env))
-
-    def _begun(self, beginning: Beginning, state: State) -> State:
-        """The state before the first step, of each of several trainings."""
-        if self.config.alone:
-            return beginning.prepare(state)
-        prepare = jax.vmap(beginning.prepare, in_axes=(population.AXES,), out_axes=population.AXES)
-        return state.replace(local=prepare(population.members_of(state)).replace(step=None))
-
-    def train(
-        self,
-        console: Console | None = None,
-        *,
-        callbacks: Sequence[Callback] = (),
-        measures: Sequence[Measure] = (),
-        metrics: Mapping[str, Metric] | None = None,
-    ) -> Outcome:
-        """Trains or resumes all seeds in one program, and leaves the pictures of the result in the run folder.
-
-        Args:
-          console: where progress goes; None: standard output.
-          callbacks: functions (step, metrics, state) that run between calls; see `jaxai.runtime.callbacks`.
-          measures: functions state -> {name: value} that add to the metrics of each evaluation.
-          metrics: name -> what a metric of one's own means.
-        """
-        outcome = fit(self.training().measuring(measures, metrics), self.config, console, callbacks)
-        if not outcome.interrupted:
-            self.draw(outcome, RunFolder(self.config.run.workdir), console)
-            if console and self.config.expected:
-                got = outcome.result["return_mean"]
-                say(console, progress.expectation("return_mean", self.config.expected, got, Meanings(METRICS)))
-        self._write_card(outcome)
-        return outcome
-
-    def _write_card(self, outcome: Outcome) -> None:
-        config = self.config
-        params = self.member(outcome.state, 0).params
-        spec = dqn.make_environment_spec(*make_environment(config.env))
-        described = card.describe(config.workload, params, spec, str(config.env.name), len(config.seeds))
-        model_card.write(RunFolder(config.run.workdir), described, bool(outcome.interrupted))
-
-    def trained(self, checkpoint: str = "best", member: int | None = None) -> "TrainedAgent":
-        """A checkpoint of the run, to act with; see `jaxai.load`."""
-        from jaxai.experiments.qlearning.trained import TrainedAgent
-
-        return TrainedAgent.of(self, checkpoint, member)
-
-    def evaluate(self, console: Console, which: Which = "best", episodes: int = 100) -> dict[str, Any]:
-        """Measures a checkpoint of the run over greedy episodes of every seed, and shows and returns what it finds.
-
-        Raises:
-          ValueError: the run has no such checkpoint, or no episode is asked for.
-          FloatingPointError: every training of the run diverged.
-        """
-        self.config.check_episodes("episodes", episodes)
-        state = self.restore(which)
-        if not self.finite(state).any():
-            raise FloatingPointError(
-                f"{self.every_one} of {self.config.run.workdir} diverged: there is nothing to evaluate"
-            )
-        workload = dataclasses.replace(self.config.workload, evaluation_episodes=episodes)
-        evaluate = type(self)(dataclasses.replace(self.config, workload=workload)).make().eval_step
-        assert evaluate is not None
-        sums = jax.device_get(jax.jit(lambda state: evaluate(state, None))(state))
-        means = {f"evaluation_{name}": value / sums["count"] for name, value in sums.items()}
-        result = figures.of_result(figures.describe_evaluation(means)) | {
-            "episodes_per_seed": episodes,
-            "step": int(state.step),
-            "checkpoint": which,
-            "measured_on": measured_on(self.config, None),
-        }
-        console.print(progress.results(result, Meanings(METRICS), title="Greedy episodes"))
-        return result
-
-    def member(self, state: State, index: int) -> State:
-        """The state of one training of the run."""
-        return state if self.config.alone else population.member_of(state, index)
-
-    def draw(self, outcome: Outcome, folder: RunFolder, console: Console | None) -> None:
-        """The picture of a finished run: an episode of its best agent."""
-        del outcome
-        if importlib.util.find_spec("PIL") is None:
-            return
-        with pictures.optional(console):
-            self.trained().play(folder.pictures / "episode.gif")
-            folder.write_json("pictures/captions.json", {"episode.gif": "A greedy episode of the best agent"})
-
-    def finite(self, state: State) -> np.ndarray:
-        """Whether the parameters of each training are finite."""
-        params = state.params if self.config.alone else population.members_of(state).params
-        leaves = [np.asarray(leaf).reshape(len(self.config.seeds), -1) for leaf in jax.tree.leaves(params)]
-        return np.all([np.isfinite(leaf).all(1) for leaf in leaves], axis=0)
-
-    @property
-    def every_one(self) -> str:
-        """What messages call all trainings together."""
-        return "the training" if self.config.alone else f"all {len(self.config.seeds)} trainings"
-
-    def _advice(self) -> dict[str, str]:
-        """What is unusual about the configuration, of each kind the first setting's."""
-        found: dict[str, str] = {}
-        for config in self.config.configs:
-            found = advice.of_config(config) | found
-        return found
-
-    def _warnings(self, unusual: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, str]:
-        """What a person should know: what is unusual about the configuration, and what goes wrong in a call.
-
-        Raises:
-          FloatingPointError: all trainings have diverged.
-        """
-        diverged = values.get("diverged_per_seed", [0.0])
-        if all(diverged):
-            raise FloatingPointError(
-                f"{self.every_one} diverged by step {values['step']}; lower the learning rate, or train one alone"
-                f" (--seeds 1 --seed {self.config.run.seed}) for a dump of the step that jaxai replay runs again"
-            )
-        return {**unusual, **advice.of_call(values, self.config.workload, self.config.names)}
-
-    def _with_settings(self, members: State) -> State:
-        """The stacked states with each its hyperparameters."""
-        settings = [setting for setting in self.config.settings for _ in range(self.config.run.seeds)]
-        changes = {name: jnp.array([setting[name] for setting in settings], jnp.float32) for name in settings[0]}
-        hyperparameters = members.extra["hyperparameters"].replace(**changes)
-        return members.replace(extra=members.extra | {"hyperparameters": hyperparameters})
-
-    def _summarize(self, result: dict[str, Any], lines: list[dict[str, Any]]) -> dict[str, Any]:
-        together = figures.of_result(result) | {
-            "seeds": self.config.run.seeds,
-            "env_steps": lines[-1]["env_steps"] if lines else 0,
-        }
-        if not self.config.alone:
-            together["diverged"] = sum(score is None for score in together["return_per_seed"])
-        last = figures.last_returns(lines)
-        return together | {f"training_return_last_{figures.LAST_EPISODES}_per_seed": last}

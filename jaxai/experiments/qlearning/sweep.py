@@ -1,4 +1,4 @@
-"""A grid over hyperparameters, all of it in one program: what `jaxai sweep` runs."""
+"""A grid over hyperparameters, trained in one program by `jaxai sweep`."""
 
 import dataclasses
 import itertools
@@ -10,28 +10,29 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from jaxai.experiments.qlearning.experiment import Bound, Experiment
+from jaxai.experiments.qlearning.bound import Bound
+from jaxai.experiments.qlearning.experiment import Experiment
 from jaxai.ranges import Count, NonNegative, Share
 from jaxai.report import pictures
 from jaxai.runtime.loop import Outcome
 from jaxai.runtime.run_folder import RunFolder
 
 BEST = 10
-"""Settings that the table on the terminal shows; sweep.json has all."""
+"""Number of settings in the table on the terminal; sweep.json has all."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The values to try; every combination is trained. What is left empty stays as the preset has it."""
+    """The values to try; every combination is trained. An empty field keeps the value of the preset."""
 
     learning_rate: tuple[NonNegative, ...] = ()  # of the optimizer
     discount: tuple[Share, ...] = ()  # gamma
-    epsilon_start: tuple[Share, ...] = ()  # share of random actions at first
-    epsilon_end: tuple[Share, ...] = ()  # share of random actions in the end
-    epsilon_steps: tuple[Count, ...] = ()  # environment steps over which it falls
-    target_rate: tuple[Share, ...] = ()  # share of the way that the target goes to the network
+    epsilon_start: tuple[Share, ...] = ()  # initial share of random actions
+    epsilon_end: tuple[Share, ...] = ()  # final share of random actions
+    epsilon_steps: tuple[Count, ...] = ()  # environment steps over which the share of random actions falls
+    target_rate: tuple[Share, ...] = ()  # step of the target towards the network
     priority_exponent: tuple[NonNegative, ...] = ()  # alpha of prioritized replay
-    importance_exponent: tuple[Share, ...] = ()  # beta of prioritized replay at first
+    importance_exponent: tuple[Share, ...] = ()  # initial beta of prioritized replay
 
     def swept(self) -> dict[str, tuple[float, ...]]:
         """The fields that have values."""
@@ -40,7 +41,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Sweep(Experiment):
-    """An experiment, and the grid around it."""
+    """An experiment, and the grid of its settings."""
 
     grid: Grid = Grid()
 
@@ -51,18 +52,18 @@ class Sweep(Experiment):
         return [dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())]
 
     def check(self) -> None:
-        """Raises ValueError for an empty grid, or a value that a preset could not have either."""
+        """Raises ValueError for an empty grid, or a value that is invalid in a preset too."""
         swept = self.grid.swept()
         if not swept:
             names = ", ".join(f"--grid.{field.name.replace('_', '-')}" for field in dataclasses.fields(Grid))
             raise ValueError(f"a sweep needs values to try, as --grid.learning-rate 1e-4 1e-3; one or more of {names}")
         unused = {"priority_exponent", "importance_exponent"} & swept.keys()
         if unused and not self.workload.prioritized:
-            raise ValueError(f"{min(unused)} says nothing without prioritized replay; add --prioritized")
+            raise ValueError(f"{min(unused)} has no effect without prioritized replay; add --prioritized")
         super().check()
         for name, values in swept.items():
             if len({np.float32(value) for value in values}) < len(values):  # in which the step computes
-                raise ValueError(f"grid.{name} is {values}: a value is there twice, and would be trained twice alike")
+                raise ValueError(f"grid.{name} is {values}: a value is given twice; leave it out once")
 
     def of_run(self, data: None = None) -> "BoundSweep":
         """The bound form of the configuration of a run folder."""
