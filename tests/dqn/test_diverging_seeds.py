@@ -57,7 +57,7 @@ def test_the_others_go_on_and_the_figures_are_over_them(run):
 def test_a_diverged_training_is_neither_played_nor_picked(run, jaxai, tmp_path):
     workdir = run[0]
     code, _, err = jaxai("play", workdir, "--member", "1", "--output", tmp_path / "no.gif")
-    assert (code, err) == (2, "jaxai: member is 1 (seed 1), which diverged; choose one of 0, 2\n")
+    assert (code, err) == (2, "jaxai: --member is 1 (seed 1), which diverged; choose one of 0, 2\n")
     assert not (tmp_path / "no.gif").exists()
     code, out, _ = jaxai("play", workdir, "--checkpoint", "latest", "--output", tmp_path / "yes.gif")
     assert code == 0
