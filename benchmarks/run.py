@@ -81,7 +81,7 @@ def default_cases(run: Run, small: bool, only: str = "") -> list[Case]:
 
 def preset_case(path: str, arguments: Sequence[str]) -> tuple[Case, Measurement]:
     """The case of `python -m benchmarks.run PRESET [options]`."""
-    preset, description = load_preset(path)
+    preset, description, _ = load_preset(path)
     # Annotations that are made here, because the preset decides the class.
     whole = dataclasses.make_dataclass(
         "Options",

@@ -122,7 +122,7 @@ def _train(command: str, arguments: Sequence[str]) -> None:
         return
     if not arguments or arguments[0].startswith("-"):
         _fail(f"give a preset first, as in: jaxai {command} configs/cartpole_dqn.py --workdir runs/a")
-    preset, description = load_preset(arguments[0])
+    preset, description, hooks = load_preset(arguments[0])
     if command != "train":
         offered = preset.commands.of_preset
         if command not in offered:
@@ -144,7 +144,7 @@ def _train(command: str, arguments: Sequence[str]) -> None:
         check_experiment(experiment)
         parallel.use_cpu_devices(experiment.cpu_devices, experiment.small_operations)
         parallel.check_backend()
-        interrupted = train_seeds(experiment, console)
+        interrupted = train_seeds(experiment, console, hooks)
     if interrupted == "SIGINT":
         raise SystemExit(130)
     if not interrupted:

@@ -243,6 +243,8 @@ def check(metrics: Mapping[str, Metric]) -> None:
     Raises:
       ValueError: a declaration that is none; one line that names the metric, what was found and what was expected.
     """
+    if not isinstance(metrics, Mapping):
+        raise ValueError(f"metrics is {metrics!r:.60}; expected a dict as {{'f1': Metric('F1', better='higher')}}")
     for name, metric in metrics.items():
         where = f"metrics[{name!r}]"
         if not isinstance(metric, Metric):

@@ -280,7 +280,7 @@ def test_help_explains_every_field_with_its_comment(jaxai, preset, documented_op
 
 @pytest.mark.parametrize("path", sorted(CHECKOUT.glob("configs/*.py")), ids=lambda path: path.stem)
 def test_every_preset_states_itself_and_takes_options(jaxai, path):
-    config, description = load_preset(str(path))
+    config, description, _ = load_preset(str(path))
     assert isinstance(config, Experiment | dqn.Experiment | gan.Experiment | seq2seq.Experiment)
     assert description.strip()
     code, out, _ = jaxai("train", path, "--help")

@@ -51,4 +51,3 @@ register(
     f"{HERE}.qlearning.commands:COMMANDS",
     former=("jaxai.dqn.sweep:Sweep",),
 )
-register("own", "jaxai.runtime.train:Own", "jaxai.runtime.registry:NO_COMMANDS")

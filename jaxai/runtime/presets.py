@@ -1,4 +1,8 @@
-"""Presets: Python files that define a `config`, and may define classes and import their neighbours."""
+"""Presets: Python files that define a `config`, and may define classes and import their neighbours.
+
+A preset may also define `callbacks`, `measures` and `metrics`, which `jaxai train` passes to the training of its
+experiment; see `jaxai.runtime.callbacks`.
+"""
 
 import ast
 import dataclasses
@@ -8,23 +12,46 @@ import itertools
 import sys
 import traceback
 import types
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from jaxai import ranges
+from jaxai import metrics, ranges
 from jaxai.dotted_names import PRESET_MODULE
 from jaxai.files.paths import given_path
+from jaxai.runtime.callbacks import check_callbacks, check_measures
 from jaxai.runtime.config import Run
 
 MOST_NAMED = 5
 """Presets that a message lists where none has a similar name."""
+
+CHECKS: dict[str, Callable[[Any], object]] = {
+    "callbacks": check_callbacks,
+    "measures": check_measures,
+    "metrics": metrics.check,
+}
+"""What a preset may define besides its `config` -> the check of it."""
 
 _numbers = itertools.count(1)
 _folders: list[Path] = []
 """Folders of the presets that this process has executed, whose files they may import."""
 
 
-def load_preset(path: str) -> tuple[Any, str]:
+class Preset(NamedTuple):
+    """What a preset file defines.
+
+    Attributes:
+      config: the experiment.
+      description: docstring of the file.
+      hooks: those of `callbacks`, `measures` and `metrics` that it defines: arguments of the experiment's training.
+    """
+
+    config: Any
+    description: str
+    hooks: dict[str, Any]
+
+
+def load_preset(path: str) -> Preset:
     """Executes a preset file.
 
     It is executed as a module of its own, so that dataclasses that it defines work, and with its folder first on
@@ -33,12 +60,9 @@ def load_preset(path: str) -> tuple[Any, str]:
     Args:
       path: the file.
 
-    Returns:
-      The `config` that it defines, and its docstring.
-
     Raises:
-      ValueError: there is no such file (names the nearest), it cannot be executed, or its `config` is no experiment or
-        has a field out of its range; one line with the file and, where it is known, the line.
+      ValueError: there is no such file (names the nearest), it cannot be executed, its `config` is no experiment or has
+        a field out of its range, or its callbacks are none; one line with the file and, where it is known, the line.
     """
     file = given_path(path, "the preset")
     if file.is_dir() or (file.exists() and file.suffix != ".py"):
@@ -56,9 +80,15 @@ def load_preset(path: str) -> tuple[Any, str]:
     try:
         _check_preset(module.config)
     except ValueError as error:
-        line = _line_of_config(file)
+        line = _line_of(file, "config")
         raise ValueError(f"preset {path}{f', line {line}' if line else ''}: {error}") from None
-    return module.config, module.__doc__ or ""
+    hooks = {name: getattr(module, name) for name in CHECKS if hasattr(module, name)}
+    for name, value in hooks.items():
+        try:
+            CHECKS[name](value)
+        except ValueError as error:
+            raise ValueError(f"preset {path}, line {_line_of(file, name)}: {error}") from None
+    return Preset(module.config, module.__doc__ or "", hooks)
 
 
 def _executed(file: Path) -> types.ModuleType:
@@ -116,12 +146,12 @@ def _check_preset(config: Any) -> None:
     ranges.check(config)
 
 
-def _line_of_config(file: Path) -> int:
-    """The line that gives `config` its value, as far as the text of the file shows; else 0."""
+def _line_of(file: Path, variable: str) -> int:
+    """The line that gives a variable its value, as far as the text of the file shows; else 0."""
     lines = [0]
     for node in ast.walk(ast.parse(file.read_bytes())):
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        defined = isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == "config"
-        if defined or any(isinstance(target, ast.Name) and target.id == "config" for target in targets):
+        defined = isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == variable
+        if defined or any(isinstance(target, ast.Name) and target.id == variable for target in targets):
             lines.append(node.lineno)  # type: ignore[attr-defined]  # a node with a target has a line
     return max(lines)

@@ -2,8 +2,9 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
@@ -17,12 +18,19 @@ from jaxai.runtime.config import check_experiment
 from jaxai.runtime.experiment import Experiment, with_run
 from jaxai.runtime.run_folder import RunFolder
 
+NO_HOOKS: Mapping[str, Any] = MappingProxyType({})
 
-def train_seeds(experiment: Experiment, console: Console) -> str:
+
+def train_seeds(experiment: Experiment, console: Console, hooks: Mapping[str, Any] = NO_HOOKS) -> str:
     """Trains `experiment.run.seeds` times, each in a folder of its own, and writes the mean and the spread.
 
     An experiment with `trains_seeds_together` is trained once, in one folder. A seed that diverges does not stop the
     others: it is reported, and mean and spread are over the others.
+
+    Args:
+      experiment: what is trained.
+      console: where progress goes.
+      hooks: `callbacks`, `measures` and `metrics` for each training; see `jaxai.runtime.callbacks`.
 
     Returns:
       The name of the signal that interrupted it; "" if none did.
@@ -35,7 +43,7 @@ def train_seeds(experiment: Experiment, console: Console) -> str:
     check_experiment(experiment)
     if run.seeds == 1 or experiment.trains_seeds_together:
         with with_saved_step(Path(run.workdir)):
-            return experiment.bind(console=console).train(console).interrupted
+            return experiment.bind(console=console).train(console, **hooks).interrupted
     if (Path(run.workdir) / "config.json").exists():
         raise ValueError(f"{run.workdir} holds a run of one seed; choose another --workdir for {run.seeds} seeds")
     results: list[dict[str, Any]] = []
@@ -46,7 +54,7 @@ def train_seeds(experiment: Experiment, console: Console) -> str:
         one = dataclasses.replace(run, seed=seed, seeds=1, workdir=str(Path(run.workdir) / f"seed-{seed}"))
         try:
             with with_saved_step(Path(one.workdir)):
-                outcome = with_run(experiment, one).bind(console=console).train(console)
+                outcome = with_run(experiment, one).bind(console=console).train(console, **hooks)
         except FloatingPointError as error:
             diverged[seed] = error
             results.append({})

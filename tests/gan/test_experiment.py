@@ -409,7 +409,7 @@ def test_every_option_is_documented(documented_options):
 
 
 def test_preset_of_digits_trains_on_digits_and_says_so():
-    config, description = load_preset(str(CHECKOUT / "configs/mnist_dcgan.py"))
+    config, description, _ = load_preset(str(CHECKOUT / "configs/mnist_dcgan.py"))
     assert description.strip()
     digits = load(config.data)
     workload = config.resolve(digits).workload

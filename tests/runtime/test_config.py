@@ -77,7 +77,7 @@ def test_every_field_survives_its_file(tmp_path):
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
 def test_every_preset_survives_its_file(preset):
-    config, description = presets.load_preset(str(preset))
+    config, description, _ = presets.load_preset(str(preset))
     assert description.strip()
     values = json.loads(json.dumps(configs.to_dict(config)))
     assert configs.from_dict(values) == config

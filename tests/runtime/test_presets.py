@@ -1,5 +1,6 @@
 """Whatever is wrong with a preset file is one line with the file and, where it is known, the line."""
 
+import json
 import os
 import re
 import subprocess
@@ -45,6 +46,18 @@ WRONG = {
     ),
     "bytes of no encoding": (b"config = 'caf\xe9'\n", "line 1: SyntaxError: .*codec can't decode byte 0xe9"),
     "a zero byte": (b"config = 1\0\n", "(ValueError|SyntaxError): source code string cannot contain null bytes"),
+    "callbacks that are none": (
+        EXPERIMENT + "config = Experiment()\ncallbacks = print\n",
+        r"line 3: callbacks is print; expected a list of functions \(step, metrics, state\)",
+    ),
+    "measures that are none": (
+        EXPERIMENT + "config = Experiment()\nmeasures = [3]\n",
+        r"line 3: measures has 3; expected functions \(state\)",
+    ),
+    "metrics that are none": (
+        EXPERIMENT + "config = Experiment()\n\nmetrics = ['f1']\n",
+        r"line 4: metrics is \['f1'\]; expected a dict",
+    ),
     "nothing": ("", "defines no `config`; see "),
 }
 
@@ -141,3 +154,58 @@ def test_a_preset_defines_classes_and_imports_its_neighbours(tmp_path: Path) -> 
     (folder / "wrong.py").write_text(OWN_CLASS.replace("extra=3", "extra=0"))
     with pytest.raises(ValueError, match=r"wrong\.py, line 19: extra is 0; it must be at least 1$"):
         load_preset(str(folder / "wrong.py"))
+
+
+HOOKS = """
+import json
+import jaxai
+from jaxai import cnn
+from jaxai.data import Data
+from jaxai.experiments.classification.experiment import Experiment
+from jaxai.runtime.config import Run
+
+config = Experiment(
+    cnn.Config(architecture="mlp", width=4, depth=1),
+    Data("synthetic", image_shape=(4, 4, 1), num_classes=3, examples=32, test_examples=8),
+    epochs=3.0,
+    batch_size=16,
+    run=Run(devices=1),
+)
+
+def track(step, metrics, state):
+    with open("lines.jsonl", "a") as lines:
+        lines.write(json.dumps({"step": step, **metrics}) + "\\n")
+    return "stop" if step == 4 and "test_loss" in metrics else None
+
+
+def bias(state):
+    return {"bias": max(float(abs(layer["bias"]).max()) for layer in state.params.values())}
+
+
+callbacks, measures = [track], [bias]
+metrics = {"bias": jaxai.Metric("largest bias")}
+"""
+
+
+def test_a_preset_brings_callbacks_and_measures(tmp_path, jaxai, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(HOOKS)
+    code, out, err = jaxai("train", "mine.py", "--workdir", "run")
+    assert (code, err) == (0, "")
+    lines = [json.loads(line) for line in Path("lines.jsonl").read_text().splitlines()]
+    assert [(line["step"], "bias" in line) for line in lines] == [(2, False), (2, True), (4, False), (4, True)]
+    assert lines[-1]["bias"] > 0
+    assert "largest bias" in out
+    assert "argest bias" in Path("run/report.html").read_text()
+    code, out, _ = jaxai("train", "mine.py", "--workdir", "run")
+    assert "callback track stopped this run at step 4 of 6" in out
+    assert len(Path("lines.jsonl").read_text().splitlines()) == len(lines)
+
+
+def test_a_callback_of_a_preset_that_fails_is_one_line(tmp_path, jaxai, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(HOOKS.replace("    with open", "    metrics[3]\n    with open"))
+    code, _, err = jaxai("train", "mine.py", "--workdir", "run")
+    assert code == 2
+    assert err.startswith("jaxai: callback track failed at step 2: KeyError: 3")
+    assert err.endswith("step 2 is saved, and the same command goes on from there\n")

@@ -50,7 +50,7 @@ def test_a_workload_of_ones_own_resumes_is_reported_and_loaded(jaxai):
             make, data(), steps=steps, workdir="runs/mine", evaluate_on=data(20), metrics=accuracy,
             resume_with_changes=True,
         )  # fmt: skip
-    run = package.load("runs/mine", "latest", workload=make())
+    run = package.load("runs/mine", "latest", workload=make)
     assert run.step == 40
     np.testing.assert_allclose(run.predict(data()["x"]), logits(outcome.state.params, data()["x"]), rtol=1e-5)
     assert jaxai("report", "runs/mine")[0] == 0

@@ -16,6 +16,7 @@ from jaxai.core import State, Workload
 from jaxai.data import arrays
 from jaxai.runtime.checkpoint import Checkpoints
 from jaxai.runtime.run_folder import RunFolder
+from jaxai.trained import load
 from tests.runtime.logistic import CLASSES, EXAMPLES, OPTIMIZER, TESTED, data, logits, losses, make
 
 STEPS, BATCH = 24, 16
@@ -244,6 +245,18 @@ def test_a_batch_unlike_the_feeds_example_is_named(tmp_path):
     feed.next = lambda step, state: {"x": np.zeros((BATCH, 4)), "y": np.zeros(BATCH, np.int32)}
     with pytest.raises(ValueError, match=r"batch of step 0 is x float64\[16, 4\], .*example is x float32\[16, 4\]"):
         train(tmp_path / "run", train_data=feed)
+
+
+def test_commands_and_load_ask_for_the_workload(finished, jaxai):
+    code, _, err = jaxai("evaluate", finished[0])
+    assert code == 2
+    assert "is a run of jaxai.train, which has no evaluate; it has report and replay" in err
+    code, _, err = jaxai("replay", finished[0])
+    assert code == 2
+    assert "is a run of jaxai.train, whose workload only its own program has" in err
+    with pytest.raises(ValueError, match=r"give it, as in jaxai\.load"):
+        load(finished[0])
+    assert load(finished[0], workload=make).predict(TEST["x"]).shape == (TESTED, CLASSES)
 
 
 def test_jaxai_report_reads_such_a_run(finished, jaxai):
