@@ -89,7 +89,7 @@ def test_training_leaves_a_report_and_the_folder_that_readme_promises(run):
 
 def test_options_reach_the_experiment(jaxai, preset, monkeypatch):
     received = []
-    monkeypatch.setattr(seeds, "train_seeds", lambda experiment, console: received.append(experiment) or "SIGTERM")
+    monkeypatch.setattr(seeds, "train_seeds", lambda experiment, *_: received.append(experiment) or "SIGTERM")
     code, _, _ = jaxai(
         *("train", preset, "--workdir", "runs/x", "--optimizer.learning-rate", "3e-4", "--epochs", "1", "--seed", "4"),
         *("--optimizer.nesterov", "True", "--augment.flip", "random", "--data.image-shape", "12", "12", "3"),
@@ -324,7 +324,7 @@ def test_a_users_mistake_in_a_process_of_its_own_leaves_one_line_and_no_warning(
 def test_training_goes_on_where_its_output_cannot_be_written(preset):
     program = (
         "from jaxai import cli; from jaxai.runtime import seeds, parallel\n"
-        "def train(experiment, console):\n"
+        "def train(experiment, console, hooks):\n"
         "    for line in range(3): console.print(line)\n"
         "    raise FloatingPointError('reached the end')\n"
         f"seeds.train_seeds = train; cli.main(['train', {preset!r}, '--workdir', '/tmp/none'])"

@@ -46,9 +46,7 @@ class Entry(NamedTuple):
 
 TRAINED = "jaxai.trained:Trained"
 """What `jaxai.load` returns of an experiment that has no class of its own for it."""
-EXPERIMENTS: dict[str, Entry] = {
-    "jaxai.train": Entry("jaxai.runtime.train:Own", "jaxai.runtime.registry:NO_COMMANDS")
-}
+EXPERIMENTS: dict[str, Entry] = {"jaxai.train": Entry("jaxai.runtime.train:Own", "jaxai.runtime.registry:NO_COMMANDS")}
 """Registered experiments: the `type` in config.json -> where it is."""
 
 

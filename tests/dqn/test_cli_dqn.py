@@ -255,7 +255,7 @@ def test_help_of_a_command(jaxai, command):
 
 def test_options_reach_the_sweep(jaxai, presets, monkeypatch):
     received = []
-    monkeypatch.setattr(seeds, "train_seeds", lambda experiment, console: received.append(experiment) or "SIGTERM")
+    monkeypatch.setattr(seeds, "train_seeds", lambda experiment, *_: received.append(experiment) or "SIGTERM")
     options = (
         "--grid.learning-rate",
         "1e-4",
