@@ -38,6 +38,7 @@ def load(
     workload: Workload | Callable[[None], Workload] | None = None,
     experiments: Sequence[type] = (),
     preset: str | os.PathLike[str] | None = None,
+    env_name: str | None = None,
 ) -> Any:
     """A trained run, ready to predict with.
 
@@ -49,7 +50,9 @@ def load(
         alone.
       workload: what was trained, for a run of `jaxai.train`: the same workload or function as for the training.
       experiments: classes of your own that the run may be an experiment of. A folder never names code to import.
-      preset: a preset file to execute first, as it defines the experiment's class or registers its environment.
+      preset: the run's preset, where it defines the experiment's class or registers its environment.
+      env_name: an agent's own environment, as it was given to `--env.name`: "mine:make". A folder alone imports
+        nothing.
 
     Returns:
       A `Trained`: a `TrainedClassifier`, `TrainedGenerator`, `TrainedTranslator` or `TrainedAgent` where jaxai knows
@@ -74,7 +77,7 @@ def load(
         return _of_workload(path, workload, checkpoint, member)
     import jaxai.experiments  # noqa: F401  # registers them
 
-    return of_bound(open_run(path, tuple(experiments), preset), checkpoint, member)
+    return of_bound(open_run(path, tuple(experiments), preset, env_name=env_name), checkpoint, member)
 
 
 def of_bound(bound: Any, checkpoint: str = "best", member: int | None = None) -> Any:

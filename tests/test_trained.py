@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import io
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -228,7 +229,8 @@ def test_weights_come_back_as_they_were(runs, tmp_path):
 
 def test_fine_tuning_takes_what_fits_and_reports_what_is_new(runs, tmp_path, jaxai):
     experiment = classification(tmp_path / "fine", optimizer=cnn.Optimizer("sgd", 0.0))
-    tuning = dataclasses.replace(experiment.run, init_from=str(runs / "images"))
+    shutil.copytree(runs / "images", tmp_path / "source")
+    tuning = dataclasses.replace(experiment.run, init_from=str(tmp_path / "source"))
     experiment = dataclasses.replace(experiment, run=tuning)
     more = images((*NAMES, "bee"))
     training = experiment.bind(more).training()
@@ -237,13 +239,15 @@ def test_fine_tuning_takes_what_fits_and_reports_what_is_new(runs, tmp_path, jax
     source, result = package.load(runs / "images"), package.load(tmp_path / "fine")
     taken = {name: value for name, value in source.params.items() if name != "Dense_1"}
     chex.assert_trees_all_close({name: result.state.params[name] for name in taken}, taken, atol=1e-6)
-    # It goes on without the run that it began with.
-    dataclasses.replace(experiment, epochs=2).bind(more).training()
     wider = dataclasses.replace(experiment, workload=dataclasses.replace(experiment.workload, width=3))
     wider = dataclasses.replace(wider, run=dataclasses.replace(tuning, workdir=str(tmp_path / "wider")))
     with pytest.raises(ValueError, match=r"^--init-from: .* has shape .* give the same network$"):
         wider.bind(more).train()
+    shutil.rmtree(tmp_path / "source")
+    with pytest.raises(ValueError, match=r"^--init-from: the run folder .* does not exist"):
+        wider.bind(more)
     assert not (tmp_path / "wider").exists()
+    experiment.bind(more).train()  # which has begun, and needs the other run no more
 
 
 def test_fine_tuning_in_python(runs):

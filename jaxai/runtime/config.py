@@ -66,6 +66,8 @@ def check_experiment(experiment: Any) -> None:
     folder = given_path(run.workdir, "--workdir")
     if not is_utf8(folder):
         raise ValueError(f"--workdir {run.workdir!r:.80} is not UTF-8, which checkpoints need; choose another folder")
+    if run.init_from and not folder.exists() and not given_path(run.init_from, "--init-from").is_dir():
+        raise ValueError(f"--init-from: the run folder {run.init_from} does not exist; give the workdir of a training")
     try:
         nearest = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     except OSError as error:

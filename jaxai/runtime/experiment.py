@@ -165,7 +165,7 @@ class Experiment(Protocol):
         Raises:
           ValueError: it is not what the run was trained with, or cannot be imported.
         """
-        return
+        raise ValueError(f"{next(iter(needs))} is given, and {self.run.workdir} needs none; leave it out")
 
     def bind(self, data: Any = None, console: Console | None = None) -> Bound:
         """Loads and checks the data, and fills in what follows from it.

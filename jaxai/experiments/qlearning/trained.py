@@ -12,7 +12,7 @@ import numpy as np
 from jaxai import dqn, transfer
 from jaxai.core import PyTree, State
 from jaxai.dqn.config import observation_shape
-from jaxai.dqn.environment import is_registered, make_environment
+from jaxai.dqn.environment import make_environment
 from jaxai.dqn.episode import run_episode
 from jaxai.dqn.evaluation import longest_episode
 from jaxai.files.unwritten import writing
@@ -43,23 +43,17 @@ class TrainedAgent(Trained):
         """A training of the run.
 
         Raises:
-          ValueError: no such checkpoint or training, or one that diverged; or the environment is not registered.
+          ValueError: no such checkpoint or training, or one that diverged.
           FloatingPointError: every training of the run diverged.
         """
         experiment = bound.config
-        where, name = experiment.run.workdir, experiment.env.name
-        if not is_registered(name):
-            raise ValueError(
-                f"{where} was trained in {name!r}, which gymnax does not have; register it first, or give preset=FILE,"
-                " the preset that does"
-            )
         state = read_state(experiment.run, bound.make(), checkpoint)
         chosen = _member(bound, state, member)
         # All seeds of the first setting come first, then all of the next.
         config = experiment.configs[chosen // experiment.run.seeds]
         env, env_params = make_environment(experiment.env)
         run = cls(
-            Path(where),
+            Path(experiment.run.workdir),
             dataclasses.replace(experiment, workload=config),
             dqn.make(config, env, env_params),
             bound.member(state, chosen),
