@@ -7,9 +7,8 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from inspect import Parameter
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, NoReturn, cast
+from typing import IO, TYPE_CHECKING, Annotated, NoReturn, cast
 
 import tyro
 
@@ -17,26 +16,19 @@ from jaxai import __version__, options
 from jaxai.errors import explained
 from jaxai.output import Lasting, leave_standard_output, say
 from jaxai.ranges import Count
+from jaxai.run_commands import PRESET, RUN, class_of, commands, listed, name_of, run_among, run_command
 from jaxai.runtime import registry
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from jaxai.runtime.experiment import Bound, Experiment
+    from jaxai.runtime.experiment import Experiment
 
 USAGE = """usage: jaxai COMMAND ...
 
 {commands}
 
 jaxai COMMAND --help explains its options; jaxai evaluate RUN --help those of the run's experiment."""
-RUN = {"run": (Annotated[Path, tyro.conf.Positional], Parameter.empty, "folder of the run")}
-PRESET = {
-    "preset": (
-        Path | None,
-        None,
-        "the run's preset, where it defines the experiment's class or registers what it needs",
-    )
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -53,35 +45,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import jaxai.experiments  # noqa: F401  # registers them
 
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE.format(commands="\n".join(f"  {usage:<24}{summary}" for usage, summary in _commands().values())))
+        print(USAGE.format(commands="\n".join(f"  {usage:<24}{summary}" for usage, summary in commands().values())))
         raise SystemExit(0 if arguments else 2)
     command, rest = arguments[0], arguments[1:]
     with _explained():
+        _configure_jax()
         if command in OWN:
-            _configure_jax()
             OWN[command](rest)
         elif command in registry.summaries(of_preset=True):
-            _configure_jax()
             _train(command, rest)
         else:
-            _run_command(command, rest)
-
-
-def _commands() -> dict[str, tuple[str, str]]:
-    """Each command -> its usage and what it does."""
-    found = {"train": ("train PRESET [options]", "train a preset, as configs/mnist_cnn.py, or resume its run")}
-    for command, summary in registry.summaries(of_preset=True).items():
-        found[command] = (f"{command} PRESET [options]", _as_in_a_list(summary))
-    found["evaluate"] = ("evaluate RUN", "measure a checkpoint of a run: on the test set, or over episodes")
-    for command, summary in registry.summaries().items():
-        found.setdefault(command, (f"{command} RUN", _as_in_a_list(summary)))
-    found["report"] = ("report RUN...", "write one page with the curves, pictures and metrics of runs")
-    found["replay"] = ("replay RUN", "run the step that became non-finite again, with checks on every operation")
-    return found
-
-
-def _as_in_a_list(summary: str) -> str:
-    return summary[:1].lower() + summary[1:]
+            run_command(command, rest)
 
 
 @contextlib.contextmanager
@@ -127,7 +101,7 @@ def _train(command: str, arguments: Sequence[str]) -> None:
         offered = preset.commands.of_preset
         if command not in offered:
             offering = ", ".join(registry.offers(command))
-            _fail(f"{arguments[0]} is a preset of {_name(type(preset))}, which has no {command}; {offering} has it")
+            _fail(f"{arguments[0]} is a preset of {name_of(type(preset))}, which has no {command}; {offering} has it")
         preset = offered[command](preset)
     experiment: Experiment = tyro.cli(
         type(preset),
@@ -153,29 +127,19 @@ def _train(command: str, arguments: Sequence[str]) -> None:
         what, again = experiment.from_preset or _defines(type(experiment)), experiment.named_again
         again = f"--preset {arguments[0]}, which {what}" if what else again
         if again:
-            how = f"{_and([*experiment.commands.of_run, 'replay'])} take {again}"
+            how = f"{listed([*experiment.commands.of_run, 'replay'])} take {again}"
             console.print(how, soft_wrap=True, highlight=False, markup=False)
-
-
-def _and(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def _defines(kind: type) -> str:
     """What a preset gives that another process needs: the class, where it is not registered."""
-    return "" if _name(kind) in registry.EXPERIMENTS else f"defines {kind.__qualname__}"
-
-
-def _name(kind: type) -> str:
-    from jaxai.runtime.config import type_name
-
-    return type_name(kind)
+    return "" if name_of(kind) in registry.EXPERIMENTS else f"defines {kind.__qualname__}"
 
 
 def evaluate(arguments: Sequence[str]) -> None:
     """`jaxai evaluate RUN [options]`, with the options of the run's experiment."""
     further = {"devices": (Count | None, None, "number of devices; None: all")}
-    bound, metrics = _run_command("evaluate", arguments, further)
+    bound, metrics = run_command("evaluate", arguments, further)
     run = Path(bound.config.run.workdir)
     from jaxai.runtime.run_folder import RunFolder
 
@@ -186,86 +150,6 @@ def evaluate(arguments: Sequence[str]) -> None:
             raise
         # Another user's run, which may be read only.
         print(f"jaxai: {run} may not be written: the metrics are in no evaluation.json", file=sys.stderr)
-
-
-def _run_command(command: str, arguments: Sequence[str], further: dict[str, Any] | None = None) -> "tuple[Bound, Any]":
-    """Runs a command of the experiment of a run folder; returns the experiment and what the command returned."""
-    known = _commands()
-    folder = _run_among(arguments)
-    if command not in known and folder is None:
-        _fail(f"no command {command!r}; choose {', '.join(known)}")
-    if folder is None and {"-h", "--help"} & {*arguments}:
-        _help(command)
-    if folder is None:
-        _fail(f"give the folder of a run, as in: jaxai {command} runs/a")
-    from jaxai.runtime.experiment import open_run
-
-    kind, kinds = _class_of(folder, arguments)
-    offered = kind.commands.of_run
-    if command not in offered:
-        if command not in known:
-            _fail(f"no command {command!r}; choose {', '.join(known)}")
-        _fail(
-            f"{folder} is a run of {_name(kind)}, which has no {command}; it has {_and([*offered, 'report', 'replay'])}"
-        )
-    opening = PRESET | dict(kind.commands.needs) | (further or {})
-    values = options.parse(offered[command], RUN | opening, arguments, f"jaxai {command}")
-    _configure_jax()
-    from jaxai.runtime import parallel
-
-    parallel.check_backend()
-    opened = {name: values.pop(name) for name in opening}
-    bound = open_run(values.pop("run"), kinds, **opened)
-    names = {name: f"--{name.replace('_', '-')}" for name in values}
-    with options.as_typed(names):
-        return bound, offered[command](bound, **values)
-
-
-def _class_of(folder: Path, arguments: Sequence[str]) -> "tuple[type[Experiment], tuple[type, ...]]":
-    """The class of a run's experiment, and those among it that only the preset in the arguments defines."""
-    from jaxai.runtime.presets import load_preset
-    from jaxai.runtime.run_folder import RunFolder
-
-    preset = _value_of("--preset", arguments)
-    kinds: tuple[type, ...] = ()
-    if preset and not RunFolder(folder).knows_class():
-        kinds = (type(load_preset(preset)[0]),)
-    return RunFolder(folder).load_class(*kinds), kinds
-
-
-def _run_among(arguments: Sequence[str]) -> Path | None:
-    """The run folder among the arguments: the first that is one, or else the first that is no option."""
-    given = [argument for argument in arguments if argument and not argument.startswith("-")]
-    preset = _value_of("--preset", arguments)
-    folders = [each for each in given if (Path(each) / "config.json").is_file()]
-    return next((Path(each) for each in (*folders, *given) if each != preset), None)
-
-
-def _value_of(option: str, arguments: Sequence[str]) -> str | None:
-    """The value of an option, where it is given."""
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
-        if argument == option:
-            return following
-        if argument.startswith(f"{option}="):
-            return argument.partition("=")[2]
-    return None
-
-
-def _help(command: str) -> NoReturn:
-    """Prints the options of a command where no run is given."""
-    functions = {
-        function: name
-        for name, entry in registry.EXPERIMENTS.items()
-        for each, function in registry.imported(entry.commands).of_run.items()
-        if each == command
-    }
-    if len(functions) == 1:
-        options.parse(next(iter(functions)), RUN | PRESET, ["--help"], f"jaxai {command}")
-    print(f"usage: jaxai {command} RUN [options]\n\nIts options are those of the run's experiment:\n")
-    for function, name in functions.items():
-        print(f"  {name:<16}{(function.__doc__ or '').partition(chr(10))[0]}")
-    print(f"\nOptions: jaxai {command} RUN --help")
-    raise SystemExit(0)
 
 
 def report(arguments: Sequence[str]) -> None:
@@ -304,8 +188,8 @@ def replay(arguments: Sequence[str]) -> None:
     def again(_: None) -> None:
         """Run the step that became non-finite again, on one device, with NaN checks on every operation."""
 
-    folder = _run_among(arguments)
-    kind, kinds = _class_of(folder, arguments) if folder and (folder / "config.json").is_file() else (None, ())
+    folder = run_among(arguments)
+    kind, kinds = class_of(folder, arguments) if folder and (folder / "config.json").is_file() else (None, ())
     needs = dict(kind.commands.needs) if kind else {}
     values = options.parse(again, RUN | PRESET | needs, arguments, "jaxai replay")
     run = values.pop("run")

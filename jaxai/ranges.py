@@ -14,13 +14,13 @@ import dataclasses
 import difflib
 import functools
 import math
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import jax
 import numpy as np
 
 INT32_MAX = 2**31 - 1
@@ -167,7 +167,7 @@ def _expected(hint: Any, value: Any) -> str:
 
 
 def _expected_number(kind: type, allowed: Range, value: Any) -> str:
-    if isinstance(value, jax.core.Tracer):
+    if (jax := sys.modules.get("jax")) and isinstance(value, jax.core.Tracer):  # which is imported where there is one
         return ""
     number: Any = value.item() if getattr(value, "shape", None) == () else value
     if isinstance(number, bool) or not isinstance(number, int if kind is int else int | float):

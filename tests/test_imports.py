@@ -49,7 +49,7 @@ print(json.dumps([sorted(added), started]))
         env=environment,
     )
     assert done.returncode == 0, done.stderr
-    added, started = json.loads(done.stdout)
+    added, started = json.loads(done.stdout.splitlines()[-1])
     return {name.partition(".")[0] for name in added}, {name for name in added if name.startswith("jaxai")}, started
 
 
@@ -76,6 +76,12 @@ def test_importing_the_command_line_starts_no_backend_and_no_heavy_library():
     packages, _, started = loaded_by("import jaxai.cli")
     assert not packages & (HEAVY - {"rich", "tyro"})
     assert not started
+
+
+def test_the_list_of_commands_imports_nothing_heavy_and_no_experiment():
+    packages, modules, _ = loaded_by("from jaxai import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass")
+    assert not packages & {*(HEAVY - {"rich", "tyro"}), "jax", "flax", "optax"}
+    assert not {name for name in modules if name.endswith(".experiment")}
 
 
 @pytest.mark.parametrize(

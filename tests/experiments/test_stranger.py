@@ -119,3 +119,49 @@ def test_the_split_that_selected_the_best_checkpoint_is_stated(run, tmp_path, ca
     assert outcome.result["selected_on"] == "validation"
     assert outcome.result["best_validation_hits"] == best["validation_hits"]
     assert outcome.result["best_test_hits"] == best["test_hits"]  # of the best checkpoint, maybe not of the latest
+
+
+COMMAND = """import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from logistic import Logistic, config as other
+
+from jaxai.ranges import Count
+from jaxai.runtime.registry import Commands
+
+
+def weights(bound, decimals: Count = 2, output: Path | None = None) -> None:
+    \"\"\"Print the weights.
+
+    Args:
+      decimals: digits behind the point
+    \"\"\"
+    print(bound.config.run.workdir, bound.restore().params["w"].round(decimals))
+
+
+@dataclass(frozen=True)
+class WithWeights(Logistic):
+    commands = Commands({**Logistic.commands.of_run, "weights": weights})
+
+
+config = WithWeights(**vars(dataclasses.replace(other, epochs=1.0)))
+"""
+
+
+def test_a_class_brings_its_own_commands_and_a_preset_its_neighbours(tmp_path, jaxai):
+    preset, workdir = tmp_path / "own.py", tmp_path / "run"
+    preset.write_text(COMMAND)
+    (tmp_path / "logistic.py").write_text(PRESET.read_text())
+    code, out, _ = jaxai("train", preset, "--workdir", workdir)
+    assert code == 0
+    assert f"evaluate, weights and replay take --preset {preset}, which defines WithWeights" in out
+    code, out, _ = jaxai("weights", workdir, "--preset", preset, "--decimals", "1")
+    assert (code, str(workdir) in out) == (0, True)
+    code, out, _ = jaxai("weights", workdir, "--preset", preset, "--help")
+    assert (code, "digits behind the point" in out) == (0, True)
+    code, _, err = jaxai("weights", workdir, "--preset", preset, "--decimals", "0")
+    assert (code, err) == (2, "jaxai: --decimals is 0; it must be at least 1\n")
+    code, _, err = jaxai("weigths", workdir, "--preset", preset)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "which has no weigths; it has evaluate, weights, report and replay" in err
