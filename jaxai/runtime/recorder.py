@@ -58,8 +58,8 @@ class Recorder:
         require_numbers(folder.path / "timing.jsonl", self._timing, "elapsed", self._rate)
         score = [] if self._scoring.score is None else [self._scoring.score]
         require_numbers(folder.path / "metrics.jsonl", written, *score)
-        evaluations = [line for line in written if self._scoring.is_evaluation(line)]
-        self._evaluations = [line for line in evaluations if not line.get(SUPERSEDED)]
+        evaluations = [line for line in written if self._scoring.is_evaluation(line) and not line.get(SUPERSEDED)]
+        self._evaluations = [line for line in evaluations if {*score} <= line.keys()]
         self._last_call: Mapping[str, Any] = next(
             (line for line in reversed(written) if not self._scoring.is_evaluation(line)), {}
         )

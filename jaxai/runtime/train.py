@@ -142,6 +142,7 @@ def train(
       FloatingPointError: a gradient or a parameter became non-finite; the state and the batch are in the run folder.
     """
     how = _run(workdir, run)
+    check_experiment(Own(steps, batch_size, run=how))
     examples, splits, identity = _data(data, batch_size, evaluate_on)
     if how.steps_per_call == 0 and isinstance(examples, Feed):
         how = dataclasses.replace(how, steps_per_call=1)  # so that a feed gets the newest state
@@ -166,7 +167,6 @@ def train(
         declared,
     ).measuring(measures)
     own = Own(steps, training.batch_size if isinstance(examples, Examples) else 0, score or "", tuple(splits), how)
-    check_experiment(own)
     outcome = fit(training, own, console, callbacks)
     folder = RunFolder(how.workdir)
     model = model_card.of_arrays(outcome.state.params, identity, "workload=workload", ("jaxai report RUN",))

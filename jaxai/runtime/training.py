@@ -114,9 +114,7 @@ class Scoring:
 
     def is_evaluation(self, line: Mapping[str, Any]) -> bool:
         """Whether a line of `metrics.jsonl` is of an evaluation, and not of a call."""
-        if self.score is not None:
-            return self.score in line
-        return any(name.startswith(f"{split}_") for split in self.splits for name in line)
+        return self.score in line or any(name.startswith(f"{split}_") for split in self.splits for name in line)
 
 
 @dataclass(frozen=True)

@@ -178,6 +178,8 @@ REFUSED = [
     ({"train_data": data() | {"y": np.full(EXAMPLES, 2**40)}}, "has the value 1099511627776, which int32 does not"),
     ({"evaluate_on": 3}, "evaluate_on is a int; expected arrays by name"),
     ({"batch_size": 100}, "batch_size is 100; expected 1 to 64"),
+    ({"steps": "10"}, "steps is '10'; it must be"),
+    ({"mode": "tpu"}, "mode is 'tpu'"),
     ({"steps": 0}, "steps is 0; it must be at least 1"),
     ({"seeds": 2}, "seeds is no option of jaxai.train"),
     ({"evaluate_evry": 2}, "no option evaluate_evry; did you mean evaluate_every?"),
