@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from jaxai.experiments.translation import scores
+from jaxai.experiments.translation import edit_distance, scores
 
 SAID = ["the cat sat on a mat .", "There is a dog in the garden", "he plays", "two men , at the lake"]
 RIGHT = [
@@ -110,7 +110,7 @@ def test_edit_distances_with_and_without_the_package_agree():
     generator = np.random.default_rng(1)
     for _ in range(60):
         a, b = (tuple(generator.integers(3, size=generator.integers(9)).tolist()) for _ in range(2))
-        assert scores.edit_distance(a, b) == scores.plain_edit_distance(a, b) == dynamic_programming(a, b)
+        assert edit_distance.edit_distance(a, b) == edit_distance.plain_edit_distance(a, b) == dynamic_programming(a, b)
 
 
 @pytest.mark.parametrize("task", list(scores.MAIN))
@@ -194,10 +194,10 @@ def test_what_does_not_fit_is_one_line(call, message):
 
 
 def test_without_the_extra_the_other_tasks_are_scored(monkeypatch):
-    scores._rapidfuzz.cache_clear()
+    edit_distance._rapidfuzz.cache_clear()
     monkeypatch.setitem(sys.modules, "rapidfuzz", None)
     monkeypatch.setitem(sys.modules, "rapidfuzz.distance", None)
     try:
         assert scores.score("transformation", ["ab"], ["abc"])["character_error_rate"] == 1 / 3
     finally:
-        scores._rapidfuzz.cache_clear()
+        edit_distance._rapidfuzz.cache_clear()

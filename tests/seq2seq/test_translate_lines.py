@@ -257,6 +257,6 @@ def test_validation_targets_that_no_translation_may_reach_are_told(trained):
     experiment = RunFolder(trained).load_config()
     short = dataclasses.replace(experiment.decoding, longest_ratio=0.0, longest_extra=3)
     corpus = experiment.of_run().corpus
-    assert experiment._too_short(corpus) == []
-    (note,) = dataclasses.replace(experiment, decoding=short)._too_short(corpus)
+    assert corpus.too_short(experiment.decoding) == []
+    (note,) = corpus.too_short(short)
     assert note.endswith("raise decoding.longest_ratio or decoding.longest_extra")

@@ -1,7 +1,7 @@
-"""Pictures of a translation: where attention looked, and the score by length.
+"""Pictures of translations: heat maps of the attention, and the score by length.
 
-Drawn as those of `jaxai.report.pictures`. Tokens may be of any script (`jaxai.report.lettering`); where a character
-is drawn as a box, the picture says so.
+They are drawn like those of `jaxai.report.pictures`. Tokens may have any script (`jaxai.report.lettering`); a note in
+the picture explains boxes for missing characters.
 """
 
 import unicodedata
@@ -15,13 +15,13 @@ from jaxai.report.lettering import BOX, Letters, readable
 from jaxai.report.pictures import INK, MUTED, PALETTE, RULE, bare, blank_figure, save
 
 LONGEST = 18
-"""Characters of a token that are shown."""
+"""Number of characters of a token that are shown."""
 NOTE = 0.25
-"""Inches below the panels for a line that explains."""
+"""Inches below the panels for a line with an explanation."""
 
 
 class Alignment(NamedTuple):
-    """Attention over one sentence: weights [target, source], each row summing to one, and the tokens of both sides."""
+    """The attention of one sentence: weights [target, source], rows with the sum 1, and the tokens of both sides."""
 
     weights: np.ndarray
     source_tokens: Sequence[str]
@@ -30,12 +30,12 @@ class Alignment(NamedTuple):
 
 
 def heat_map(weights: np.ndarray, source_tokens: Sequence[str], target_tokens: Sequence[str], path: Path) -> Path:
-    """Writes where attention looked for each token of one sentence as PNG: the source along the top, the target down.
+    """Writes the attention of one sentence as PNG: source tokens along the top, target tokens on the left.
 
     Args:
       weights: [target, source], 0 to 1, without padding.
-      source_tokens: as text, one a column.
-      target_tokens: as text, one a row.
+      source_tokens: the text of each column.
+      target_tokens: the text of each row.
       path: of the PNG.
 
     Raises:
@@ -45,7 +45,12 @@ def heat_map(weights: np.ndarray, source_tokens: Sequence[str], target_tokens: S
 
 
 def heat_maps(alignments: Sequence[Alignment], path: Path, *, columns: int = 2) -> Path:
-    """Writes several sentences on one page, `columns` beside each other; see `heat_map`.
+    """Writes several sentences on one page; see `heat_map`.
+
+    Args:
+      alignments: one for each sentence.
+      path: of the PNG.
+      columns: number of sentences in a row.
 
     Raises:
       ValueError: no sentence, weights that do not fit the tokens, or matplotlib is missing.
@@ -68,7 +73,7 @@ def heat_maps(alignments: Sequence[Alignment], path: Path, *, columns: int = 2) 
     letters = Letters.of(map(_shown, texts))
     width, height = sum(widths), sum(heights) + NOTE
     figure = blank_figure(width, height)
-    figure.set_layout_engine("none")  # every place is reckoned here: cells of one size make pictures comparable
+    figure.set_layout_engine("none")  # all positions are computed here: cells of one size make pictures comparable
     for index, (each, panel) in enumerate(zip(alignments, panels, strict=True)):
         line, column = divmod(index, columns)
         left = sum(widths[:column]) + panel.left
@@ -95,12 +100,12 @@ def heat_maps(alignments: Sequence[Alignment], path: Path, *, columns: int = 2) 
 
 
 def scores_by_length(rows: Sequence[Mapping[str, Any]], path: Path, *, unit: str = "") -> Path:
-    """Writes a bar for each range of lengths as PNG, with how many sentences it stands for.
+    """Writes a bar for each range of lengths as PNG, with its score and its number of sentences.
 
     Args:
-      rows: as `scores.by_length` gives them: `length`, `count` and one score.
+      rows: from `scores.by_length`: `length`, `count` and one score.
       path: of the PNG.
-      unit: what a length counts ("words").
+      unit: of the lengths ("words").
 
     Raises:
       ValueError: no row, a row without a score, or matplotlib is missing.
@@ -126,13 +131,13 @@ def scores_by_length(rows: Sequence[Mapping[str, Any]], path: Path, *, unit: str
     axes.set_ylim(bottom=0)
     axes.set_xticks(range(len(rows)), [str(row["length"]) for row in rows])
     axes.set_xlabel(f"length of the source{f' in {unit}' if unit else ''}", color=MUTED, fontsize=9)
-    axes.set_title("above each bar its score and how many sentences", fontsize=7.5, color=MUTED, loc="left")
+    axes.set_title("above each bar: score and number of sentences", fontsize=7.5, color=MUTED, loc="left")
     axes.set_ylabel(name.replace("_", " ") if name != "bleu" else "BLEU", color=MUTED, fontsize=9)
     return save(figure, path)
 
 
 class _Panel(NamedTuple):
-    """Where one sentence's cells lie in its part of the page; inches, but for the size of its letters in points."""
+    """The layout of one sentence's part of the page; in inches, and the size of letters in points."""
 
     cell: float
     points: float
@@ -158,10 +163,10 @@ class _Panel(NamedTuple):
 
 
 def _letters(text: str, longest: int | None = LONGEST) -> int:
-    """How many letters' room a text takes, those of East Asian scripts two each."""
+    """The width of a text in letters; those of East Asian scripts count as two."""
     return sum(1 + (unicodedata.east_asian_width(letter) in "WF") for letter in text[:longest])
 
 
 def _shown(token: str) -> str:
-    """A token whose white space is seen: in a vocabulary of characters it is one of them."""
+    """A token with visible white space: a vocabulary of characters has it as a token."""
     return readable(token, LONGEST).replace(" ", "\u2423")

@@ -1,4 +1,4 @@
-"""The commands of a translator's run; imports nothing heavy before one of them is called."""
+"""The commands of a translation run; nothing heavy is imported before one of them is called."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -26,12 +26,12 @@ def evaluate(
 
     Args:
       checkpoint: the best by its evaluations, the latest, or the average of the parameters of both
-      data_dir: folder of the data, where it is no longer the one of the training
+      data_dir: folder of the data, if it is not the one of the training any more
       data_source: function that returned the data of the training, package.module:name: a run folder imports nothing
-      other_data: measure on what is there, also if it is not the data of the run
-      source: file to translate, a sentence a line, instead of the test set
+      other_data: score the data that is there, even if it is not the data of the run
+      source: file to translate, one sentence per line, instead of the test set
       reference: correct translations of source, line by line
-      ensemble: further runs, whose models translate together with this one
+      ensemble: further runs; the probabilities of all runs are averaged
     """
     from rich.console import Console
 

@@ -14,6 +14,7 @@ from jaxai.ranges import Count, Natural
 from jaxai.seq2seq import vocabulary
 from jaxai.seq2seq.batches import pad
 from jaxai.seq2seq.checks import check_values
+from jaxai.seq2seq.decoding import Decoding
 from jaxai.seq2seq.translator import cut
 from jaxai.seq2seq.vocabulary import END, RESERVED, UNKNOWN, Vocabulary
 
@@ -58,6 +59,16 @@ class Corpus(NamedTuple):
     buckets: Buckets
     validation: dict[str, Array]
     notes: tuple[str, ...]
+
+    def too_short(self, decoding: Decoding) -> list[str]:
+        """A note if validation targets are longer than decoding allows."""
+        limits = np.ceil(decoding.longest_ratio * self.validation["source_length"]) + decoding.longest_extra
+        if not (longer := int((self.validation["target_length"] > limits).sum())):
+            return []
+        return [
+            f"{longer} of {len(limits)} validation targets are longer than a translation may be; raise "
+            "decoding.longest_ratio or decoding.longest_extra"
+        ]
 
 
 def vocabularies(config: Tokens, pairs: Pairs) -> tuple[Vocabulary, Vocabulary]:
@@ -167,3 +178,12 @@ def _require_room(config: Tokens, *sides: Sequence[Sequence[int]]) -> None:
                 f"tokens.batch is {config.batch}, too few for the training {side} of {longest:,} tokens in pair "
                 f"{lengths.index(longest) + 1}; raise it, or set tokens.longest_{side} to leave out what is longer"
             )
+
+
+def unknown_references(target: Vocabulary, split: PairSplit) -> list[str]:
+    """A note if references have tokens that are not in the target's vocabulary."""
+    encoded = [target.encode(answer) for answers in split.answers() for answer in answers]
+    unknown = sum(tokens.count(UNKNOWN) for tokens in encoded)
+    if not unknown:
+        return []
+    return [f"{unknown:,} of {sum(map(len, encoded)):,} tokens of the references are not in the target's vocabulary"]

@@ -1,4 +1,4 @@
-"""Binds an encoder-decoder to text, scores and pictures: what `jaxai train`, `translate` and `evaluate` run."""
+"""Binds an encoder-decoder to text, scores and pictures, for `jaxai train`, `translate` and `evaluate`."""
 
 import dataclasses
 import functools
@@ -22,7 +22,8 @@ from jaxai.dotted_names import dotted_name
 from jaxai.experiments.data_options import with_data
 from jaxai.experiments.translation import card, scores
 from jaxai.experiments.translation.commands import COMMANDS
-from jaxai.experiments.translation.corpus import Corpus, Tokens, make_corpus
+from jaxai.experiments.translation.corpus import Corpus, Tokens, make_corpus, unknown_references
+from jaxai.experiments.translation.drawing import draw
 from jaxai.experiments.translation.held_out import DECODED_AT_ONCE, HeldOut
 from jaxai.files.unwritten import writing
 from jaxai.metrics import Meanings
@@ -41,33 +42,28 @@ from jaxai.runtime.training import Examples, Log, Program, Scoring, Storage, Tra
 from jaxai.seq2seq.bucketed import Shape, bucketed
 from jaxai.seq2seq.decoding import Decoding, check_decoding
 from jaxai.seq2seq.translator import Translation, Translator
-from jaxai.seq2seq.vocabulary import UNKNOWN, Vocabulary
 from jaxai.trained import make_beginning
 
 if TYPE_CHECKING:
     from jaxai.experiments.translation.trained import TrainedTranslator
 
 Parameters = Which | Literal["average"]
-"""Where parameters come from: a checkpoint of the run, or the mean of both."""
+"""Of a checkpoint of the run, or their mean."""
 METRICS = seq2seq.METRICS | scores.METRICS
-"""What the figures of a run mean."""
-HEAT_MAPS, WIDEST = 6, 40
-"""Sentences whose attention the report shows, and the most source tokens that one of them has."""
-WORST, SOME = 10, 10
-"""Examples that the report shows."""
+"""What the metrics of a run mean."""
 
 
 @dataclass(frozen=True)
 class Experiment(experiment.Experiment):
-    """An encoder, a decoder, the text that they learn, and the run."""
+    """An encoder-decoder, the text that it learns, and the run."""
 
     workload: Annotated[seq2seq.Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=seq2seq.Config)
     data: text.TextData = dataclasses.field(default_factory=text.TextData)
     tokens: Tokens = Tokens()
     decoding: Decoding = Decoding()
-    epochs: Positive = 10.0  # times that the training pairs are seen
-    scored: Count = 500  # validation sentences that are translated, greedily, at each evaluation
-    expected: Finite = 0.0  # main score on the test set that the preset is known to reach; 0: not known
+    epochs: Positive = 10.0  # number of passes over the training pairs
+    scored: Count = 500  # number of validation sentences that are translated (greedily) at each evaluation
+    expected: Finite = 0.0  # main score on the test set that the preset reaches; 0: not known
     run: Annotated[Run, tyro.conf.arg(name="")] = Run()
 
     changes: ClassVar[Changes] = Changes(
@@ -96,7 +92,7 @@ class Experiment(experiment.Experiment):
 
     @property
     def task(self) -> text.TextData:
-        """The text, wherever it is."""
+        """The text, without the folder that it is in."""
         return dataclasses.replace(self.data, dir=None)
 
     def load(self) -> Pairs:
@@ -105,20 +101,20 @@ class Experiment(experiment.Experiment):
 
     @property
     def batch_size(self) -> int:
-        """Tokens of a batch on its longer side."""
+        """Number of tokens of a batch on its longer side."""
         return self.tokens.batch
 
     @property
     def longest(self) -> int:
-        """Source tokens beyond so many are cut; a batch of training had no more, so no pair had."""
+        """Largest number of source tokens, END included; longer sources are cut, because no training pair had more."""
         return self.tokens.longest_source or self.tokens.batch
 
     def bind(self, data: Pairs | None = None, console: Console | None = None) -> "Bound":
         """Loads and checks the text, encodes it, and fills in what follows from it.
 
         Args:
-          data: pairs to use instead of what `data` names.
-          console: where notes on the text are shown; None: nowhere.
+          data: pairs to use instead of those that the field `data` names.
+          console: for notes on the text; None: they are not shown.
 
         Raises:
           ValueError: a field is out of its range or does not fit the text; one line.
@@ -126,14 +122,14 @@ class Experiment(experiment.Experiment):
         check_experiment(self)
         pairs = check_pairs(data or self.load())
         corpus = make_corpus(dataclasses.replace(self.tokens, digests=()), pairs)
-        show_notes([*corpus.notes, *self._too_short(corpus)], console)
+        show_notes([*corpus.notes, *corpus.too_short(self.decoding)], console)
         return Bound(self._resolved(corpus, pairs), pairs, corpus)
 
     def of_run(self, data: Pairs | None = None) -> "Bound":
         """The bound form of the configuration of a run folder.
 
         Args:
-          data: pairs to evaluate on instead of what `data` names.
+          data: pairs to evaluate on instead of those that the field `data` names.
         """
         return Bound(self, None if data is None else check_pairs(data))
 
@@ -152,26 +148,15 @@ class Experiment(experiment.Experiment):
             target_vocabulary=len(corpus.target),
             optimizer=optimizer,
         )
-        seq2seq.make(workload)  # raises what cannot be trained
+        seq2seq.make(workload)  # raises if the fields do not fit together
         check_decoding(self.decoding, workload)
         digests = (corpus.source.digest, corpus.target.digest)
         tokens = dataclasses.replace(self.tokens, digests=digests)
         return dataclasses.replace(self, workload=workload, tokens=tokens, data=text.origin(pairs))
 
-    def _too_short(self, corpus: Corpus) -> list[str]:
-        """What to say where the search may not write as much as the held-out targets have."""
-        held_out, decoding = corpus.validation, self.decoding
-        most = np.ceil(decoding.longest_ratio * held_out["source_length"]) + decoding.longest_extra
-        if not (longer := int((held_out["target_length"] > most).sum())):
-            return []
-        return [
-            f"{longer} of {len(most)} validation targets are longer than a translation may be; raise "
-            "decoding.longest_ratio or decoding.longest_extra"
-        ]
-
 
 class Bound(experiment.Bound):
-    """An encoder and a decoder whose configuration is resolved, and the text, loaded and encoded where it is needed."""
+    """A resolved configuration and its text, which is loaded and encoded when it is needed."""
 
     def __init__(self, config: Experiment, pairs: Pairs | None = None, corpus: Corpus | None = None):
         self.config: Experiment = config
@@ -179,7 +164,7 @@ class Bound(experiment.Bound):
 
     @functools.cached_property
     def pairs(self) -> Pairs:
-        """What it was bound to, or what the configuration names."""
+        """The given pairs, or those that the configuration names."""
         return check_pairs(self.config.load()) if self._pairs is None else self._pairs
 
     @functools.cached_property
@@ -190,12 +175,12 @@ class Bound(experiment.Bound):
         return make_corpus(dataclasses.replace(self.config.tokens, digests=()), self.pairs)
 
     def with_data_in(self, folder: str | None, function: str | None = None) -> "Bound":
-        """The same with the data of another folder, or of a function by its name; None: as it is."""
+        """The same with the data of another folder, or of a function by its name; None: no change."""
         config = with_data(self.config, folder, function)
         return self if config is self.config else Bound(config)
 
     def training(self) -> Training:
-        """What the loop needs."""
+        """The parts of the training loop."""
         config, corpus, pairs = self.config, self.corpus, self.pairs
         workload = config.workload
         beginning = make_beginning(config.run, self.make(), [type(config)], self._other_vocabularies)
@@ -245,10 +230,10 @@ class Bound(experiment.Bound):
         """Trains or resumes, scores the best checkpoint on the test set, and leaves pictures and tables.
 
         Args:
-          console: where progress goes; None: standard output.
+          console: for progress; None: standard output.
           callbacks: functions (step, metrics, state) that run between calls; see `jaxai.runtime.callbacks`.
           measures: functions state -> {name: value} that add to the metrics of each evaluation.
-          metrics: name -> what a metric of one's own means.
+          metrics: name -> declaration of a metric of your own.
         """
         console = console or Console()
         config, folder, task = self.config, RunFolder(self.config.run.workdir), self.pairs.task
@@ -266,7 +251,7 @@ class Bound(experiment.Bound):
             result = result | tested | {"checkpoint": "best"}
             folder.write_json("result.json", result)
             with pictures.optional(console):
-                self.draw(found, folder)
+                draw(found, self.pairs, folder, config.tokens.lowercase, config.run.seed)
         self._write_card(outcome)
         console.print(progress.results(_main(result), Meanings(METRICS), title="Test set"))
         if config.expected:
@@ -284,7 +269,7 @@ class Bound(experiment.Bound):
         return seq2seq.make(self.config.workload)
 
     def trained(self, checkpoint: str = "best") -> "TrainedTranslator":
-        """A checkpoint of the run, to translate with; see `jaxai.load`."""
+        """A trained translator from a checkpoint of the run; see `jaxai.load`."""
         from jaxai.experiments.translation.trained import TrainedTranslator
 
         return TrainedTranslator.read(self.config.run, self.make(), checkpoint, self.config)
@@ -297,15 +282,15 @@ class Bound(experiment.Bound):
         others: Sequence["Bound"] = (),
         other_data: bool = False,
     ) -> dict[str, Any]:
-        """Scores a checkpoint of the run, on its test set or on a pair of files, and shows and returns the scores.
+        """Scores a checkpoint of the run on its test set or on a pair of files; shows and returns the scores.
 
         Args:
-          console: where they are shown.
+          console: for the scores.
           which: checkpoint, or the mean of the parameters of both.
-          files: sources and references, line by line, instead of the test set.
-          others: runs whose models translate together with this one.
-          other_data: scores what the configuration names, also if it is no longer the data of the run. Pairs that this
-            was bound to are scored in any case, with a note where they are not those of the run.
+          files: a file of sources and one of references, line by line, instead of the test set.
+          others: further runs of an ensemble.
+          other_data: score what the configuration names, even if it is not the data of the run any more. Pairs that
+            this was bound to are scored in any case, with a note if they are not those of the run.
 
         Raises:
           ValueError: the run has no such checkpoint, the vocabularies are not its own, the files do not fit, or its
@@ -330,60 +315,32 @@ class Bound(experiment.Bound):
         result |= {"sentences": len(split.sources), "checkpoint": which, "measured_on": measured_on(config, data)}
         console.print(progress.results(_main(result), Meanings(METRICS), title=f"Scores on {name}"))
         notes = [f"hypotheses and references were compared in one form: {result['normalisation']}"]
-        notes += _unknown_references(translator.target, split)
+        notes += unknown_references(translator.target, split)
         if translator.cut:
             notes.append(f"sources cut because they had more than {translator.longest} tokens: {translator.cut:,}")
         for note in notes:
             say(console, note)
         return result
 
-    def draw(self, found: Sequence[Translation], folder: RunFolder) -> None:
-        """Examples with their references, scores by length, and what the decoder attended to."""
-        pairs = self.pairs
-        said, answers, sources = [each.text for each in found], pairs.test.answers(), pairs.test.sources
-        lowercase = self.config.tokens.lowercase
-        lengths = scores.by_length(pairs.task, said, answers, sources, lowercase=lowercase)
-        shown = scores.examples(pairs.task, said, answers, sources, SOME, WORST, self.config.run.seed, lowercase)
-        folder.write_json("tables/scores_by_length.json", scores.as_table("Scores by the source's length", lengths))
-        folder.write_json("tables/examples.json", scores.as_table("Translations of the test set", shown))
-        if not pictures.available():
-            return
-        from jaxai.experiments.translation import attention_pictures
-
-        folder.pictures.mkdir(exist_ok=True)
-        captions = {"scores_by_length.png": "The main score by the length of the source"}
-        unit = "words" if pairs.task == "translation" else "characters"
-        attention_pictures.scores_by_length(lengths, folder.pictures / "scores_by_length.png", unit=unit)
-        maps = [
-            attention_pictures.Alignment(each.attention, each.source_pieces, each.pieces)
-            for each in found
-            if each.attention is not None and len(each.pieces) > 1 and len(each.source_pieces) <= WIDEST
-        ]
-        if maps:
-            chosen = np.random.default_rng(self.config.run.seed).permutation(len(maps))[:HEAT_MAPS]
-            attention_pictures.heat_maps([maps[i] for i in chosen], folder.pictures / "attention.png")
-            captions["attention.png"] = "Where the decoder looked: a row for each token that it wrote"
-        folder.write_json("pictures/captions.json", captions)
-
     def _test(self, translator: Translator, split: PairSplit, task: str) -> tuple[list[Translation], dict[str, Any]]:
         """The translations of a split, and its scores with their 95 % interval."""
         found = [best for best, *_ in translator.translate_all(split.sources, DECODED_AT_ONCE, attention=True)]
         for number, each in enumerate(found, start=1):
             each.require_finite(f"sentence {number}")
-        said, answers, lowercase = [each.text for each in found], split.answers(), self.config.tokens.lowercase
-        result = scores.score(task, said, answers, lowercase)
+        predicted, answers, lowercase = [each.text for each in found], split.answers(), self.config.tokens.lowercase
+        result = scores.score(task, predicted, answers, lowercase)
         score = scores.main_score(task)
-        low, high = scores.interval(task, said, answers, lowercase=lowercase)
+        low, high = scores.interval(task, predicted, answers, lowercase=lowercase)
         return found, result | {f"{score}_low": low, f"{score}_high": high}
 
     def _other_vocabularies(self, source: "TrainedTranslator") -> list[str]:
-        """Which of the vocabularies of a run are others than those here; see `make_beginning`."""
+        """The sides whose vocabulary differs from that of another run; see `make_beginning`."""
         digests = zip(source.config.tokens.digests, self.config.tokens.digests, strict=True)
         return [f"{side} tokens" for side, (old, new) in zip(("source", "target"), digests, strict=True) if old != new]
 
     @property
     def _task(self) -> str:
-        """What the run's data is scored as, without loading it."""
+        """The kind of task of the run's data, without loading it."""
         data = self.config.data
         return text.KINDS.get(str(data.source), "translation") if data.task == "auto" else data.task
 
@@ -397,23 +354,14 @@ def _shapes(corpus: Corpus) -> list[Shape]:
 
 
 def _flops(config: seq2seq.Config, shape: Shape) -> int:
-    """Of a train step on a batch of one shape."""
+    """The floating-point operations of a train step on a batch of one shape."""
     workload, batch = seq2seq.make(config), seq2seq.example_batch(config, shape.rows, shape.source, shape.target)
     return flops.count(workload.train_step, jax.eval_shape(workload.init, jax.random.key(0)), batch)
 
 
 def _aligned(source: Path, reference: Path) -> PairSplit:
-    """A file of sources and one of references, line by line."""
+    """The pairs of a file of sources and a file of references."""
     return line_files.aligned(source, reference, "error", "--source and --reference").split
-
-
-def _unknown_references(target: Vocabulary, split: PairSplit) -> list[str]:
-    """What to say where references have tokens that the model cannot write."""
-    encoded = [target.encode(answer) for answers in split.answers() for answer in answers]
-    unknown = sum(tokens.count(UNKNOWN) for tokens in encoded)
-    if not unknown:
-        return []
-    return [f"{unknown:,} of {sum(map(len, encoded)):,} tokens of the references are not in the target's vocabulary"]
 
 
 def _save_vocabularies(folder: Path, corpus: Corpus) -> None:

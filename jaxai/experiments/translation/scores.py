@@ -1,9 +1,9 @@
-"""How good hypotheses are against references: BLEU and chrF, word, phoneme and character error rates, exact match.
+"""Scores of hypotheses against references: BLEU and chrF, word, phoneme and character error rates, exact match.
 
-Hypotheses and references are both brought to one form first (`jaxai.normalisation`): Unicode NFC, single spaces, no
-invisible characters, and lower case where the run lower-cases its text.
+Hypotheses and references are normalized first (`jaxai.normalisation`): Unicode NFC, single spaces, no invisible
+characters, and lower case where the run lower-cases its text.
 
-A task is named by its kind. Error rates and exact match are shares from 0 upwards, BLEU and chrF go from 0 to 100.
+A task is named by its kind. Error rates and exact match are shares; BLEU and chrF range from 0 to 100.
 
 | kind | scores, the main one first |
 |---|---|
@@ -15,13 +15,14 @@ A task is named by its kind. Error rates and exact match are shares from 0 upwar
 import functools
 import itertools
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxai import extras
 from jaxai.core import Metric
+from jaxai.experiments.translation.edit_distance import edit_distance
 from jaxai.normalisation import described, normalise
 
 METRICS = {
@@ -39,31 +40,29 @@ MAIN = {
     "pronunciation": "word_error_rate",
     "transformation": "exact_match",
 }
-"""Kind of task -> the score that it is known by."""
+"""Kind of task -> its main score."""
 EDGES = {
     "translation": (5, 10, 15, 20, 30, 40, 60),
     "pronunciation": (4, 6, 8, 10, 12, 14),
     "transformation": (4, 8, 12, 16, 24, 32),
 }
-"""Longest source of each range of `by_length`, but for the last range, which has no end: words for a translation,
-else characters."""
+"""Upper ends of the ranges of `by_length`, in words for a translation, else in characters; one range more is open."""
 SENTENCE = {"translation": "chrf", "pronunciation": "phoneme_error_rate", "transformation": "character_error_rate"}
-"""What a single sentence is judged by. BLEU says nothing of one sentence: most have no four words right in a row."""
+"""The score of a single sentence. BLEU is not meaningful for one: most have no four consecutive correct words."""
 
 Answers = Sequence[str | Sequence[str]]
-"""Right answers, one or several a sentence."""
-_Tokens = Sequence[Hashable]
+"""References, one or several for each sentence."""
 
 
 class _Sums(NamedTuple):
-    """What a corpus score is computed from: a row of numbers for each sentence, and the score of the rows' sum."""
+    """The statistics of a corpus score: numbers for each sentence, and the score as a function of their sum."""
 
     rows: np.ndarray
     score: Callable[[np.ndarray], float]
 
 
 def main_score(task: str) -> str:
-    """The score that a task is known by.
+    """The main score of a task.
 
     Raises:
       ValueError: no such kind of task.
@@ -76,19 +75,19 @@ def main_score(task: str) -> str:
 def score(task: str, hypotheses: Sequence[str], references: Answers, lowercase: bool = False) -> dict[str, Any]:
     """All scores of a task over a whole corpus.
 
-    - `bleu` (Papineni et al. 2002) and `chrf` (Popovic 2015) are sacrebleu's with its defaults, on detokenised text
-      with its case unless `lowercase`; `bleu_signature` and `chrf_signature` say exactly which.
+    - `bleu` (Papineni et al. 2002) and `chrf` (Popovic 2015) are computed by sacrebleu with its defaults, on
+      detokenized text, case-sensitive unless `lowercase`; `bleu_signature` and `chrf_signature` have all settings.
     - `word_error_rate`: the share of words whose phonemes equal no reference.
     - `phoneme_error_rate` and `character_error_rate`: sum over sentences of the edit distance to the closest
-      reference / sum of that reference's length. Of references equally close the longest counts.
+      reference / sum of that reference's length. Of equally close references the longest counts.
     - `exact_match`: the share of hypotheses that equal a reference.
-    - `normalisation`: in words, what was done to both sides first.
+    - `normalisation`: a description of the normalization of both sides.
 
     Args:
-      task: "translation", "pronunciation" (hypotheses and references are phonemes with spaces between, stress
-        stripped) or "transformation".
-      hypotheses: what the model said.
-      references: the right answers, one or several each; as many as there are hypotheses.
+      task: "translation", "pronunciation" (hypotheses and references are phonemes separated by spaces, without
+        stress) or "transformation".
+      hypotheses: the outputs of the model.
+      references: one or several correct answers for each hypothesis.
       lowercase: lower-case both sides.
 
     Raises:
@@ -97,7 +96,7 @@ def score(task: str, hypotheses: Sequence[str], references: Answers, lowercase: 
     """
     hypotheses, answers = _checked(task, hypotheses, references, lowercase)
     form = {"normalisation": described(lowercase)}
-    right = float(np.mean([_tokens(task, said) in each for said, each in _pairs(task, hypotheses, answers)]))
+    right = float(np.mean([_tokens(task, predicted) in each for predicted, each in _pairs(task, hypotheses, answers)]))
     if task == "translation":
         return {**_sacrebleu(hypotheses, answers, lowercase), "exact_match": right} | form
     distance, length = _distances(task, hypotheses, answers).sum(0)
@@ -121,15 +120,15 @@ def by_length(
       task: as for `score`.
       hypotheses: as for `score`.
       references: as for `score`.
-      sources: what was translated.
-      edges: the longest source of each range, rising; a last range takes what is longer. None: those of `EDGES`.
+      sources: of the hypotheses.
+      edges: upper ends of the ranges, increasing; a last range is open. None: those of `EDGES`.
       lowercase: as for `score`.
 
     Returns:
       A row for each range that has sentences: `length` ("6-10", "over 60"), `count`, and the main score by its name.
 
     Raises:
-      ValueError: as for `score`, or edges that do not rise.
+      ValueError: as for `score`, or edges that do not increase.
     """
     hypotheses, answers = _checked(task, hypotheses, references, lowercase, sources)
     edges = EDGES[task] if edges is None else edges
@@ -156,10 +155,22 @@ def interval(
     seed: int = 0,
     lowercase: bool = False,
 ) -> tuple[float, float]:
-    """How far the main score can be trusted: percentiles of it over sentences drawn with replacement (Koehn 2004).
+    """A bootstrap confidence interval of the main score over sentences drawn with replacement (Koehn 2004).
+
+    Args:
+      task: as for `score`.
+      hypotheses: as for `score`.
+      references: as for `score`.
+      confidence: of the interval.
+      resamples: number of bootstrap samples.
+      seed: of the samples.
+      lowercase: as for `score`.
 
     Returns:
-      (low, high), in the units of the score. It tells of the choice of sentences, not of that of the seed.
+      (low, high), in the units of the score. It covers the choice of sentences, not the choice of the seed.
+
+    Raises:
+      ValueError: as for `score`, or a confidence outside of (0, 1).
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}, expected a share between 0 and 1 such as 0.95")
@@ -171,12 +182,12 @@ def interval(
 
 
 def sentence_scores(task: str, hypotheses: Sequence[str], references: Answers, lowercase: bool = False) -> np.ndarray:
-    """The score of each sentence that `SENTENCE` names, float [sentences]; the arguments are those of `score`."""
+    """The score of each sentence, float [sentences], as `SENTENCE` names it; arguments as for `score`."""
     hypotheses, answers = _checked(task, hypotheses, references, lowercase)
     if task == "translation":
         metric = _metrics().CHRF()
         pairs = zip(hypotheses, answers, strict=True)
-        return np.array([metric.sentence_score(said, each).score for said, each in pairs])
+        return np.array([metric.sentence_score(predicted, each).score for predicted, each in pairs])
     rows = _distances(task, hypotheses, answers)
     return rows[:, 0] / np.maximum(rows[:, 1], 1)
 
@@ -191,11 +202,21 @@ def examples(
     seed: int = 0,
     lowercase: bool = False,
 ) -> list[dict[str, Any]]:
-    """Some sentences drawn at random, and of the others those with the worst score.
+    """Some random sentences, and of the others those with the worst score.
+
+    Args:
+      task: as for `score`.
+      hypotheses: as for `score`.
+      references: as for `score`.
+      sources: of the hypotheses.
+      random: number of random sentences.
+      worst: number of sentences with the worst score.
+      seed: of the random sentences.
+      lowercase: as for `score`.
 
     Returns:
-      A row each: `index`, `chosen` ("at random" or "worst"), `source`, `hypothesis`, `reference` (several with
-      " | " between them), and the score of the sentence by the name that `SENTENCE` gives it.
+      A row for each: `index`, `chosen` ("at random" or "worst"), `source`, `hypothesis`, `reference` (several are
+      separated by " | "), and the score of the sentence under the name in `SENTENCE`.
     """
     hypotheses, answers = _checked(task, hypotheses, references, lowercase, sources)
     values = sentence_scores(task, hypotheses, answers)
@@ -217,13 +238,13 @@ def examples(
 
 
 def as_table(title: str, rows: Sequence[dict[str, Any]], note: str = "") -> dict[str, Any]:
-    """Rows as `by_length` and `examples` give them in the form that a run folder's `tables/NAME.json` has."""
+    """Rows of `by_length` or `examples` in the form of a run folder's `tables/NAME.json`."""
     columns = list(rows[0]) if rows else []
     return {"title": title, "note": note, "columns": columns, "rows": [[row[name] for name in columns] for row in rows]}
 
 
 def perplexity(nll_sum: float, tokens: int) -> float:
-    """exp(mean negative log-likelihood in nats) of real tokens; infinite where it is too large for a float.
+    """exp(mean negative log-likelihood in nats) of real tokens; infinite if it is too large for a float.
 
     Raises:
       ValueError: there is no token.
@@ -236,47 +257,19 @@ def perplexity(nll_sum: float, tokens: int) -> float:
         return math.inf
 
 
-def edit_distance(a: _Tokens, b: _Tokens) -> int:
-    """The fewest insertions, deletions and substitutions that make one sequence the other (Levenshtein 1966)."""
-    fast = _rapidfuzz()
-    return fast(a, b) if fast else plain_edit_distance(a, b)
-
-
-def plain_edit_distance(a: _Tokens, b: _Tokens) -> int:
-    """The same without any package: bundled tasks are scored where the extra `text` is not installed."""
-    if a == b:
-        return 0
-    above = list(range(len(b) + 1))
-    for row, left in enumerate(a, 1):
-        here = [row]
-        for column, right in enumerate(b, 1):
-            here.append(min(above[column] + 1, here[-1] + 1, above[column - 1] + (left != right)))
-        above = here
-    return above[-1]
-
-
-@functools.cache
-def _rapidfuzz() -> Callable[[_Tokens, _Tokens], int] | None:
-    try:
-        from rapidfuzz.distance import Levenshtein
-    except ImportError:
-        return None
-    return Levenshtein.distance
-
-
 def _metrics() -> Any:
     """sacrebleu's metrics."""
     return extras.load("sacrebleu.metrics", "the score of BLEU and chrF", "text")
 
 
 def _sacrebleu(hypotheses: Sequence[str], answers: Sequence[Sequence[str]], lowercase: bool) -> dict[str, Any]:
-    said = list(hypotheses)
-    # sacrebleu wants a stream of every sentence's first reference, one of the second, ...; None where there is none.
+    predicted = list(hypotheses)
+    # sacrebleu takes a list of the first reference of every sentence, one of the second, ...; None for a missing one.
     most = max(map(len, answers))
     streams = [[each[at] if at < len(each) else None for each in answers] for at in range(most)]
     values: dict[str, Any] = {}
     for name, metric in (("bleu", _metrics().BLEU(lowercase)), ("chrf", _metrics().CHRF(lowercase=lowercase))):
-        values[name] = float(metric.corpus_score(said, streams).score)
+        values[name] = float(metric.corpus_score(predicted, streams).score)
         values[f"{name}_signature"] = str(metric.get_signature())
     return values
 
@@ -284,7 +277,7 @@ def _sacrebleu(hypotheses: Sequence[str], answers: Sequence[Sequence[str]], lowe
 def _main_sums(task: str, hypotheses: Sequence[str], answers: Sequence[Sequence[str]]) -> _Sums:
     if task == "translation":
         return _bleu_sums(hypotheses, answers)
-    right = [_tokens(task, said) in each for said, each in _pairs(task, hypotheses, answers)]
+    right = [_tokens(task, predicted) in each for predicted, each in _pairs(task, hypotheses, answers)]
     counted = np.logical_not(right) if METRICS[MAIN[task]].better == "lower" else np.array(right)
     rows = np.stack([counted, np.ones(len(right))], axis=1)
     return _Sums(rows, lambda total: float(total[0] / total[1]))
@@ -293,13 +286,14 @@ def _main_sums(task: str, hypotheses: Sequence[str], answers: Sequence[Sequence[
 def _bleu_sums(hypotheses: Sequence[str], answers: Sequence[Sequence[str]]) -> _Sums:
     """The counts that BLEU sums over a corpus: n-grams that match, n-grams, and both lengths."""
     metric = _metrics().BLEU(effective_order=True)  # as sacrebleu asks for on sentences; the counts are the same
-    each = [metric.sentence_score(said, right) for said, right in zip(hypotheses, answers, strict=True)]
+    each = [metric.sentence_score(predicted, right) for predicted, right in zip(hypotheses, answers, strict=True)]
     rows = np.array([[*one.counts, *one.totals, one.sys_len, one.ref_len] for one in each], np.int64)
     orders = len(each[0].counts)
 
     def value(total: np.ndarray) -> float:
-        *counts, said, right = (int(number) for number in total)
-        return float(metric.compute_bleu(counts[:orders], counts[orders:], said, right, smooth_method="exp").score)
+        *counts, length, reference_length = (int(number) for number in total)
+        smoothed = {"smooth_method": "exp"}
+        return float(metric.compute_bleu(counts[:orders], counts[orders:], length, reference_length, **smoothed).score)
 
     return _Sums(rows, value)
 
@@ -307,8 +301,8 @@ def _bleu_sums(hypotheses: Sequence[str], answers: Sequence[Sequence[str]]) -> _
 def _distances(task: str, hypotheses: Sequence[str], answers: Sequence[Sequence[str]]) -> np.ndarray:
     """Edit distance to the closest reference and that reference's length, int [sentences, 2]."""
     rows = []
-    for said, each in _pairs(task, hypotheses, answers):
-        tokens = _tokens(task, said)
+    for predicted, each in _pairs(task, hypotheses, answers):
+        tokens = _tokens(task, predicted)
         distance, length = min((edit_distance(tokens, right), -len(right)) for right in each)
         rows.append((distance, -length))
     return np.array(rows, np.int64)
@@ -317,7 +311,10 @@ def _distances(task: str, hypotheses: Sequence[str], answers: Sequence[Sequence[
 def _pairs(
     task: str, hypotheses: Sequence[str], answers: Sequence[Sequence[str]]
 ) -> list[tuple[str, list[tuple[str, ...]]]]:
-    return [(said, [_tokens(task, right) for right in each]) for said, each in zip(hypotheses, answers, strict=True)]
+    return [
+        (predicted, [_tokens(task, right) for right in each])
+        for predicted, each in zip(hypotheses, answers, strict=True)
+    ]
 
 
 def _tokens(task: str, text: str) -> tuple[str, ...]:
@@ -332,7 +329,7 @@ def _range(low: int, high: int) -> str:
 def _checked(
     task: str, hypotheses: Sequence[str], references: Answers, lowercase: bool, sources: Sequence[str] | None = None
 ) -> tuple[list[str], list[list[str]]]:
-    """Hypotheses and, as a list for each, references, all in the form that scores compare."""
+    """The normalized hypotheses, and a list of normalized references for each."""
     main_score(task)
     counts = {"hypotheses": len(hypotheses), "references": len(references)}
     counts |= {} if sources is None else {"sources": len(sources)}
