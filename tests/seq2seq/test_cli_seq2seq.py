@@ -41,7 +41,7 @@ def test_run_leaves_scores_examples_and_pictures(trained):
     assert {"loss", "token_accuracy", "grad_norm"} <= lines[0].keys()
     assert any("validation_perplexity" in line and "validation_exact_match" in line for line in lines)
     page = (trained / "report.html").read_text()
-    for shown in ("Translations of the test set", "Where the decoder looked", "Exact match"):
+    for shown in ("Translations of the test set", "Attention: a row for each output token", "Exact match"):
         assert shown in page
 
 
@@ -138,14 +138,14 @@ def test_run_that_may_not_be_written_is_evaluated(trained, jaxai, monkeypatch):
     code, out, err = jaxai("evaluate", trained)
     assert code == 0
     assert "exact_match" in out
-    assert err == f"jaxai: {trained} may not be written: the figures are in no evaluation.json\n"
+    assert err == f"jaxai: {trained} may not be written: the metrics are in no evaluation.json\n"
 
 
 def test_ensemble_with_a_run_of_another_kind_is_refused(trained, tmp_path, jaxai):
     config = to_dict(Experiment(data=Data("synthetic")))
     (tmp_path / "config.json").write_text(json.dumps(config))
     code, _, err = jaxai("evaluate", trained, "--ensemble", tmp_path)
-    assert (code, err) == (2, f"jaxai: {tmp_path} has no translator; translating takes runs of sequence to sequence\n")
+    assert (code, err) == (2, f"jaxai: {tmp_path} has no translator; give runs of translation\n")
 
 
 def test_average_of_both_checkpoints_translates(trained, typed, jaxai):
@@ -194,7 +194,7 @@ def test_vocabulary_of_another_run_is_refused(copied, typed, jaxai):
     [
         (("--attention", "luong"), "general"),
         (("--tokens.batch", "3"), "tokens.batch is 3, too few for the training source of 5 tokens in pair"),
-        (("--tokens.longest-source", "1"), "tokens.longest_source is 1"),
+        (("--tokens.longest-source", "1"), "--tokens.longest-source is 1"),
         (("--tokens.joint", "--tokens.target-kind", "word"), "tokens.joint is on"),
         (("--epochs", "0"), "epochs is 0"),
         (("--data.source", "dutch"), "no text source dutch"),
@@ -210,9 +210,9 @@ def test_mistake_is_one_line(preset, tmp_path, jaxai, arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "content", "message"),
     [
-        (("--method", "greedy", "--n-best", "2"), b"a\n", "n_best is 2, but greedy finds one"),
+        (("--method", "greedy", "--n-best", "2"), b"a\n", "--n-best is 2, but greedy finds one"),
         (("--beam", "0"), b"a\n", "beam is 0"),
-        (("--n-best", "0"), b"a\n", "n_best is 0"),
+        (("--n-best", "0"), b"a\n", "--n-best is 0"),
         ((), b"a\n\xff\n", "standard input, line 2: not UTF-8"),
         (("--input", "no file nowhere.txt"), b"", "no file nowhere.txt"),
     ],
@@ -251,11 +251,11 @@ def snapshot(folder):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--tokens.batch", "64"], "tokens.batch: 128 -> 64 cannot change"),
-        (["--hidden", "8"], "workload.hidden: 16 -> 8 cannot change"),
-        (["--data.seed", "5"], "data.seed: 0 -> 5 cannot change"),
-        (["--data.source", "dates"], "data.source: reverse -> dates cannot change"),
-        (["--optimizer.name", "sgd"], "workload.optimizer.name: adam -> sgd cannot change"),
+        (["--tokens.batch", "64"], "--tokens.batch: 128 -> 64 cannot change"),
+        (["--hidden", "8"], "--hidden: 16 -> 8 cannot change"),
+        (["--data.seed", "5"], "--data.seed: 0 -> 5 cannot change"),
+        (["--data.source", "dates"], "--data.source: reverse -> dates cannot change"),
+        (["--optimizer.name", "sgd"], "--optimizer.name: adam -> sgd cannot change"),
         (["--epochs", "2"], "and this configuration ends at step"),
     ],
     ids=lambda part: part[0] if isinstance(part, list) else "",
@@ -283,7 +283,7 @@ def test_finished_run_with_another_test_set_is_measured_again(trained, tmp_path,
         experiment.bind(hard, quiet).train(quiet)
     assert snapshot(folder) == before
     changed = dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, resume_with_changes=True))
-    monkeypatch.setattr(type(experiment), "draw", lambda *_: None)
+    monkeypatch.setattr("jaxai.experiments.translation.experiment.draw", lambda *_: None)
     changed.bind(hard, quiet).train(quiet)
     result, found = json.loads((folder / "result.json").read_text()), experiment.of_run(hard).evaluate(quiet)
     assert result["character_error_rate"] == found["character_error_rate"] != old["character_error_rate"]

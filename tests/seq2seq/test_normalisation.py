@@ -109,11 +109,11 @@ def test_run_that_lower_cases_is_scored_without_case_in_training_and_after():
     measured = held_out.measure(None, state)
     assert measured["validation_bleu"] == pytest.approx(100)
     assert measured["validation_exact_match"] == 1
-    result = experiment._test(fixed, split, "translation")[1]
+    result = experiment.of_run()._test(fixed, split, "translation")[1]
     assert result["bleu"] == result["bleu_low"] == pytest.approx(100)
     assert result["normalisation"].endswith("lower case")
     kept = dataclasses.replace(experiment, tokens=Tokens("word"))
-    assert kept._test(fixed, split, "translation")[1]["exact_match"] == 0
+    assert kept.of_run()._test(fixed, split, "translation")[1]["exact_match"] == 0
 
 
 def test_one_source_in_two_forms_is_held_out_once(tmp_path):

@@ -196,7 +196,7 @@ def test_evaluation_refuses_decoding_that_cannot_be_before_the_model_is_loaded(u
     (tmp_path / "file").write_text("abc\n")
     run = changed(unloadable, lambda config: config["decoding"].update(beam=99))
     files = ("--source", tmp_path / "file", "--reference", tmp_path / "file")
-    assert "--decoding.beam is 99; it must be at most" in refused(jaxai, "evaluate", run, *files)
+    assert "decoding.beam is 99; it must be at most" in refused(jaxai, "evaluate", run, *files)
 
 
 @pytest.mark.parametrize(
