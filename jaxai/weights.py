@@ -16,6 +16,8 @@ __all__ = ["load", "save"]
 
 SEPARATOR = "/"
 """Between the names of collections, modules and arrays."""
+KEYS = "keys"
+"""In the metadata: name -> the keys that it consists of, where one of them has a separator in it."""
 
 
 def save(path: str | os.PathLike[str], variables: PyTree, metadata: Mapping[str, Any]) -> Path:
@@ -31,33 +33,37 @@ def save(path: str | os.PathLike[str], variables: PyTree, metadata: Mapping[str,
       UnwrittenError: it cannot be written.
     """
     safetensors = extras.load("safetensors.flax", "a safetensors file", "export")
-    flat = {
-        jax.tree_util.keystr(place, simple=True, separator=SEPARATOR): leaf
-        for place, leaf in jax.tree_util.tree_leaves_with_path(variables)
-    }
+    flat, odd = {}, {}
+    for place, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        keys = [jax.tree_util.keystr((key,), simple=True) for key in place]
+        flat[name := SEPARATOR.join(keys)] = leaf
+        if name.split(SEPARATOR) != keys:  # as of linen's SpectralNorm, one of whose variables is Dense_0/kernel/u
+            odd[name] = keys
+    metadata = {**metadata, "format": "flax"} | ({KEYS: odd} if odd else {})
     texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in metadata.items()}
     path = Path(path).expanduser()
-    write_whole(path, safetensors.save(flat, texts | {"format": "flax"}))
+    write_whole(path, safetensors.save(flat, texts))
     return path
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, PyTree]:
     """What `save` wrote; see `jaxai.load_params`."""
-    safetensors = extras.load("safetensors.flax", "a safetensors file", "export")
+    safetensors = extras.load("safetensors", "a safetensors file", "export")
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}; give one that save_params wrote")
+    found: dict[str, PyTree] = {}
     try:
-        flat = safetensors.load_file(path)
+        with safetensors.safe_open(path, framework="flax") as file:
+            odd = json.loads((file.metadata() or {}).get(KEYS, "{}"))
+            for name in file.keys():  # noqa: SIM118  # it is no mapping
+                *outer, last = odd.get(name, name.split(SEPARATOR))
+                place = found
+                for key in outer:
+                    place = place.setdefault(key, {})
+                place[last] = file.get_tensor(name)
     except Exception as error:  # of a class of its own
         raise ValueError(f"cannot read {path}: it is no safetensors file, or damaged ({error})") from None
-    found: dict[str, PyTree] = {}
-    for name, array in flat.items():
-        *modules, last = name.split(SEPARATOR)
-        place = found
-        for module in modules:
-            place = place.setdefault(module, {})
-        place[last] = array
     return found
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from rich.console import Console
 
 import jaxai as package
-from jaxai import cnn, dqn, gan, seq2seq
+from jaxai import cnn, dqn, gan, seq2seq, weights
 from jaxai.data import Images, digests
 from jaxai.data.text import TextData
 from jaxai.experiments.classification.experiment import Experiment as Classification
@@ -274,3 +275,24 @@ def test_a_workload_of_ones_own_comes_out_of_its_run(tmp_path):
     np.testing.assert_allclose(
         jax.export.deserialize(bytearray(program.read_bytes())).call(x), found.predict(x), atol=1e-6
     )
+
+
+def test_weights_keep_their_dtypes_and_names(tmp_path):
+    variables = {"params": {"kernel": jnp.ones((2, 3), jnp.bfloat16)}, "batch_stats": {"Dense_0/kernel/u": jnp.ones(2)}}
+    chex.assert_trees_all_equal(weights.load(weights.save(tmp_path / "a", variables, {"step": 3})), variables)
+    (tmp_path / "b").write_text("{}")
+    with pytest.raises(ValueError, match="b: it is no safetensors file, or damaged"):
+        weights.load(tmp_path / "b")
+
+
+def test_a_run_of_the_first_version_is_loaded(runs, tmp_path):
+    shutil.copytree(runs / "images", tmp_path / "old")
+    config = json.loads((tmp_path / "old/config.json").read_text())
+    config["type"] = "jaxai.cnn.experiment:Experiment"
+    config["workload"]["compute_dtype"] = config["workload"].pop("dtype")
+    del config["run"]["init_from"]
+    (tmp_path / "old/config.json").write_text(json.dumps(config))
+    (tmp_path / "old/data.json").unlink()
+    run = package.load(tmp_path / "old")
+    np.testing.assert_array_equal(run.predict(PICTURES[:2]), package.load(runs / "images").predict(PICTURES[:2]))
+    assert run.classes == ("0", "1", "2", "3")
