@@ -13,7 +13,7 @@ SUPERSEDED = "superseded"
 """Key in the line of an evaluation that used other data, or another way to measure, than later ones."""
 REMEDIES = {
     "config.json": "put a copy of it back, or train anew in another --workdir",
-    "result.json": "delete it, and the command that trained the run writes it anew",
+    "result.json": "delete it, and the command that trained the run writes a new one",
 }
 
 

@@ -28,9 +28,9 @@ _held: set[int] = set()
 
 @contextlib.contextmanager
 def only_training(folder: Path) -> Iterator[None]:
-    """Inside, no other process and no other thread of this one trains in `folder`, which is made where it is missing.
+    """Inside, no other process and no other thread of this process trains in `folder`, which is created if missing.
 
-    A file system without locks is said in one line, and the training goes on.
+    On a file system without locks a warning is logged, and training continues.
 
     Raises:
       ValueError: another one trains in it; its host and process id are named.

@@ -325,11 +325,11 @@ def _announce(training: Training, machine: Machine, console: Console) -> None:
 def _resumes(training: Training, step: int, stopped_by: str) -> str:
     if stopped_by:
         return (
-            f"callback {stopped_by} stopped this run at step {step} of {training.steps}; it stays so, and goes on with"
-            " resume_with_changes (--resume-with-changes)"
+            f"callback {stopped_by} stopped this run at step {step} of {training.steps}; it continues only with"
+            " --resume-with-changes (in Python resume_with_changes=True)"
         )
     recreated = training.storage.recreated
-    note = f"; {recreated} is made anew, so that it ends in other bits" if recreated else ""
+    note = f"; {recreated} starts empty, so the result differs from that of an uninterrupted run" if recreated else ""
     return f"going on at step {step} of {training.steps}{note}"
 
 

@@ -178,8 +178,8 @@ def compile_step(step: Step, mesh: Mesh, mode: Mode = "jit", steps_per_call: int
       step: a pure train step, made with `axis_name(mode)`.
       mesh: devices, from `make_mesh`.
       mode: the engine. `shard_map` and `pmap` agree bitwise; `jit` with them to rounding.
-      steps_per_call: the most steps that a call runs. Above 1 the leaves of `batches` have a leading axis of so many
-        steps: [steps_per_call, batch, ...]; at 1 they are [batch, ...].
+      steps_per_call: the most steps that a call runs. Above 1 the leaves of `batches` have a leading axis of this
+        length: [steps_per_call, batch, ...]; at 1 they are [batch, ...].
 
     The call takes a state from `place_state` and batches from `place_batches`. With `dataset` (arrays
     [examples, ...] from `place_dataset`) the batches are int32 indices, [steps_per_call, batch], and every step

@@ -62,7 +62,7 @@ def trained_state(workload: Workload, run: Run, mesh: Mesh, which: Which = "late
         if not there:
             raise ValueError(f"{run.workdir} has no {which} checkpoint; train it first with jaxai train")
         way = f"choose checkpoint {other}" if checkpoints.steps(other) else "train it again"
-        raise ValueError(f"{run.workdir} has no {which} checkpoint that is whole; there is {there}; {way}")
+        raise ValueError(f"{run.workdir} has no undamaged {which} checkpoint; there is {there}; {way}")
     for folder, damage in checkpoints.damaged.items():
         logger.warning("checkpoint %s is damaged (%s); taking that of step %d", folder, damage, int(state.step))
     return state
@@ -101,8 +101,8 @@ def newest_state(
     if step == 0 and max(lost, default=0):
         there = checkpoints.inventory()
         raise ValueError(
-            f"{folder.path} was trained to step {max(lost)}, but has no whole checkpoint to go on from"
-            f"{f' (there is {there})' if there else ''}; put a copy of {folder.checkpoints} back, or begin anew in"
+            f"{folder.path} was trained to step {max(lost)}, but has no undamaged checkpoint to continue from"
+            f"{f' (there is {there})' if there else ''}; put a copy of {folder.checkpoints} back, or start again in"
             " another --workdir"
         )
     if step > steps:
@@ -122,7 +122,7 @@ def keep_best(state: State, run: Run, recorder: Recorder, checkpoints: Checkpoin
     if wanted != step:
         recorder.lose({held, step})
         logger.warning(
-            "the best checkpoint, of step %d, is gone; the best is now %s or a later one",
+            "the best checkpoint, of step %d, is missing; the best is now %s or a later one",
             wanted,
             "that of the next evaluation" if recorder.best_step is None else f"that of step {recorder.best_step}",
         )

@@ -50,7 +50,7 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def compare(self, config: Any, data: Mapping[str, Any] | None = None) -> Differences:
-        """Compares what the folder holds with what shall go on in it, and writes nothing.
+        """Compares the run in the folder with the configuration and data to continue it with. Writes nothing.
 
         Args:
           config: the resolved configuration.
@@ -101,7 +101,7 @@ class RunFolder:
         try:
             return Declarations.of_dict(read_object(path))
         except ValueError as error:
-            raise ValueError(f"cannot read {path}: {error}; delete it, and training writes it anew") from None
+            raise ValueError(f"cannot read {path}: {error}; delete it, and training writes a new one") from None
 
     def as_in_run(self, images: Images, subset: bool = False) -> Images:
         """Images with the labels that their classes have in the run; as they are where no names are known.
@@ -216,7 +216,7 @@ class RunFolder:
         return read_lines(self.path / file)
 
     def rewind(self, step: int) -> None:
-        """Forgets every line after `step`: training goes on from there."""
+        """Removes every line after `step`, from which training continues."""
         for file in ("metrics.jsonl", "timing.jsonl", "warnings.jsonl"):
             if not (self.path / file).exists():
                 continue
@@ -284,7 +284,7 @@ class RunFolder:
 
 
 def _rounded(value: Any) -> Any:
-    """Nine digits give back every float32 exactly; JSON has no word for what is not finite."""
+    """Nine digits reproduce every float32 exactly; JSON has no value that is not finite."""
     if isinstance(value, list):
         return [_rounded(each) for each in value]
     if not isinstance(value, float):

@@ -81,7 +81,7 @@ def test_a_run_goes_on_evaluates_and_plays(run: Any, tmp_path: Any, signal_at: A
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "transitions" in text
     assert "in no checkpoint" in text
-    assert f"going on at step 8 of {STEPS}; the replay buffer is made anew, so that it ends in other bits" in text
+    assert f"going on at step 8 of {STEPS}; the replay buffer starts empty, so the result differs" in text
     assert outcome.result["steps"] == STEPS
     saved = RunFolder(tmp_path / "run").load_config().of_run()
     assert saved.evaluate(console, "latest", 4)["return_mean"] == pytest.approx(outcome.result["return_mean"])

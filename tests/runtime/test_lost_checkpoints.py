@@ -118,7 +118,9 @@ def test_where_nothing_is_left_training_stops_in_one_line_and_touches_nothing(ru
     lose(run, "latest/20", "latest/16", "best/8")
     files = ("metrics.jsonl", "timing.jsonl", "result.json")
     before = [(run / name).read_bytes() for name in files], kept(run)
-    with pytest.raises(ValueError, match="was trained to step 20, but has no whole checkpoint to go on from") as error:
+    with pytest.raises(
+        ValueError, match="was trained to step 20, but has no undamaged checkpoint to continue from"
+    ) as error:
         train(run)
     message = str(error.value)
     assert "\n" not in message
@@ -151,7 +153,7 @@ def test_a_lost_best_is_said_and_the_next_best_takes_its_place(tmp_path, caplog,
     train(tmp_path, epochs=3)
     lose(tmp_path, "best/8")
     outcome, _ = train(tmp_path, epochs=EPOCHS)
-    assert "the best checkpoint, of step 8, is gone" in caplog.text
+    assert "the best checkpoint, of step 8, is missing" in caplog.text
     # Of the steps that still have or had a checkpoint to keep (12, 16, 20) the last scores best.
     assert [name for name in kept(tmp_path)["best"] if name.isdigit()] == ["20"]
     assert (outcome.result["best_step"], outcome.result["best_test_score"]) == (20, pytest.approx(0.5))
@@ -172,13 +174,13 @@ def test_best_that_a_kill_left_unwritten_is_written_after_all(tmp_path, caplog):
             damage,
             ["latest/20", "latest/16"],
             "latest",
-            r"no latest checkpoint that is whole; there is .*best/8; try --ch",
+            r"no undamaged latest checkpoint; there is .*best/8; choose checkpoint best",
         ),
         (
             delete,
             ["best"],
             "best",
-            "no best checkpoint that is whole; there is latest/20, latest/16; choose checkpoint latest",
+            "no undamaged best checkpoint; there is latest/20, latest/16; choose checkpoint latest",
         ),
         (delete, ["best", "latest"], "best", "no best checkpoint; train it first with jaxai train"),
     ],

@@ -442,7 +442,7 @@ class _Evaluator:
         quality = Quality(extractor, seen, self._experiment.fidelity_samples, jax.random.key(0), known)
         path = self._folder.path / "reference.npz"
         if path.exists():
-            remedy = "delete it, and training writes it anew"
+            remedy = "delete it, and training writes a new one"
             quality.check_stored(read_arrays(path, remedy, "extractor", "mean"), str(path))
         return quality
 
