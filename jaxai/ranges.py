@@ -137,7 +137,10 @@ def _check(name: str, prefix: str, hint: Any, value: Any) -> None:
 
 def _check_inside(name: str, prefix: str, kind: Any, value: Any) -> None:
     if not isinstance(value, kind):
-        raise ValueError(f"{name} is {shown(value)}; it must be of type {kind.__module__}.{kind.__name__}")
+        fields = {field.name for field in dataclasses.fields(kind)}
+        function = getattr(value, "__name__", "function") if callable(value) else ""
+        way = f": give {kind.__name__}(source={function})" if function and "source" in fields else ""
+        raise ValueError(f"{name} is {shown(value)}; it must be of type {kind.__module__}.{kind.__name__}{way}")
     check(value, prefix)
 
 

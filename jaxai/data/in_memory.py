@@ -210,6 +210,11 @@ def is_share(value: Any) -> bool:
 
 
 def _images_and_labels(x: Any, y: Any, named: Named) -> Split:
+    if y is None:
+        raise ValueError(
+            f"{named.labels} is None; expected labels [examples]; for images without labels, give"
+            f" numpy.zeros(len({named.images}), int)"
+        )
     images, labels = as_array(x, named.images), as_array(y, named.labels)
     if not images.size:
         raise ValueError(f"{named.images} has no images; expected at least one")

@@ -29,7 +29,7 @@ SHORT_NAMES = {"mnist": "tfds:mnist", "cifar10": "tfds:cifar10", "cifar100": "tf
 CLASSES = 10
 """Number of classes of synthetic data and idx files where the configuration does not state it."""
 GIVEN_IN_PYTHON = (
-    "data.source is arrays: the data was given in Python, and no file holds it; give it again in Python, or train with"
+    "data.source is {}: the data was given in Python, and no file holds it; give it again in Python, or train with"
     " a preset whose data.source is a function"
 )
 NAME_OF_FUNCTION = (
@@ -137,7 +137,7 @@ def _source(config: Data) -> ImageSource:
             chosen = config.source if config.source in cifar.SETS else ""
             found = cifar.source(_dir(config), chosen, config.test_fraction)
         case _ if name == ARRAYS:
-            raise ValueError(GIVEN_IN_PYTHON)
+            raise ValueError(GIVEN_IN_PYTHON.format(name))
         case _ if is_function_name(name):
             raise ValueError(NAME_OF_FUNCTION.format(name))
         case _:

@@ -13,7 +13,13 @@ PREFIXES = ("idx", "tfds")
 
 def _read(values: list[str]) -> str | Callable[[], Any]:
     [text] = values
-    return imported(text, "--data.source") if is_function_name(text) else text
+    if not is_function_name(text):
+        return text
+    try:
+        return imported(text, "--data.source")
+    except ValueError as error:
+        # Not a ValueError, which tyro would print in a box of its own.
+        raise FileNotFoundError(str(error)) from error
 
 
 def is_function_name(source: Any) -> bool:

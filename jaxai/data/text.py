@@ -93,7 +93,7 @@ def load(config: TextData) -> Pairs:
             case "dates" | "reverse" | "addition":
                 pairs = _made(config)
             case name if name == PAIRS:
-                raise ValueError(GIVEN_IN_PYTHON)
+                raise ValueError(GIVEN_IN_PYTHON.format(name))
             case name if is_function_name(name):
                 raise ValueError(NAME_OF_FUNCTION.format(name))
             case name:

@@ -189,10 +189,11 @@ def _selected(result: Mapping[str, Any], score: str, meanings: Meanings) -> str:
     warning = ""
     if split == "test":
         warning = " There is no validation split: figures of the best checkpoint on the test split are optimistic."
+    values = f" Values without `best_` are of `{result['checkpoint']}`." if "checkpoint" in result else ""
     by = f"by its {meanings.label(score)}" if score else "as the latest"
     return (
         f"Checkpoint `best` is that of step {result['best_step']:,}, selected {by}; `latest` is that of step"
-        f" {result.get('steps', result['best_step']):,}.{warning}"
+        f" {result.get('steps', result['best_step']):,}.{values}{warning}"
     )
 
 

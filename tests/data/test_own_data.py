@@ -78,6 +78,7 @@ WRONG = {
     "words": ({"y": np.array(["a", "b", "c"])[Y]}, "y: labels have dtype <U1; .*numpy.unique.y, return_inverse"),
     "ragged": ({"x": [[1, 2], [3]]}, "x is a list that is no array: .*bring all images to one size"),
     "nothing": ({"x": None}, "x is None; expected an array"),
+    "no labels": ({"y": None}, r"y is None; .* for images without labels, give numpy.zeros\(len\(x\), int\)"),
     "no test": ({"x_test": None, "y_test": None}, "x_test is None; .*test_fraction=0.2"),
     "half a test": ({"y_test": None}, "y_test is None, but x_test is given; give both"),
     "share": ({"validation": 2.0}, "validation is 2; expected a share above 0 and below 1"),

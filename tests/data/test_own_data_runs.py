@@ -115,6 +115,8 @@ def test_a_function_is_given_on_the_command_line(preset, tmp_path, jaxai_command
     train = ("train", preset, "--workdir", tmp_path / "run", "--data.source")
     assert jaxai_command(*train, "elsewhere:make")[0] == 0
     assert json.loads((tmp_path / "run/config.json").read_text())["data"]["source"] == "elsewhere:make"
+    code, _, err = jaxai_command(*train, "nowhere:make")
+    assert (code, "--data.source is nowhere:make: No module named 'nowhere'" in one_line(err)) == (2, True)
     code, out, _ = jaxai_command(*train, "my_preset:make")  # the same content from another place
     assert (code, "going on at step 6 of 6" in out) == (0, True)
 
