@@ -178,7 +178,7 @@ def test_val_beside_test_is_the_validation_split(tmp_path, splits, validation, t
         assert split["label"].tolist() == [0, 0, 1, 1]
     assert images.notes == (() if note is None else (note.format(tmp_path),))
     experiment = Classifier(batch_size=2).bind(images).training()
-    assert experiment.score == ("validation_accuracy" if validation else "test_accuracy")
+    assert experiment.scoring.score == ("validation_accuracy" if validation else "test_accuracy")
 
 
 def test_validation_fraction_goes_before_val(tmp_path):
