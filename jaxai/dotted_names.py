@@ -29,6 +29,13 @@ def dotted_name(function: Any) -> str:
     return f"{module}:{named.__qualname__}"
 
 
+def defined_in_preset(function: Any) -> bool:
+    """Whether a function was defined by a preset while it was executed."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return str(getattr(function, "__module__", "")).startswith(PRESET_MODULE)
+
+
 def is_dotted(text: str) -> bool:
     """Whether a text has the form `package.module:name`."""
     module, colon, name = text.partition(":")

@@ -42,7 +42,8 @@ def arrays(
       classes: class names in label order, or their number; None: the numbers up to the largest label in `y`.
       validation: (images, labels) to choose the best checkpoint by, or the share of the training images of each class
         to hold out for it, above 0 and below 1; None: no validation split.
-      test_fraction: share of the training images of each class to hold out, in place of `x_test` and `y_test`.
+      test_fraction: share of the training images of each class to hold out, in place of `x_test` and `y_test`. A share
+        that is held out copies the images into memory.
       name: what messages and the run folder call the data.
 
     Returns:

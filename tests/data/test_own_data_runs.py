@@ -83,7 +83,8 @@ def one_line(err):
 
 def test_a_preset_with_a_function_trains_and_is_evaluated_on_its_data_alone(preset, tmp_path, jaxai_command):
     run = tmp_path / "run"
-    assert jaxai_command("train", preset, "--workdir", run)[0] == 0
+    code, out, _ = jaxai_command("train", preset, "--workdir", run)
+    assert (code, f"take --preset {preset}, which has my_preset:make" in out.replace("\n", "")) == (0, True)
     config = json.loads((run / "config.json").read_text())
     assert config["data"]["source"] == "my_preset:make"
     assert json.loads((run / "data.json").read_text())["classes"] == ["cat", "dog"]
@@ -113,7 +114,8 @@ def test_a_function_is_given_on_the_command_line(preset, tmp_path, jaxai_command
     (tmp_path / "elsewhere.py").write_text(preset.read_text())
     monkeypatch.chdir(tmp_path)
     train = ("train", preset, "--workdir", tmp_path / "run", "--data.source")
-    assert jaxai_command(*train, "elsewhere:make")[0] == 0
+    code, out, _ = jaxai_command(*train, "elsewhere:make")
+    assert (code, "evaluate and replay take --data.source elsewhere:make" in out) == (0, True)
     assert json.loads((tmp_path / "run/config.json").read_text())["data"]["source"] == "elsewhere:make"
     code, _, err = jaxai_command(*train, "nowhere:make")
     assert (code, "--data.source is nowhere:make: No module named 'nowhere'" in one_line(err)) == (2, True)

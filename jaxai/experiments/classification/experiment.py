@@ -19,7 +19,7 @@ from jaxai.cnn.whitening import whiten
 from jaxai.core import Metric, State, Workload
 from jaxai.data import Data, Images, check_images, digests, load
 from jaxai.data.epochs import steps_in
-from jaxai.dotted_names import dotted_name
+from jaxai.dotted_names import defined_in_preset, dotted_name
 from jaxai.experiments.classification import card
 from jaxai.experiments.classification.commands import COMMANDS
 from jaxai.experiments.data_options import with_data
@@ -84,8 +84,14 @@ class Experiment(experiment.Experiment):
 
     @property
     def from_preset(self) -> str:
-        """The function that returns the data, where it is one."""
-        return "" if isinstance(self.data.source, str) else f"has {dotted_name(self.data.source)}"
+        """The function that returns the data, where the preset defines it."""
+        return f"has {dotted_name(self.data.source)}" if defined_in_preset(self.data.source) else ""
+
+    @property
+    def named_again(self) -> str:
+        """The function that returns the data, where another module defines it."""
+        function = callable(self.data.source) and not defined_in_preset(self.data.source)
+        return f"--data.source {dotted_name(self.data.source)}" if function else ""
 
     @property
     def task(self) -> Data:

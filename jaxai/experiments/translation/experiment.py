@@ -18,7 +18,7 @@ from jaxai.data import digests, line_files, text
 from jaxai.data.buckets import BucketedEpochs
 from jaxai.data.epochs import steps_in
 from jaxai.data.text_pairs import Pairs, PairSplit, check_pairs
-from jaxai.dotted_names import dotted_name
+from jaxai.dotted_names import defined_in_preset, dotted_name
 from jaxai.experiments.data_options import with_data
 from jaxai.experiments.translation import card, scores
 from jaxai.experiments.translation.commands import COMMANDS
@@ -87,8 +87,14 @@ class Experiment(experiment.Experiment):
 
     @property
     def from_preset(self) -> str:
-        """The function that returns the data, where it is one."""
-        return "" if isinstance(self.data.source, str) else f"has {dotted_name(self.data.source)}"
+        """The function that returns the data, where the preset defines it."""
+        return f"has {dotted_name(self.data.source)}" if defined_in_preset(self.data.source) else ""
+
+    @property
+    def named_again(self) -> str:
+        """The function that returns the data, where another module defines it."""
+        function = callable(self.data.source) and not defined_in_preset(self.data.source)
+        return f"--data.source {dotted_name(self.data.source)}" if function else ""
 
     @property
     def task(self) -> text.TextData:
