@@ -11,6 +11,7 @@
 Reading writes nothing, needs no data set, and works beside a training that goes on.
 """
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -247,11 +248,12 @@ class Trained:
         return exporting.write(path, function, inputs, platforms, batch_size)
 
     def __repr__(self) -> str:
-        facts = [self._description, f"{self.checkpoint} checkpoint", f"step {self.step:,}", self._size]
-        facts += [f"{name} {value:.4g}" for name, value in self._scores.items()]
+        facts = [f"{self.checkpoint} checkpoint", f"step {self.step:,}", self._size]
+        with contextlib.suppress(ValueError):  # of a damaged file, which is named where it is needed
+            facts = [self._description, *facts, *(f"{name} {value:.4g}" for name, value in self._scores.items())]
         return f"<{type(self).__name__} {self.folder}: {', '.join(fact for fact in facts if fact)}>"
 
-    # What a kind of run says of itself.
+    # What each kind of run has of its own.
 
     @property
     def _description(self) -> str:

@@ -57,9 +57,12 @@ class Experiment(experiment.Experiment):
         if is_registered(name):
             return ""
         if own.is_dotted(name):
-            remedy = f"--env.name {name}, or --preset FILE, the preset that defines it"
+            remedy = (
+                f"--env.name {name} (env_name= of jaxai.load), or --preset FILE (preset=), the preset that defines it"
+            )
             return f"was trained in {name!r}, which this process does not know; add {remedy}"
-        return f"was trained in {name!r}, which gymnax does not have; add --preset FILE, the preset that registers it"
+        remedy = "--preset FILE (preset= of jaxai.load), the preset that registers it"
+        return f"was trained in {name!r}, which gymnax does not have; add {remedy}"
 
     def provide(self, **needs: str) -> None:
         """Imports the run's own environment, which a user names again."""
