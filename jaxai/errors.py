@@ -1,4 +1,4 @@
-"""Which exceptions the command line explains in a line, and its exit codes."""
+"""Exceptions that the command line reports in one line, and their exit codes."""
 
 import os
 
@@ -7,9 +7,9 @@ from jaxai.files.unwritten import WRONG_PATH
 
 
 def explained(error: Exception) -> tuple[str, int] | None:
-    """The line and the exit code for what a user can mend; None for what is a fault of jaxai, and keeps its traceback.
+    """The line and the exit code of an error that a user can correct; None for a fault of jaxai, shown with traceback.
 
-    2 is for a mistake in what was asked for, 1 for a run that failed.
+    The exit code is 2 for a mistake in the arguments or files that were given, and 1 for a run that failed.
     """
     if isinstance(error, OSError) and error.strerror:
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "

@@ -120,7 +120,7 @@ def named(message: str, options: Mapping[str, str]) -> str:
 
     message = re.sub(rf"(?<![\w./\-'\"=(]){NAME}(?![\w(/=])", several, message)
     message = re.sub(rf"(?<=\(){NAME}(?=: .* -> )", several, message)
-    message = re.sub(rf"^{NAME}(?= (?:is|are|has|have|needs|of|says)\b)", replaced, message)
+    message = re.sub(rf"^{NAME}(?= (?:is|are|has|have|needs|of|\S+ (?:is|cannot))\b)", replaced, message)
     return re.sub(rf"(?:(?<=^)|(?<=[(;] )|(?<=\()){NAME}(?=: [^;]* -> )", replaced, message)
 
 

@@ -1,4 +1,4 @@
-"""The range of each number in a configuration, written in its field's type and checked in one place.
+"""The range of each number in a configuration: written in the type of its field, checked in one place.
 
 >>> from dataclasses import dataclass
 >>> @dataclass(frozen=True)
@@ -29,7 +29,7 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that a field may have; always finite, and no larger than int32 or float32 unless `most` says so."""
+    """The numbers that a field may have: finite, and in the range of int32 or float32 unless `most` is larger."""
 
     least: float | None = None
     most: float | None = None
@@ -37,7 +37,7 @@ class Range:
     below: float | None = None
 
     def holds(self, value: float) -> bool:
-        """Whether an int, or a float as the float32 that a step computes with, is in the range."""
+        """Whether an int, or a float after conversion to float32, is in the range."""
         default = FLOAT32_MAX
         if isinstance(value, int):
             default = INT32_MAX
@@ -52,7 +52,7 @@ class Range:
         )
 
     def describe(self, value: float) -> str:
-        """What `value`, which is outside, should have been, as "at least 0 and below 1"."""
+        """What was expected instead of `value`, as "at least 0 and below 1"."""
         if isinstance(value, int):
             too_low = self.least is not None and value < self.least
             return f"at least {self.least}" if too_low else f"at most {INT32_MAX if self.most is None else self.most}"
@@ -65,7 +65,7 @@ class Range:
         return " and ".join(words)
 
 
-# Of a field in place of int and float. A Rate is of dropout or decay, where 1 leaves nothing.
+# Types of fields, in place of int and float. Rate: of dropout or decay, so below 1.
 Count = Annotated[int, Range(least=1)]
 Natural = Annotated[int, Range(least=0)]
 Seed = Annotated[int, Range(least=0, most=2**32 - 1)]
@@ -79,25 +79,25 @@ ImageShape = tuple[Count, Count, Count]
 
 
 def check(config: Any, prefix: str = "") -> None:
-    """Checks each field of a configuration, and of those inside it, against its type and its range.
+    """Checks each field of a configuration, and of the configurations in it, against its type and range.
 
-    A traced number, as a sweep under `vmap` has, passes: it has no value yet.
+    A traced number, as in a sweep under `vmap`, passes, as it has no value yet.
 
     Args:
       config: an instance of a dataclass.
-      prefix: what the user types before a field's name, as "optimizer.".
+      prefix: path of the configuration in messages, as "optimizer.".
 
     Raises:
       ValueError: one line with the name of the field, its value, and what was expected.
     """
     kind: Any = type(config)
     for field, hint in hints(kind).items():
-        _check(f"{prefix}{field}", prefix, hint, getattr(config, field))
+        _check(f"{prefix}{field}", hint, getattr(config, field))
 
 
 def check_argument(name: str, hint: Any, value: Any) -> None:
     """Checks one value against its type, as `check` does those of a configuration."""
-    _check(name, "", hint, value)
+    _check(name, hint, value)
 
 
 @functools.cache
@@ -107,17 +107,14 @@ def hints(kind: Any) -> dict[str, Any]:
     return {field.name: found[field.name] for field in dataclasses.fields(kind)}
 
 
-def _check(name: str, prefix: str, hint: Any, value: Any) -> None:
-    """Checks the value of one field, or what it is made of."""
+def _check(name: str, hint: Any, value: Any) -> None:
+    """Checks the value of one field, or the values in it."""
     kind, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
-    inside = f"{name}."
     if kind is Annotated and not any(isinstance(each, Range) for each in hint.__metadata__):
-        # tyro's arg(name=""): the fields inside are typed without a name before them.
-        inside = prefix if any(getattr(each, "name", None) == "" for each in hint.__metadata__) else inside
         hint = arguments[0]
         kind, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
     if dataclasses.is_dataclass(kind):
-        _check_inside(name, inside, kind, value)
+        _check_inside(name, kind, value)
     elif kind is tuple and isinstance(value, tuple | list):
         kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
         if len(value) != len(kinds):
@@ -127,25 +124,25 @@ def _check(name: str, prefix: str, hint: Any, value: Any) -> None:
                 raise ValueError(f"{name} is {shown(value)}; every value must be {expected}")
     elif isinstance(value, tuple | list) and any(typing.get_origin(each) is tuple for each in arguments):
         [option] = [each for each in arguments if typing.get_origin(each) is tuple]  # of a union
-        _check(name, prefix, option, value)
+        _check(name, option, value)
     elif isinstance(value, Mapping) and len(arguments) == 2:
         for key, element in value.items():
-            _check(f"{name} {key}", prefix, arguments[1], element)
+            _check(f"{name} {key}", arguments[1], element)
     elif expected := _expected(hint, value):
         raise ValueError(f"{name} is {shown(value)}; it must be {expected}")
 
 
-def _check_inside(name: str, prefix: str, kind: Any, value: Any) -> None:
+def _check_inside(name: str, kind: Any, value: Any) -> None:
     if not isinstance(value, kind):
         fields = {field.name for field in dataclasses.fields(kind)}
         function = getattr(value, "__name__", "function") if callable(value) else ""
         way = f": give {kind.__name__}(source={function})" if function and "source" in fields else ""
         raise ValueError(f"{name} is {shown(value)}; it must be of type {kind.__module__}.{kind.__name__}{way}")
-    check(value, prefix)
+    check(value, f"{name}.")
 
 
 def _expected(hint: Any, value: Any) -> str:
-    """What a value should have been by its type, as it follows "it must be"; "" where it is right."""
+    """What its type expects of a value, in words that follow "it must be"; "" where it is right."""
     kind, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
     if kind in (types.UnionType, typing.Union):
         if value is None and types.NoneType in arguments:

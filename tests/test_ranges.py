@@ -164,11 +164,11 @@ def test_doors_refuse_by_the_name_that_the_user_types(make: Any, message: str) -
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seed": -1}, r"^seed is -1; it must be at least 0$"),
-        ({"seeds": 0}, r"^seeds is 0; it must be at least 1$"),
-        ({"steps_per_call": -1}, r"^steps_per_call is -1; it must be at least 0$"),
-        ({"mode": "pjit"}, r"^mode is 'pjit'; it must be one of jit, "),
-        ({"tensorboard": "yes"}, r"^tensorboard is 'yes'; it must be True or False$"),
+        ({"seed": -1}, r"^run\.seed is -1; it must be at least 0$"),
+        ({"seeds": 0}, r"^run\.seeds is 0; it must be at least 1$"),
+        ({"steps_per_call": -1}, r"^run\.steps_per_call is -1; it must be at least 0$"),
+        ({"mode": "pjit"}, r"^run\.mode is 'pjit'; it must be one of jit, "),
+        ({"tensorboard": "yes"}, r"^run\.tensorboard is 'yes'; it must be True or False$"),
     ],
 )
 def test_an_experiment_refuses_before_anything_is_written(

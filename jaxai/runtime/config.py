@@ -1,4 +1,4 @@
-"""Configurations: how to run, presets from files, and their JSON in the run folder."""
+"""Configurations: how to run, their checks, and their JSON in the run folder."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ NOT_PART_OF_THE_RUN = (
     "data.cache",
     "data.dir",
 )
-"""Fields that may differ between a run and its continuation: they change where and not what."""
+"""Fields that may differ when a run resumes: they say where it runs or reads, not what it computes."""
 
 
 @dataclass(frozen=True)
@@ -39,22 +39,22 @@ class Run:
     """How to run, whatever the workload."""
 
     workdir: str = "runs/run"  # folder of the run; a second training in the same folder resumes
-    seed: Seed = 0  # everything random follows from it
-    seeds: Seeds = 1  # repeats with seeds seed, seed + 1, ...: in workdir/seed-0, ..., or for DQN all in one program
+    seed: Seed = 0  # of all random numbers
+    seeds: Seeds = 1  # number of repeats, with seed, seed + 1, ...: in workdir/seed-0, ...; for DQN in one program
     mode: Mode = "jit"  # engine: jit over a mesh, shard_map or pmap
-    devices: Count | None = None  # how many devices; None: all
+    devices: Count | None = None  # number of devices; None: all
     steps_per_call: Natural = 0  # optimizer steps in one call of the compiled program; 0: about 50
     evaluate_every: Natural = 0  # steps between evaluations; 0: an epoch
-    checkpoint_every: Natural = 0  # steps between checkpoints; 0: as often as it evaluates
-    early_stopping: Natural = 0  # evaluations without a better score after which training stops; 0: never
+    checkpoint_every: Natural = 0  # steps between checkpoints; 0: one at each evaluation
+    early_stopping: Natural = 0  # number of evaluations without a better score after which it stops; 0: never
     placement: Placement = "auto"  # data on the device or streamed from the host; auto: on the device if it fits
     init_from: str = ""  # folder of a run whose parameters training starts with, to fine-tune them; empty: random ones
-    tensorboard: bool = False  # writes TensorBoard event files too; needs the tensorboard extra
-    resume_with_changes: bool = False  # goes on in a workdir whose run had another configuration or other data
+    tensorboard: bool = False  # write TensorBoard event files too; needs the tensorboard extra
+    resume_with_changes: bool = False  # resume a run that had another configuration or other data
 
 
 def check_experiment(experiment: Any) -> None:
-    """Checks an experiment before anything compiles or is written: each field, and whether its folder can be made.
+    """Checks an experiment before anything compiles or is written: its fields, and whether its folder can be created.
 
     Raises:
       ValueError: one line that names the field, its value, and what was expected.
@@ -63,23 +63,23 @@ def check_experiment(experiment: Any) -> None:
     run = experiment.run
     if run.seed + run.seeds > 2**32:
         raise ValueError(f"seed is {run.seed} and seeds {run.seeds}; the last seed must be at most {2**32 - 1}")
-    folder = given_path(run.workdir, "--workdir")
+    folder = given_path(run.workdir, "workdir")
     if not is_utf8(folder):
-        raise ValueError(f"--workdir {run.workdir!r:.80} is not UTF-8, which checkpoints need; choose another folder")
-    if run.init_from and not folder.exists() and not given_path(run.init_from, "--init-from").is_dir():
-        raise ValueError(f"--init-from: the run folder {run.init_from} does not exist; give the workdir of a training")
+        raise ValueError(f"workdir {run.workdir!r:.80} is not UTF-8, which checkpoints need; choose another folder")
+    if run.init_from and not folder.exists() and not given_path(run.init_from, "init_from").is_dir():
+        raise ValueError(f"init_from: the run folder {run.init_from} does not exist; give the workdir of a training")
     try:
         nearest = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     except OSError as error:
-        raise ValueError(f"--workdir {folder} cannot be made: {error.strerror}") from error
+        raise ValueError(f"workdir {folder} cannot be made: {error.strerror}") from error
     if not nearest.is_dir():
-        raise ValueError(f"--workdir {folder} cannot be made: {nearest} is a file; choose another folder")
+        raise ValueError(f"workdir {folder} cannot be made: {nearest} is a file; choose another folder")
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise ValueError(f"--workdir {folder} cannot be written: no permission in {nearest}; choose another folder")
+        raise ValueError(f"workdir {folder} cannot be written: no permission in {nearest}; choose another folder")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A configuration as JSON takes it; `"type"` names its class, so that `from_dict` finds it again."""
+    """A configuration as a dict for JSON; `"type"` names its class for `from_dict`."""
     return {"type": type_name(type(config))} | json.loads(json.dumps(_plain(config), default=dotted_name))
 
 
@@ -133,13 +133,13 @@ def class_of(name: Any, *kinds: type) -> type:
         return found
     expected = ", ".join(dict.fromkeys([*map(type_name, kinds), *registry.EXPERIMENTS]))
     raise ValueError(
-        f"type is {shown(name)}, which jaxai does not know; expected one of {expected}; a class of your own is found"
-        " where you give its preset (--preset FILE), or the class (jaxai.load(folder, experiments=[...]))"
+        f"type is {shown(name)}, which jaxai does not know; expected one of {expected}; for a class of your"
+        " own give --preset FILE, or from Python jaxai.load(folder, experiments=[...])"
     )
 
 
 def from_dict_as(kind: type[T], values: Mapping[str, Any]) -> T:
-    """The same of a known class.
+    """`from_dict` of a class that is known.
 
     Raises:
       ValueError: a field that the class does not have, or a value of another type or out of its range.
@@ -158,13 +158,13 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """One line for each field in which two configurations differ, leaving out those that say only where to run."""
+    """One line for each field in which two configurations differ, except `NOT_PART_OF_THE_RUN`."""
     old, new = flatten(before), flatten(now)
     return [f"{name}: {old.get(name, 'nothing')} -> {new.get(name, 'nothing')}" for name in changed(old, new)]
 
 
 def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """The names in which two flat configurations differ, leaving out those that say only where to run."""
+    """Names of the fields in which two flat configurations differ, except `NOT_PART_OF_THE_RUN`."""
     names = sorted((old.keys() | new.keys()) - set(NOT_PART_OF_THE_RUN))
     return [name for name in names if old.get(name) != new.get(name)]
 

@@ -1,4 +1,4 @@
-"""What a run that goes on is compared with: which fields of its configuration may change, and which data it has."""
+"""Comparison of a run that resumes with its folder: the data, and the fields of the configuration that may change."""
 
 import dataclasses
 import fnmatch
@@ -18,28 +18,28 @@ RUN = (
     *("run.mode", "run.placement", "run.steps_per_call"),
     *("run.evaluate_every", "run.checkpoint_every", "run.early_stopping"),
 )
-"""Fields of every workload's run that may change; its seeds may not, as all random numbers follow from them."""
+"""Fields of every workload's run that may change; its seeds may not, as all random numbers depend on them."""
 STATE = ("name", "parameters")
-"""Fields of an optimizer that may not change: its state follows from them."""
+"""Fields of an optimizer that may not change: its state depends on them."""
 UNKNOWN_DATA = "{} has no data.json, as runs of earlier versions: its data and classes are not compared"
 LISTED = 6
-"""Most changes that a message lists."""
+"""Largest number of changes that a message lists."""
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What `--resume-with-changes` may change in an experiment, besides `RUN`; every other field is refused.
+    """The fields that `--resume-with-changes` may change in an experiment, besides `RUN`; others are refused.
 
     Names are those of `config.json`, as `workload.dropout`; `*` stands for any ending.
 
     Attributes:
-      applied: fields that training obeys from the step that was reached on.
-      measured: fields that evaluations obey: figures from before such a change are not compared with later ones.
-      optimizers: an optimizer may change in all but its name and parameters, as long as its state stays the same kind.
+      applied: fields that take effect from the step on at which the run resumes.
+      measured: fields that change evaluations: earlier metrics are not compared with later ones.
+      optimizers: optimizers whose fields may change, except name and parameters, where the state keeps its structure.
       never_switched: fields that may change, but neither from nor to 0 or empty.
-      derived: fields that are filled in from the data, and follow it.
-      refused: field that may not change -> why, where there is more to say than that the run depends on it.
-      scored_on: splits of the data that the figures of an evaluation depend on.
+      derived: fields that are filled in from the data.
+      refused: field that may not change -> the reason, where there is a special one.
+      scored_on: splits of the data that the metrics of an evaluation depend on.
     """
 
     applied: tuple[str, ...] = ()
@@ -51,10 +51,10 @@ class Changes:
     scored_on: tuple[str, ...] = ("validation", "test")
 
     def check(self, before: Any, after: Any) -> list[str]:
-        """The names of the fields that differ between two configurations.
+        """Names of the fields that differ between two configurations.
 
         Raises:
-          ValueError: one of them may not change; the line names those that may.
+          ValueError: one of them may not change; the message names those that may.
         """
         old, new = (configs.flatten(configs.to_dict(each)) for each in (before, after))
         for name, reason in self.refusals(before, after).items():
@@ -65,19 +65,19 @@ class Changes:
         return configs.changed(old, new)
 
     def refusals(self, before: Any, after: Any) -> dict[str, str]:
-        """The fields that differ and may not -> why."""
+        """The fields that differ and may not change -> the reason."""
         old, new = (configs.flatten(configs.to_dict(each)) for each in (before, after))
-        # Last what has a reason of its own: as digests of vocabularies, it may follow from one of the others.
+        # Fields with a special reason last: they may be consequences of others, as the digests of vocabularies are.
         names = sorted(configs.changed(old, new), key=lambda name: name in self.refused)
         found = {name: self._refusal(name, bool(old.get(name) and new.get(name)), before, after) for name in names}
         return {name: reason for name, reason in found.items() if reason}
 
     def measures_otherwise(self, names: Sequence[str], data: Mapping[str, str]) -> bool:
-        """Whether figures from before a change do not compare with later ones; `data`: splits that are others."""
+        """Whether metrics before and after a change cannot be compared; `data`: splits that differ."""
         return any(_matches(name, self.measured) for name in names) or bool(data.keys() & set(self.scored_on))
 
     def _refusal(self, name: str, on: bool, before: Any, after: Any) -> str:
-        """Why a field may not change, "" where it may; `on`: it is neither 0 nor empty before and after."""
+        """The reason why a field may not change, "" where it may; `on`: it is neither 0 nor empty before and after."""
         if name in self.refused:
             return self.refused[name]
         if name in self.never_switched and not on:
@@ -86,7 +86,7 @@ class Changes:
         if owner in self.optimizers and last not in STATE:
             old, new = (_field(config, owner) for config in (before, after))
             if any(getattr(old, each) != getattr(new, each) for each in STATE) or optimizers.same_state(old, new):
-                return ""  # of the former, it is the name that is refused
+                return ""  # in the first case the name itself is refused
             alone = dataclasses.replace(old, **{last: getattr(new, last)})
             return "" if optimizers.same_state(old, alone) else "the optimizer's state would be another"
         known = (*self.applied, *self.measured, *self.never_switched, *self.derived, *RUN)

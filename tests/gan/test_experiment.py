@@ -12,6 +12,7 @@ from rich.console import Console
 
 from jaxai import gan
 from jaxai.data import Data, Images, load
+from jaxai.experiments.generation.trained import label_number
 from jaxai.experiments.generation.experiment import Experiment, _nearest
 from jaxai.experiments.generation.quality import Quality, found_wrong
 from jaxai.runtime import parallel
@@ -212,15 +213,15 @@ def test_finished_training_started_again_changes_nothing_and_measures_nothing(tr
 
 
 def test_samples_follow_from_the_seed_and_few_are_the_first_of_many(trained):
-    many = resolved(trained[0]).sample(20, seed=3)
+    many = resolved(trained[0]).trained().samples(20, seed=3)
     assert many.image.shape == (20, 8, 8, 1)
     assert many.image.dtype == np.uint8
     assert many.label.tolist() == [index % CLASSES for index in range(20)]
     assert many.label.dtype == np.int32
     np.testing.assert_allclose(many.latent, latents_of(jax.random.key(3), 20), rtol=1e-6)
-    for one, other in zip(resolved(trained[0]).sample(5, seed=3), many, strict=True):
+    for one, other in zip(resolved(trained[0]).trained().samples(5, seed=3), many, strict=True):
         np.testing.assert_array_equal(one, other[:5])
-    other = resolved(trained[0]).sample(5, seed=4)
+    other = resolved(trained[0]).trained().samples(5, seed=4)
     assert (other.image != many.image[:5]).any()
     assert (other.latent != many.latent[:5]).all()
 
@@ -229,7 +230,7 @@ def test_samples_are_those_of_the_averaged_generator_and_of_the_label_that_was_a
     workdir, _, _ = trained
     for which in ("latest", "best"):
         for label in (None, CLASSES - 1):
-            found = resolved(workdir).sample(6, 3, label, which)
+            found = resolved(workdir).trained(which).samples(6, label, 3)
             labels = np.arange(6) % CLASSES if label is None else np.full(6, label)
             assert found.label.tolist() == labels.tolist()
             expected = drawn_by_hand(saved(workdir, which), jax.random.key(3), labels)
@@ -241,21 +242,21 @@ def test_samples_are_those_of_the_averaged_generator_and_of_the_label_that_was_a
     ("arguments", "message"),
     [
         ((0,), r"^count is 0; it must be at least 1$"),
-        ((1, 0, CLASSES), rf"^label is {CLASSES}; this model has the labels 0 to {CLASSES - 1}$"),
-        ((1, 0, -1), r"^label is -1; this model has the labels"),
+        ((1, CLASSES), rf"^label is {CLASSES}; this model has the labels 0 to {CLASSES - 1}$"),
+        ((1, -1), r"^label is -1; this model has the labels"),
     ],
 )
 def test_what_cannot_be_sampled_is_refused(trained, arguments, message):
     with pytest.raises(ValueError, match=message):
-        resolved(trained[0]).sample(*arguments)
+        resolved(trained[0]).trained().samples(*arguments)
 
 
 def test_unconditional_model_takes_no_label_and_a_run_without_checkpoint_gives_no_samples(tmp_path):
     plain = experiment(tmp_path, dataclasses.replace(WORKLOAD, conditional=False))
     with pytest.raises(ValueError, match=r"^label is 1, but this model takes none; .*--conditional$"):
-        plain.sample(1, label=1)
+        label_number(plain, 1)
     with pytest.raises(ValueError, match="has no best checkpoint"):
-        plain.sample(1)
+        plain.of_run().trained()
 
 
 def test_evaluate_finds_what_the_training_found_of_the_same_checkpoint(trained, images):

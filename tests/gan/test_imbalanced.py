@@ -10,7 +10,7 @@ from rich.console import Console
 
 from jaxai import gan
 from jaxai.data import Images
-from jaxai.experiments.generation.experiment import Bound, Experiment
+from jaxai.experiments.generation.experiment import Experiment
 from jaxai.experiments.generation.generator import Generator
 from jaxai.gan.latent import draw_labels
 from jaxai.runtime import parallel
@@ -94,13 +94,14 @@ def test_a_perfect_generator_is_measured_near_the_floor(tmp_path, monkeypatch):
 
 def test_samples_are_as_frequent_as_the_data_and_a_label_without_images_is_refused(tmp_path, monkeypatch):
     resolved = experiment(tmp_path).bind(IMAGES)
-    monkeypatch.setattr(Bound, "restore", lambda self, which: None)
+    monkeypatch.setattr("jaxai.trained.read_state", lambda run, workload, checkpoint: None)
     monkeypatch.setattr(Generator, "images", lambda self, state, latents, labels: pixels(np.asarray(labels), 2))
-    counts = np.bincount(resolved.sample(100).label, minlength=4)
+    generator = resolved.trained()
+    counts = np.bincount(generator.samples(100).label, minlength=4)
     np.testing.assert_allclose(counts, np.multiply(SHARES, 100), atol=3)
-    assert resolved.sample(2, label=3).label.tolist() == [3, 3]
+    assert generator.samples(2, label=3).label.tolist() == [3, 3]
     with pytest.raises(ValueError, match=r"label is 2, which no training image had.* choose one of 0, 1, 3") as error:
-        resolved.sample(1, label=2)
+        generator.samples(1, label=2)
     assert "\n" not in str(error.value)
 
 
@@ -108,12 +109,12 @@ def test_a_class_is_asked_for_by_its_name_before_its_number(tmp_path, monkeypatc
     names = ("1", "10", "2", "cat")  # folders in alphabetical order
     resolved = experiment(tmp_path).bind(dataclasses.replace(IMAGES, classes=names))
     RunFolder(tmp_path).write_json("data.json", {"source": "made here", "classes": names, "splits": {}})
-    monkeypatch.setattr(Bound, "restore", lambda self, which: None)
+    monkeypatch.setattr("jaxai.trained.read_state", lambda run, workload, checkpoint: None)
     monkeypatch.setattr(Generator, "images", lambda self, state, latents, labels: pixels(np.asarray(labels), 2))
     for asked, label in (("1", 0), ("10", 1), ("cat", 3), ("0", 0), ("3", 3)):
-        assert resolved.sample(1, label=asked).label.tolist() == [label]
+        assert resolved.trained().samples(1, label=asked).label.tolist() == [label]
     with pytest.raises(ValueError, match=r"label is cta; .*did you mean cat\?$"):
-        resolved.sample(1, label="cta")
+        resolved.trained().samples(1, label="cta")
 
 
 def test_other_data_is_measured_with_its_own_frequencies_and_another_shape_is_refused(tmp_path, monkeypatch):

@@ -245,9 +245,7 @@ def test_report_says_what_it_could_not_read_and_shows_the_rest(run, caplog, file
 def test_type_names_only_what_jaxai_trains(run, kind):
     values = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(values | {"type": kind}))
-    with pytest.raises(
-        ValueError, match=r"which jaxai does not know; expected one of jaxai\.train, classification"
-    ) as error:
+    with pytest.raises(ValueError, match=r"which jaxai does not know; expected one of .*classification") as error:
         RunFolder(run).load_config()
     one_line(error, run / "config.json", f"type is {kind!r}")
 
