@@ -12,9 +12,9 @@ from rich.console import Console
 
 from jaxai import gan
 from jaxai.data import Data, Images, load
-from jaxai.experiments.generation.trained import label_number
 from jaxai.experiments.generation.experiment import Experiment, _nearest
 from jaxai.experiments.generation.quality import Quality, found_wrong
+from jaxai.experiments.generation.trained import label_number
 from jaxai.runtime import parallel
 from jaxai.runtime.checkpoint import Checkpoints
 from jaxai.runtime.config import Run
@@ -105,7 +105,7 @@ def frechet_distance(first, second):
 def test_run_folder_holds_pictures_and_a_result_with_floors(trained):
     workdir, outcome, text = trained
     files = {"config.json", "command.txt", "environment.json", "metrics.jsonl", "timing.jsonl", "result.json"}
-    files |= {"data.json", "metrics.json"}
+    files |= {"data.json", "metrics.json", "README.md"}
     assert {path.name for path in workdir.iterdir()} - {"warnings.jsonl"} == files | {
         *("checkpoints", "pictures", "reference.npz")
     }

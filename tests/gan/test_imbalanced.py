@@ -10,7 +10,7 @@ from rich.console import Console
 
 from jaxai import gan
 from jaxai.data import Images
-from jaxai.experiments.generation.experiment import Experiment
+from jaxai.experiments.generation.experiment import Bound, Experiment
 from jaxai.experiments.generation.generator import Generator
 from jaxai.gan.latent import draw_labels
 from jaxai.runtime import parallel
