@@ -123,6 +123,23 @@ def test_a_metric_of_ones_own_selects_the_best_checkpoint_and_is_reported(jaxai)
     assert "ecall of class 2" in Path("runs/mine/report.html").read_text()
 
 
+def test_own_arrays_train_evaluate_and_resume_on_themselves_alone():
+    from jaxai.data import arrays
+    from jaxai.experiments.classification.experiment import Experiment
+    from jaxai.runtime.config import Run
+
+    random, quiet = np.random.default_rng(0), Console(file=io.StringIO(), width=200)
+    x, y = random.integers(0, 256, (40, 4, 4, 1), np.uint8), np.arange(40, dtype=np.int32) % 3
+    experiment = Experiment(cnn.Config(architecture="mlp", width=4), epochs=2.0, batch_size=8, run=Run("runs/mine"))
+    bound = experiment.bind(arrays(x, y, x[:9], y[:9], classes=("cat", "dog", "eel")))
+    outcome = bound.train(quiet, measures=[lambda state: {"biggest": max(map(jnp.max, jax.tree.leaves(state.params)))}])
+    assert outcome.history["biggest"].shape == outcome.history["test_accuracy"].shape == (2,)
+    assert bound.evaluate(quiet, "latest")["test_accuracy"] == pytest.approx(outcome.result["test_accuracy"])
+    assert bound.train(quiet).result == outcome.result
+    with pytest.raises(ValueError, match="train data: other content"):
+        experiment.bind(arrays(255 - x, y, x[:9], y[:9], classes=("cat", "dog", "eel"))).train(quiet)
+
+
 @pytest.mark.parametrize("mode", ["jit", "shard_map", "pmap"])
 def test_several_steps_per_call_with_the_data_on_the_device(mode):
     setup = Setup(mode, devices=2, steps_per_call=8)
