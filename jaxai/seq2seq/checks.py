@@ -70,13 +70,15 @@ def _check_array(name: str, array: Any) -> None:
         raise ValueError(f"{name} has dtype {array.dtype}; expected integers: take {name}.astype('int32')")
 
 
-def check_values(batch: Mapping[str, Any], source_vocabulary: int, target_vocabulary: int, where: str) -> None:
+def check_values(
+    batch: Mapping[str, Any], source_vocabulary: int, target_vocabulary: int, where: str = "the batch"
+) -> None:
     """Refuses, on the host, pairs with values that a model would silently learn wrong.
 
     Args:
       batch: source [pairs, S], source_length [pairs], target [pairs, T], target_length [pairs], NumPy arrays.
-      source_vocabulary: size of the source's vocabulary.
-      target_vocabulary: size of the target's vocabulary.
+      source_vocabulary: size of the source's vocabulary; 0: not known.
+      target_vocabulary: size of the target's vocabulary; 0: not known.
       where: what the arrays are, as "my pairs"; the message begins with it.
 
     Raises:
@@ -89,7 +91,7 @@ def check_values(batch: Mapping[str, Any], source_vocabulary: int, target_vocabu
         raise ValueError(f"{where}: {error}") from None
     for side, size in (("source", source_vocabulary), ("target", target_vocabulary)):
         try:
-            check_sequences(side, batch[side], batch[f"{side}_length"], size)
+            check_sequences(side, batch[side], batch[f"{side}_length"], size or None)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
 
@@ -175,7 +177,7 @@ def check_first_state(state: Any, batch: int) -> None:
         if jnp.shape(leaf)[:2] != (batch, 1):
             raise ValueError(
                 f"the state's leaf {jax.tree_util.keystr(path) or '()'} has shape {list(jnp.shape(leaf))}; expected "
-                f"[{batch}, 1, ...], a sentence a row"
+                f"[{batch}, 1, ...], one row for each sentence"
             )
 
 

@@ -8,6 +8,8 @@ from jaxai import ranges
 from jaxai.ranges import Count, Natural, NonNegative, Positive, Range
 from jaxai.seq2seq.model import Model
 
+__all__ = ["BY_METHOD", "Decoding", "Method", "check_decoding", "with_options"]
+
 Method = Literal["beam", "greedy", "sample"]
 TopP = Annotated[float, Range(above=0, most=1)]
 # With larger values, a model that never predicts END would use all memory.

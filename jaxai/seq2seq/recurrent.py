@@ -18,6 +18,8 @@ from jax import lax
 from jaxai.ops import gru as gru_ops
 from jaxai.ops import lstm as lstm_ops
 
+__all__ = ["Layer", "LayerState", "Masks", "Stack"]
+
 LayerState = tuple[jax.Array, ...]
 """The state of one recurrent layer, h first: (h, c) of an LSTM, (h,) of a GRU; each [batch, hidden]."""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 
@@ -16,7 +17,7 @@ from jaxai.averages import parameters, variables
 from jaxai.core import Batch, Key, Metric, Metrics, PyTree, State, Workload, pmean, psum, step_key
 from jaxai.optimizer import Optimizer
 from jaxai.ranges import Natural, Rate, Share
-from jaxai.seq2seq.checks import SOURCE, check_batch
+from jaxai.seq2seq.checks import SOURCE, check_batch, check_values
 from jaxai.seq2seq.losses import Loss, check_logits, check_loss, cross_entropy, trace_loss
 from jaxai.seq2seq.model import Model, own_or_built
 from jaxai.seq2seq.vocabulary import BEGIN
@@ -57,7 +58,7 @@ def make(
     integers, padded on the right with PAD. Both sequences end with END, which their lengths include; `make_batch` makes
     such a batch from lists of tokens. The decoder's input is BEGIN and the target without its last token. An optional
     "mask" [batch] is 1 for examples that count. Shapes and dtypes are checked while a step is traced; `check_values`
-    checks the values on the host.
+    checks the values on the host, and so does a step that is called with NumPy arrays outside of `jit`.
 
     The loss is the mean over the real target tokens of all devices, with label smoothing (Szegedy et al. 2016,
     arXiv:1512.00567, section 7). Scheduled sampling (Bengio et al. 2015, arXiv:1506.03099) takes a second,
@@ -114,6 +115,12 @@ def make(
         opt_state = averages.initialize(transform, params)
         return State(jnp.int32(0), params, opt_state, key, extra=collections | averaged)
 
+    def check(batch: Batch) -> None:
+        check_batch(batch)
+        if batch is not None and all(isinstance(array, np.ndarray) for array in batch.values()):
+            # Outside of jit NumPy arrays can be read: the only place where a step sees values.
+            check_values(batch, config.source_vocabulary, config.target_vocabulary)
+
     def logits_of(
         params: PyTree, state: State, batch: Mapping[str, jax.Array], inputs: jax.Array, key: Key
     ) -> tuple[jax.Array, PyTree]:
@@ -148,7 +155,7 @@ def make(
 
     def gradient(state: State, batch: Batch) -> tuple[PyTree, PyTree, Metrics]:
         """Gradients, collections and metrics, averaged over devices."""
-        check_batch(batch)
+        check(batch)
         assert batch is not None
         differentiate = jax.value_and_grad(loss_and_metrics, has_aux=True)
         (mean, (metrics, collections)), grads = differentiate(state.params, state, batch)
@@ -174,7 +181,7 @@ def make(
         return after, metrics | {"grad_norm": optax.tree.norm(grads)} | rate(state.step, after.opt_state)
 
     def eval_step(state: State, batch: Batch) -> Metrics:
-        check_batch(batch)
+        check(batch)
         assert batch is not None
         target, mask = batch["target"], _mask(batch)
         logits = predict(state, batch)

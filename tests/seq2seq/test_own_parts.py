@@ -310,6 +310,12 @@ def test_sequences_that_are_no_batch_are_refused(sources, targets, message):
         seq2seq.make_batch(sources, targets)
 
 
-def test_source_without_its_end_is_refused_where_it_can_be_seen():
+def test_missing_end_is_refused_where_it_can_be_seen():
+    workload, batch = (
+        seq2seq.make(CONFIG),
+        BATCH | {"target": np.where(BATCH["target"] == seq2seq.END, 5, BATCH["target"])},
+    )
+    with pytest.raises(ValueError, match="the batch: the target of row 0 ends with 5 after 4 tokens; expected END"):
+        workload.train_step(jax.eval_shape(workload.init, jax.random.key(0)), batch)
     with pytest.raises(ValueError, match="the source of row 0 ends with 5 after 2 tokens; expected END, which is 2"):
         seq2seq.make_step(CONFIG, [{}], np.array([[4, 5]]), np.array([2]))

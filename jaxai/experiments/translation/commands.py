@@ -72,8 +72,8 @@ def translate(
       beam: number of hypotheses of the beam search; None: the run's
       length_penalty: exponent of the length that scores are divided by; None: the run's
       coverage_penalty: weight of the penalty on source tokens without attention; None: the run's
-      n_best: number of translations of each line, a line each, the best first; without --beam the beam is at least
-        this wide
+      n_best: number of translations of each line, each on its own line, the best first; without --beam the beam is at
+        least this wide
       scores: write score, a tab, log probability and a tab before each translation
       method: beam, greedy, or sample; None: the run's
       temperature: of sampling; None: the run's

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["TrainedTranslator", "read_all"]
 
 EXPORTED_LENGTH = 64
-"""Source tokens that an exported program takes at most, where nothing else is asked for."""
+"""Default of the largest number of source tokens of an exported program."""
 
 
 class TrainedTranslator(Trained):
@@ -46,12 +46,12 @@ class TrainedTranslator(Trained):
 
     @functools.cached_property
     def source(self) -> Vocabulary:
-        """The vocabulary of what goes in."""
+        """The source's vocabulary."""
         return self._vocabulary("source", 0)
 
     @functools.cached_property
     def target(self) -> Vocabulary:
-        """The vocabulary of what comes out."""
+        """The target's vocabulary."""
         return self._vocabulary("target", 1)
 
     def translate(
@@ -132,7 +132,7 @@ class TrainedTranslator(Trained):
     def translator(
         self, decoding: Decoding | None = None, seed: int = 0, ensemble: Sequence["TrainedTranslator"] = ()
     ) -> Translator:
-        """What translates; the same object for the same options, which compiles nothing anew.
+        """The translator of these options; the same object for the same options, so that nothing is compiled again.
 
         Raises:
           ValueError: the vocabularies are not those of the run, the runs have other vocabularies or another network, or
