@@ -16,6 +16,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -64,6 +65,7 @@ def follow(average: PyTree, current: PyTree, decay: jax.typing.ArrayLike, step: 
       decay: 0 to below 1.
       step: [] int32, optimizer steps taken before this one.
     """
+    chex.assert_trees_all_equal_shapes_and_dtypes(average, current)
     return optax.incremental_update(current, average, 1 - jnp.minimum(decay, (1 + step) / (10 + step)))
 
 
@@ -100,6 +102,7 @@ def update(
     Returns:
       (params, opt_state)
     """
+    chex.assert_trees_all_equal_shapes(gradients, params)
     extra = {"value": value, "grad": gradients, "value_fn": value_fn}
     accepted = _accepted(transformation, extra) if value is not None else {}
     updates, opt_state = transformation.update(gradients, opt_state, params, **accepted)

@@ -65,10 +65,14 @@ def test_a_line_search_gets_the_loss_as_a_function() -> None:
     def loss(params):
         return sum(jnp.sum((p - t) ** 2) for p, t in zip(*map(jax.tree.leaves, (params, target)), strict=True))
 
-    params, opt_state = PARAMS, lbfgs.init(PARAMS)
-    for _ in range(3):
+    @jax.jit
+    def step(params, opt_state):
         value, gradients = jax.value_and_grad(loss)(params)
-        params, opt_state = averages.update(lbfgs, gradients, opt_state, params, value=value, value_fn=loss)
+        return averages.update(lbfgs, gradients, opt_state, params, value=value, value_fn=loss)
+
+    params, opt_state = PARAMS, averages.initialize(lbfgs, PARAMS)
+    for _ in range(3):
+        params, opt_state = step(params, opt_state)
     chex.assert_trees_all_close(params, target, atol=1e-4)
 
 

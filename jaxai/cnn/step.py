@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -34,6 +35,8 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     Returns:
       [batch] float32.
     """
+    chex.assert_rank(logits, 2)
+    chex.assert_equal_shape([logits, labels])  # labels [batch] would broadcast
     return cast(jax.Array, optax.softmax_cross_entropy(logits, labels))
 
 

@@ -8,6 +8,7 @@ mean, not half of it. The caller holds the parameters of the other network fixed
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -210,6 +211,7 @@ def wasserstein_gradient_penalty(
       key: draws eps.
       target: [] 0 or more, the norm with no penalty, in logits per unit of a pixel.
     """
+    chex.assert_equal_shape([real_images, fake_images])
     eps = jax.random.uniform(key, real_images.shape[:1] + (1,) * (real_images.ndim - 1))
     between = eps * real_images.astype(jnp.float32) + (1.0 - eps) * fake_images.astype(jnp.float32)
     squared_norm = _squared_gradient_norm(critic, between)
@@ -247,6 +249,7 @@ def _half_square(logits: Array, target: float) -> Array:
 
 def _squared_gradient_norm(critic: Callable[[Array], Array], images: Array) -> Array:
     """[batch] float32, of the logit of each image by its pixels."""
+    chex.assert_shape(jax.eval_shape(critic, images), images.shape[:1])  # [batch, 1] would be summed as well
     gradient = jax.grad(lambda images: jnp.sum(critic(images).astype(jnp.float32)))(images)
     return jnp.sum(jnp.square(gradient), axis=tuple(range(1, images.ndim)))
 
