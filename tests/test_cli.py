@@ -79,7 +79,7 @@ def test_training_leaves_a_report_and_the_folder_that_readme_promises(run):
             "metrics.jsonl",
             "timing.jsonl",
         ),
-        *("checkpoints", "pictures", "result.json", "report.html"),
+        *("checkpoints", "pictures", "result.json", "report.html", "README.md"),
     }
     assert {"test_accuracy", "steps", "examples_per_second_per_chip", "seconds"} <= json.loads(
         (run / "result.json").read_text()

@@ -94,7 +94,7 @@ def calls_and_evaluations(workdir):
 def test_run_folder_and_result_of_one_training(single):
     workdir, outcome, text = single
     files = {"config.json", "command.txt", "environment.json", "metrics.json", "metrics.jsonl", "timing.jsonl"}
-    files |= {"result.json"}
+    files |= {"result.json", "README.md"}
     assert {path.name for path in workdir.iterdir()} == files | {"checkpoints", "pictures"}
     assert (workdir / "pictures" / "episode.gif").read_bytes().startswith(b"GIF")
     assert "episode.gif" in json.loads((workdir / "pictures" / "captions.json").read_text())
