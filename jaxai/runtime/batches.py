@@ -19,6 +19,8 @@ from jaxai.runtime.feed import Feed
 from jaxai.runtime.plan import Plan
 from jaxai.runtime.training import Arrays, Examples
 
+__all__ = ["CallBatches", "example_batch", "make_batches"]
+
 DEVICE_SHARE = 0.25
 """Share of a device's memory that data may take before it is streamed instead."""
 CPU_BYTES = 4 * 2**30

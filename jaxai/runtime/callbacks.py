@@ -48,6 +48,8 @@ from typing import Any, Literal
 from jaxai.core import State
 from jaxai.ranges import shown
 
+__all__ = ["Callback", "CallbackError", "Measure", "check_callbacks", "check_measures"]
+
 STOP = "stop"
 Callback = Callable[[int, Mapping[str, Any], State], Literal["stop"] | None]
 """(step, metrics, state) -> None or "stop"."""

@@ -42,6 +42,8 @@ from jaxai.files.paths import is_utf8
 from jaxai.files.unwritten import UnwrittenError, reason, writing
 from jaxai.runtime.orbax_noise import end_quietly, keep_quiet
 
+__all__ = ["Checkpoints", "Which", "restore_once", "save_once"]
+
 Which = Literal["latest", "best"]
 
 CHECKSUMS = "checksums.json"

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import jax
 
+__all__ = ["CHIPS", "Chip", "count", "describe", "memory", "name", "peak_flops", "shown_bytes", "usable_cores"]
+
 UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 
 

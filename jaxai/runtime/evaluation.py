@@ -10,6 +10,8 @@ from jax.sharding import Mesh
 from jaxai.core import State, Workload
 from jaxai.runtime import parallel
 
+__all__ = ["Evaluation", "Evaluations"]
+
 Arrays = Mapping[str, np.ndarray]
 
 

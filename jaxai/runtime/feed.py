@@ -7,6 +7,8 @@ import numpy as np
 
 from jaxai.core import State
 
+__all__ = ["Feed"]
+
 
 @runtime_checkable
 class Feed(Protocol):

@@ -13,6 +13,8 @@ import jax
 import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
+__all__ = ["count"]
+
 Atom = Var | Literal
 
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+__all__ = ["history"]
+
 
 def history(
     lines: Sequence[Mapping[str, Any]], is_evaluation: Callable[[Mapping[str, Any]], bool]

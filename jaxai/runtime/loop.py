@@ -31,6 +31,8 @@ from jaxai.runtime.run_folder import RunFolder
 from jaxai.runtime.signals import Stop, stop_on_signal
 from jaxai.runtime.training import Examples, Training
 
+__all__ = ["Outcome", "fit", "flops_per_step"]
+
 SELECTED_ON_TEST = (
     "the best checkpoint is selected on the test split, as there is no validation split: its test metrics are"
     " optimistic; those above are of the latest checkpoint"

@@ -18,6 +18,8 @@ from jaxai.files.unwritten import writing
 from jaxai.runtime.checkpoint import restore_once, save_once
 from jaxai.runtime.run_folder import RunFolder
 
+__all__ = ["NonFiniteError", "dump", "replay"]
+
 FAULT = "fault"
 """The kind of problem that an environment causes."""
 MOST_NAMED = 20

@@ -19,6 +19,25 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxai.core import Batch, Metrics, PyTree, State
 
+__all__ = [
+    "AXIS",
+    "NONFINITE",
+    "Call",
+    "Mode",
+    "Setup",
+    "axis_name",
+    "check_backend",
+    "check_divides",
+    "compile_evaluation",
+    "compile_step",
+    "gather_state",
+    "make_mesh",
+    "place_batches",
+    "place_dataset",
+    "place_state",
+    "use_cpu_devices",
+]
+
 AXIS = "data"
 Mode = Literal["jit", "shard_map", "pmap"]
 Step = Callable[[State, Batch], tuple[State, Metrics]]

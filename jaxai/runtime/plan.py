@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from jaxai import ranges
 from jaxai.runtime.config import Run
 
+__all__ = ["STEPS_PER_CALL", "Plan"]
+
 STEPS_PER_CALL = 50
 """Default number of train steps per call: the cost of a call is negligible then, and progress is still seen."""
 

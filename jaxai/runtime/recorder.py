@@ -20,6 +20,8 @@ from jaxai.runtime.progress import Display
 from jaxai.runtime.run_folder import RunFolder
 from jaxai.runtime.training import Training
 
+__all__ = ["Machine", "Recorder"]
+
 
 @dataclass(frozen=True)
 class Machine:

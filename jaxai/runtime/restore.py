@@ -13,6 +13,8 @@ from jaxai.runtime.config import Run
 from jaxai.runtime.recorder import Recorder
 from jaxai.runtime.run_folder import RunFolder
 
+__all__ = ["newest_state", "restored_state", "trained_state"]
+
 logger = logging.getLogger(__name__)
 
 

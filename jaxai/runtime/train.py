@@ -35,6 +35,8 @@ from jaxai.runtime.run_folder import RunFolder
 from jaxai.runtime.training import Arrays, Examples, Log, Program, Scoring, Storage, Training, position_in_epochs
 from jaxai.runtime.workload_checks import check_workload, evaluation_metrics, made_for
 
+__all__ = ["Own", "train"]
+
 Make = Callable[[str | None], Workload]
 
 EVALUATIONS = 20

@@ -17,6 +17,8 @@ from jaxai.runtime.feed import Feed
 from jaxai.runtime.plan import STEPS_PER_CALL
 from jaxai.runtime.timing import declarations
 
+__all__ = ["Examples", "Log", "Program", "Scoring", "Storage", "Training", "position_in_epochs", "scalars"]
+
 Arrays = Mapping[str, np.ndarray]
 """Arrays of examples, leaves [examples, ...]."""
 
