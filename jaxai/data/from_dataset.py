@@ -162,6 +162,8 @@ def _number(label: Any, where: str) -> int:
 
 
 def _class_names(train: Any, label: str | int | None) -> tuple[str, ...] | None:
+    while not hasattr(train, "classes") and hasattr(train, "dataset"):  # torch.utils.data.Subset
+        train = train.dataset
     features = getattr(train, "features", None)
     names = getattr(features.get(label), "names", None) if isinstance(features, Mapping) else None
     names = getattr(train, "classes", None) if names is None else names

@@ -288,6 +288,19 @@ class Torch:
         return np.repeat(self.images[index][None], 3, 0).astype(np.float32) / 255, self.labels[index]
 
 
+class Subset:
+    """The interface of `torch.utils.data.Subset`."""
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        return self.dataset[index]
+
+
 def pil(images):
     image = pytest.importorskip("PIL.Image")
     return [image.fromarray(each) for each in images]
@@ -314,6 +327,8 @@ def test_torch_sets_are_converted_to_channels_last():
     images = jaxai.data.from_dataset(Torch(X, Y), Torch(X_TEST, Y_TEST), validation=Torch(X_TEST, Y_TEST))
     np.testing.assert_array_equal(images.train["image"], np.repeat(X[..., None], 3, -1).astype(np.float32) / 255)
     assert (images.shape, images.classes) == ((8, 8, 3), ("cat", "dog", "eel"))
+    subset = Subset(Torch(X, Y))
+    assert jaxai.data.from_dataset(subset, subset).classes == ("cat", "dog", "eel")
 
 
 @pytest.mark.parametrize(

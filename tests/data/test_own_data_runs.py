@@ -166,6 +166,17 @@ def test_model_card_of_a_classifier(tmp_path):
     assert {*scope["names"]} <= {"cat", "dog"}
 
 
+def test_model_card_of_an_interrupted_run(tmp_path, signal_at):
+    bound = experiment(tmp_path / "run").bind(images())
+    assert bound.train(quiet(), callbacks=[signal_at("test_accuracy", 1)]).interrupted
+    text = (tmp_path / "run/README.md").read_text()
+    assert "The training was interrupted at step 3" in text
+    assert "## Results at step 3, while training" in text
+    assert "`cat`, `dog`" in text
+    bound.train(quiet())
+    assert "was interrupted" not in (tmp_path / "run/README.md").read_text()
+
+
 def test_own_arrays_stream_from_the_host_to_the_same_result(tmp_path):
     states = [
         experiment(tmp_path / placement, placement=placement).bind(images()).train(quiet()).state.params
