@@ -45,14 +45,10 @@ class Config(Network):
     capacity: Steps = 100_000  # transitions in the replay buffer, over all devices
     discount: Share = 0.99  # gamma
     n_step: Count = 1  # rewards in a return before it bootstraps (Sutton 1988)
-    save_replay: bool = (
-        True  # checkpoints contain the replay buffer; else a resumed run fills it again, not bit for bit
-    )
+    save_replay: bool = True  # checkpoints contain the replay buffer; else a resumed run fills it anew, with other bits
     frame_stack: Count = 1  # number of last observations in the network's input (Mnih et al. 2015)
     storage: Literal["auto", "bits", "dtype"] = "auto"  # of stored observations; auto: bits where they are binary
-    truncation_spacing: Natural = (
-        0  # minimum steps between two truncations of an environment; 0: longest episode, or 64
-    )
+    truncation_spacing: Natural = 0  # minimum steps between truncations of an environment; 0: longest episode, or 64
     epsilon: Literal["linear", "exponential"] = "linear"  # shape of the decay of the share of random actions
     epsilon_start: Share | None = None  # initial share of random actions; None: 1, or with noisy layers epsilon_end
     epsilon_end: Share | None = None  # final share of random actions; None: 0.05, or with noisy layers 0

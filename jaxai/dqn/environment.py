@@ -75,16 +75,13 @@ Setting = Finite | bool | str
 class Environment:
     """Which environment, and how it differs from its defaults.
 
+    In Python the name may also be a class or function, (**params) -> an environment, or a pair of it and its
+    parameters. It is registered in this process, and the name becomes `module:name`.
+
     >>> class Mine:
     ...     "An environment."
     >>> Environment(Mine).name.partition(":")[2]
     'Mine'
-
-    Attributes:
-      name: in Python also a class or function, (**params) -> an environment, or a pair of it and its parameters. It is
-        registered, and its name becomes `module:name`.
-      params: parameters of the environment, or arguments of its constructor or function.
-      sticky_actions: probability of `StickyActions`.
     """
 
     name: str = "CartPole-v1"  # of gymnax, as Breakout-MinAtar, or one's own, as my_package.my_module:make

@@ -127,7 +127,7 @@ def test_state_of_a_run_that_goes_on_unchanged_is_the_same_bits(run):
 
 def test_every_member_of_a_sweep_keeps_its_setting_and_takes_the_change(tmp_path):
     settings = {"kind": Sweep, "grid": Grid(discount=(0.9, 0.8)), "seeds": 2}
-    state = jax.jit(experiment(tmp_path, **settings).make().init)(jax.random.key(0))
+    state = jax.jit(experiment(tmp_path, **settings).of_run().make().init)(jax.random.key(0))
     state = jax.device_put(state, jax.devices()[0])
     before = state.local.local.memory.priorities.leaves
     changed = experiment(

@@ -1,5 +1,6 @@
 """gymnasium environments on the host, and a learner on the device."""
 
+import io
 from typing import Any
 
 import gymnasium
@@ -8,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from rich.console import Console
 
+import jaxai
 from jaxai import dqn
 from tests.dqn.chain import BONUS, GAMMA, PLACES, REWARDS, TINY, changed
 from tests.dqn.test_step import chain_values
@@ -143,3 +146,15 @@ def test_what_the_host_cannot_train_on_is_named_in_one_line(envs: Any, changes: 
         dqn.HostEnvironments(envs(), changed(**changes))
     assert "\n" not in str(error.value)
     assert TINY.num_envs == 4
+
+
+def test_the_host_is_a_feed_of_jaxai_train(tmp_path: Any) -> None:
+    config = changed(learning_starts=80)
+    host = dqn.HostEnvironments(several(Circle, 4, AutoresetMode.SAME_STEP), config)
+    learner = dqn.make_learner(config, host.spec)
+    outcome = jaxai.train(
+        learner.workload, host, steps=6, workdir=tmp_path / "run", console=Console(file=io.StringIO())
+    )
+    assert int(outcome.state.step) == 6
+    run = jaxai.load(tmp_path / "run", workload=learner.workload)
+    np.testing.assert_array_equal(run.predict(jnp.eye(PLACES)), learner.predict(outcome.state, jnp.eye(PLACES)))

@@ -59,7 +59,7 @@ class Sweep(Experiment):
             raise ValueError(f"a sweep needs values to try, as --grid.learning-rate 1e-4 1e-3; one or more of {names}")
         unused = {"priority_exponent", "importance_exponent"} & swept.keys()
         if unused and not self.workload.prioritized:
-            raise ValueError(f"{min(unused)} has no effect without prioritized replay; add --prioritized")
+            raise ValueError(f"grid.{min(unused)} has no effect without prioritized replay; add --prioritized")
         super().check()
         for name, values in swept.items():
             if len({np.float32(value) for value in values}) < len(values):  # in which the step computes
