@@ -222,14 +222,25 @@ class Trained:
         """Writes the prediction as one program with its weights, for JAX alone.
 
         `jax.export.deserialize(open(path, "rb").read()).call(...)` runs it, without jaxai and flax; reading needs the
-        package flatbuffers. JAX reads what a version of at most six months earlier has written.
+        package flatbuffers. JAX reads what a version of at most six months earlier has written. Activations are
+        float32 where the run leaves their dtype to the machine. Its arguments and outputs are, by workload:
+
+        - classification: images [batch, height, width, channels] uint8 -> probabilities [batch, classes] float32;
+        - generation: latents [batch, latent_size] float32, and labels [batch] int32 of a conditional model -> images
+          [batch, height, width, channels] uint8;
+        - translation: source [batch, length] int32, tokens that end with END and are padded with 0, and their number
+          [batch] int32 -> the tokens of the greedy translation [batch, longest] int32, padded with 0, and their
+          number [batch] int32. `run.source.encode(text)` and `run.target.decode(tokens)` convert; the vocabularies are
+          files of the run folder. The length is 64 or less; `inputs` gives another one;
+        - deep Q-learning: observations [batch, ...] -> the best actions [batch] int32, and the action values [batch,
+          actions] float32, both without regard to which actions are legal.
 
         Args:
           path: of the file, as "digits.jaxexport".
           platforms: that it can run on: "cpu", "cuda", "rocm", "tpu".
           batch_size: examples in a call; None: any number.
           inputs: shapes and dtypes of the arguments, a tuple of arrays or `jax.ShapeDtypeStruct`s whose leading axis is
-            the batch; None: what each workload's `export` states. A workload of your own needs it.
+            the batch; None: those above. A workload of your own needs it.
 
         Raises:
           ValueError: the program cannot be compiled for any number of examples, or a platform is unknown.

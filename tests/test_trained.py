@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 import jaxai as package
-from jaxai import cnn, dqn, gan, seq2seq, weights
+from jaxai import cnn, dqn, gan, population, seq2seq, weights
 from jaxai.data import Images, digests
 from jaxai.data.text import TextData
 from jaxai.experiments.classification.experiment import Experiment as Classification
@@ -25,6 +25,7 @@ from jaxai.experiments.generation.experiment import Experiment as Generation
 from jaxai.experiments.qlearning.experiment import Experiment as QLearning
 from jaxai.experiments.translation.corpus import Tokens
 from jaxai.experiments.translation.experiment import Experiment as Translation
+from jaxai.report import pictures
 from jaxai.runtime.checkpoint import Checkpoints
 from jaxai.runtime.config import Run
 from jaxai.runtime.run_folder import RunFolder
@@ -46,6 +47,14 @@ def classification(folder, **changes):
     return Classification(workload, epochs=2, batch_size=16, run=Run(workdir=str(folder), devices=1))
 
 
+NETWORKS = gan.Config(width=2, latent_size=8, conditional=True, ema_decay=0.5, image_shape=(8, 8, 1), num_classes=4)
+TRANSLATION = Translation(
+    seq2seq.Config(hidden=8, embed=4, bidirectional=False),
+    data=TextData("reverse", examples=60, validation_examples=10, test_examples=10, longest=4),
+    tokens=Tokens("character", batch=64, buckets=1),
+    epochs=1,
+    scored=4,
+)
 ENVIRONMENT = dqn.Environment("Catch-bsuite")
 LEARNER = dqn.Config(
     hidden=(8,),
@@ -70,21 +79,21 @@ def written(experiment, identity=None):
         checkpoints.save(state)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_pictures():
+    """They take most of the time of a training as short as these."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "available", lambda: False)
+        yield
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """A folder with a run of each workload."""
     folder = tmp_path_factory.mktemp("runs")
     classification(folder / "images").bind(images()).train()
-    networks = gan.Config(width=2, latent_size=8, conditional=True, ema_decay=0.5, image_shape=(8, 8, 1), num_classes=4)
-    written(Generation(networks, run=Run(workdir=str(folder / "digits"))), digests.describe_images(images()))
-    Translation(
-        seq2seq.Config(hidden=8, embed=4, bidirectional=False),
-        data=TextData("reverse", examples=60, validation_examples=10, test_examples=10, longest=4),
-        tokens=Tokens("character", batch=64, buckets=1),
-        epochs=1,
-        scored=4,
-        run=Run(workdir=str(folder / "dates"), devices=1),
-    ).bind().train()
+    written(Generation(NETWORKS, run=Run(workdir=str(folder / "digits"))), digests.describe_images(images()))
+    dataclasses.replace(TRANSLATION, run=Run(workdir=str(folder / "dates"), devices=1)).bind().train()
     written(QLearning(LEARNER, ENVIRONMENT, run=Run(workdir=str(folder / "catch"), seeds=2)))
     return folder
 
@@ -248,7 +257,28 @@ def test_fine_tuning_takes_what_fits_and_reports_what_is_new(runs, tmp_path, jax
     with pytest.raises(ValueError, match=r"^--init-from: the run folder .* does not exist"):
         wider.bind(more)
     assert not (tmp_path / "wider").exists()
-    experiment.bind(more).train()  # which has begun, and needs the other run no more
+    assert not experiment.bind(more).training().log.opening  # it has begun, and needs the other run no more
+
+
+def test_every_workload_starts_from_a_run(runs, tmp_path):
+    def initial(experiment, source, data=None, **options):
+        run = Run(workdir=str(tmp_path / "new"), devices=1, init_from=str(runs / source), **options)
+        training = dataclasses.replace(experiment, run=run).bind(data).training()
+        state = jax.jit(training.program.make(None).init)(jax.random.key(5))
+        return training.program.prepare(state), package.load(runs / source), training.log.opening
+
+    state, run, _ = initial(Generation(NETWORKS, batch_size=16, extractor="none"), "digits", images())
+    chex.assert_trees_all_equal((state.params, state.extra["ema"]), (run.state.params, run.variables))
+    state, run, opening = initial(TRANSLATION, "dates")
+    chex.assert_trees_all_equal(state.params, run.params)
+    assert opening.endswith("are taken")
+    words = dataclasses.replace(TRANSLATION, data=dataclasses.replace(TRANSLATION.data, longest=5, seed=2))
+    words = dataclasses.replace(words, tokens=Tokens("word", batch=64, buckets=1))
+    assert "new: " in initial(words, "dates")[2]
+    state, run, _ = initial(QLearning(LEARNER, ENVIRONMENT), "catch", seeds=2)
+    for member in (0, 1):
+        found = population.member_of(state, member)
+        chex.assert_trees_all_equal((found.params, found.extra["target"]), (run.params, run.params))
 
 
 def test_fine_tuning_in_python(runs):
