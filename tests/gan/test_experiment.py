@@ -386,8 +386,8 @@ def test_schedules_end_with_the_training_of_each_network(images):
     several = experiment("unused", dataclasses.replace(WORKLOAD, discriminator_steps=2), epochs=3.0).bind(images)
     training = several.training()
     assert (training.steps, training.batch_size) == (3 * EXAMPLES // (2 * BATCH), 2 * BATCH)
-    assert several.workload.generator_optimizer.decay_steps == training.steps
-    assert several.workload.discriminator_optimizer.decay_steps == 2 * training.steps
+    assert several.config.workload.generator_optimizer.decay_steps == training.steps
+    assert several.config.workload.discriminator_optimizer.decay_steps == 2 * training.steps
     assert training.log.position(training.steps) == {"epoch": 3}
     chosen = dataclasses.replace(WORKLOAD, generator_optimizer=dataclasses.replace(ADAM, decay_steps=7))
     assert experiment("unused", chosen).resolve(images).workload.generator_optimizer.decay_steps == 7
