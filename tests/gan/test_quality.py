@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 from scipy import linalg
 
+from jaxai import gan
+from jaxai.data import Data, load
+from jaxai.experiments.generation import experiment as generation
 from jaxai.experiments.generation.extractor import Extractor, extract
 from jaxai.experiments.generation.quality import Quality, classified
+from jaxai.runtime.config import Run
 
 FEATURES, SAMPLES = 6, 150
 MATRIX = np.random.default_rng(9).normal(size=(16, FEATURES)).astype(np.float32)
@@ -188,3 +192,22 @@ def test_what_the_classifier_says_of_samples_stands_beside_what_it_says_of_held_
     unknown = measured(Quality(LINEAR, REAL, SAMPLES, jax.random.key(3)), drawn(SAMPLES, 1))
     assert "label_accuracy_floor" not in unknown
     assert unknown["confident_floor"] == expected["confident"]
+
+
+def test_the_features_of_the_real_images_are_computed_once_a_training(tmp_path, monkeypatch):
+    built = []
+
+    class Counted(Quality):
+        def __init__(self, *arguments):
+            built.append(arguments)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(generation, "Quality", Counted)
+    data = load(Data("synthetic", image_shape=(8, 8, 1), num_classes=3, examples=200, test_examples=40))
+    run = Run(workdir=str(tmp_path / "run"))
+    workload = gan.Config(width=2, latent_size=4)
+    bound = generation.Experiment(workload, batch_size=8, extractor="pixels", run=run).bind(data)
+    bound.training()
+    bound.training()
+    assert bound.evaluator is bound.evaluator
+    assert len(built) == 1
