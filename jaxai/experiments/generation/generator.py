@@ -1,4 +1,4 @@
-"""Draws as many images as are asked for from a trained generator."""
+"""Draws any number of images from a trained generator, in chunks of one shape."""
 
 import math
 from typing import NamedTuple
@@ -13,11 +13,11 @@ from jaxai.core import State
 from jaxai.runtime import parallel
 
 CHUNK = 500
-"""Images that the generator makes at a time where thousands are asked for; the result does not depend on it."""
+"""Number of images in a chunk; the result does not depend on it."""
 
 
 class Samples(NamedTuple):
-    """Images [n, height, width, channels] uint8, and what they were made from: latents, labels [n] int32 or None.
+    """Images [n, height, width, channels] uint8, and what they were generated from: latents, labels [n] int32 or None.
 
     The names are those of a batch of data.
     """
@@ -47,9 +47,9 @@ class Generator:
         return Samples(images, latents, labels.astype(np.int32) if self._config.conditional else None)
 
     def labels(self, count: int) -> np.ndarray:
-        """[count] int32, what a conditional model is asked for: classes in turn, or as frequent as in the data.
+        """[count] int32, the labels of a conditional model: classes in turn, or with the frequencies of the data.
 
-        The first of many are the same as of few, and about as frequent.
+        The first labels do not depend on `count`.
         """
         if not self._config.label_frequencies:
             return (np.arange(count) % self._config.num_classes).astype(np.int32)
@@ -59,17 +59,17 @@ class Generator:
         return np.searchsorted(ends, places, side="right").astype(np.int32)
 
     def latents(self, key: jax.Array, count: int) -> np.ndarray:
-        """[count, latent_size] float32; the first of many are the same as of few."""
+        """[count, latent_size] float32; the first latents do not depend on `count`."""
         draw = jax.vmap(lambda index: jax.random.normal(jax.random.fold_in(key, index), (self._config.latent_size,)))
         return np.asarray(draw(jnp.arange(count)))
 
     def images(self, state: State, latents: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """[n, height, width, channels] uint8; an unconditional model looks at no labels."""
+        """[n, height, width, channels] uint8; an unconditional model does not use the labels."""
         parts = []
         for first in range(0, len(latents), self._chunk):
             latent, label = (each[first : first + self._chunk] for each in (latents, labels))
             missing = self._chunk - len(latent)
             latent, label = np.pad(latent, [(0, missing), (0, 0)]), np.pad(label, (0, missing)).astype(np.int32)
-            made = self._generate(state, latent, label if self._config.conditional else None)
-            parts.append(np.asarray(made)[: self._chunk - missing])
+            images = self._generate(state, latent, label if self._config.conditional else None)
+            parts.append(np.asarray(images)[: self._chunk - missing])
         return np.concatenate(parts)

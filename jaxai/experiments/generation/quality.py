@@ -30,7 +30,7 @@ SUBSET = 1_000
 class Quality:
     """Measures images against a reference of real ones, in the features of one extractor.
 
-    The reference and the floor come from two disjoint halves of the real images, each as large as the sample of
+    The reference and the floor come from two disjoint halves of the real images, each of the same size as the sample of
     generated ones: a perfect generator would reach the floor.
 
     Args:
