@@ -1,7 +1,7 @@
 """Augmentation inside the step: pure functions of a key on images [batch, height, width, channels].
 
-Each device augments its own shard with its own key. Under `jit` over a mesh the batch is one: mixup
-and cutmix then move one image from each device to the next.
+Each device augments its own shard with its own key. Under `jit` over a mesh the batch is one: mixup and cutmix then
+move one image from each device to the next.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ TestTime = Literal["none", "flip", "flip_shift"]
 
 @dataclass(frozen=True)
 class Augment:
-    """What is done to a training batch; the default is nothing."""
+    """Augmentation of a training batch; the default is none."""
 
     flip: Flip = "none"  # left to right; alternating: random in the first epoch, then the other way every epoch
     crop_padding: Natural = 0  # pixels of reflected border that a random crop is taken from; 0: off
@@ -45,7 +45,7 @@ def augment(
     images and black in raw ones.
 
     Args:
-      config: what to do.
+      config: the augmentations.
       key: of this step and device.
       images: [batch, height, width, channels], uint8 or float.
       labels_onehot: [batch, num_classes] float.

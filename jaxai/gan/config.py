@@ -82,7 +82,7 @@ def example_batch(config: Config, batch_size: int) -> dict[str, Any]:
 
     Args:
       config: of both networks.
-      batch_size: real images in an update of the discriminator; a step takes `discriminator_steps` times as many.
+      batch_size: real images in an update of the discriminator; a step takes `discriminator_steps` times this number.
     """
     images = batch_size * config.discriminator_steps
     return {

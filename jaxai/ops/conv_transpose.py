@@ -2,8 +2,8 @@
 
 Each pixel times the whole kernel is one matmul to `kernel height * kernel width * features` numbers, which overlap in
 the output: they are added across, then down. Value and both gradients of a batch of 64 in float32 on two x86 cores
-(jax 0.10.2; processor time over two, medians, other work running), beside a matmul of patches of the input with the
-kernel's phases: 165 ms against 190 to 270 for 7x7x256 to 7x7x128 (5x5, stride 1), 44 to 49 against 48 to 52 for
+(jax 0.10.2; processor time over two, medians, other work running), compared with a matmul of patches of the input with
+the kernel's phases: 165 ms against 190 to 270 for 7x7x256 to 7x7x128 (5x5, stride 1), 44 to 49 against 48 to 52 for
 7x7x128 to 14x14x64 and 3 against 31 to 34 for 14x14x64 to 28x28x1 (5x5, stride 2).
 
 Source of the polyphase form: Shi et al., "Is the deconvolution layer the same as a convolutional layer?" (2016).
