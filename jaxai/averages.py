@@ -103,8 +103,10 @@ def update(
       (params, opt_state)
     """
     chex.assert_trees_all_equal_shapes(gradients, params)
-    extra = {"value": value, "grad": gradients, "value_fn": value_fn}
-    accepted = _accepted(transformation, extra) if value is not None else {}
+    extra: dict[str, Any] = {} if value is None else {"value": value, "grad": gradients}
+    if value_fn is not None:
+        extra["value_fn"] = value_fn
+    accepted = _accepted(transformation, extra)
     updates, opt_state = transformation.update(gradients, opt_state, params, **accepted)
     return optax.apply_updates(params, updates), jax.tree.map(_fixed, opt_state)
 
