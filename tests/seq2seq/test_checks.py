@@ -69,7 +69,7 @@ def test_prediction_refuses_the_same_without_asking_for_the_targets_lengths(chan
     assert jax.eval_shape(predict, STATE, batch(target_length=None)).shape == (3, 3, 8)
 
 
-def test_no_batch_and_lists_are_told():
+def test_no_batch_and_lists_are_reported():
     refused(lambda: WORKLOAD.train_step(STATE, None), "the batch is a NoneType; expected a dict of source")
     refused(lambda: WORKLOAD.train_step(STATE, batch(source=[[4, 2]])), r"source is a list; expected an array \[batch")
 

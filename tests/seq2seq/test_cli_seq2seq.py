@@ -99,14 +99,14 @@ def test_greedy_and_sampling_by_choice(trained, typed, jaxai):
     assert drawn[0] == drawn[1] != drawn[2]
 
 
-def test_unknown_characters_are_told_in_words(trained, typed, jaxai):
+def test_unknown_characters_are_reported_in_words(trained, typed, jaxai):
     typed("ab\u00e9c\n".encode())
     code, _, err = jaxai("translate", trained)
     assert code == 0
     assert "line 1: 1 of 4 tokens are not in the vocabulary" in err
 
 
-def test_sources_beyond_the_longest_are_cut_and_told(trained):
+def test_sources_beyond_the_longest_are_cut_and_reported(trained):
     experiment = RunFolder(trained).load_config()
     short = dataclasses.replace(experiment, tokens=dataclasses.replace(experiment.tokens, longest_source=3))
     translator = short.of_run().trained().translator()
@@ -225,7 +225,7 @@ def test_mistake_in_translating_is_one_line(trained, typed, jaxai, arguments, co
     assert len(err.splitlines()) == 1
 
 
-def test_files_that_do_not_fit_are_told(trained, tmp_path, jaxai):
+def test_files_that_do_not_fit_are_reported(trained, tmp_path, jaxai):
     (tmp_path / "source").write_text("abc\ndba\n")
     (tmp_path / "reference").write_text("cba\n")
     code, _, err = jaxai("evaluate", trained, "--source", tmp_path / "source", "--reference", tmp_path / "reference")

@@ -27,7 +27,7 @@ def test_arrays_are_the_texts_ended_and_padded():
     assert corpus.train["bucket"].max() + 1 == len(corpus.buckets.shapes)
 
 
-def test_what_is_unknown_or_padding_is_told():
+def test_what_is_unknown_or_padding_is_reported():
     notes = " | ".join(make_corpus(Tokens("character", batch=512), pairs()).notes)
     assert "a note of the source" in notes
     assert "1 tokens of the validation sources (25.00%) are not in the vocabulary" in notes
@@ -107,6 +107,6 @@ def test_joint_vocabulary_is_one():
         (Tokens("character", target_kind="word", joint=True), "tokens.joint is on"),
     ],
 )
-def test_what_leaves_nothing_to_learn_is_told(tokens, message):
+def test_what_leaves_nothing_to_learn_is_reported(tokens, message):
     with pytest.raises(ValueError, match=message):
         make_corpus(tokens, pairs())

@@ -134,7 +134,7 @@ def test_bucketed_step_is_the_step_on_what_the_bucket_holds():
     assert workload.gradients is not None
 
 
-def test_rows_that_do_not_divide_over_the_devices_are_told():
+def test_rows_that_do_not_divide_over_the_devices_are_reported():
     workload = bucketed(seq2seq.make(SMALL), [Shape(5, 4, 8), Shape(3, 4, 2)])
     cut = batch(rows=2) | {"bucket": jnp.zeros(2, jnp.int32)}
     with pytest.raises(ValueError, match="a bucket of 2 rows does not divide over 4 devices"):

@@ -105,7 +105,7 @@ def test_lines_before_one_that_cannot_be_read_are_translated_where_it_could_not_
         (("--input", "FOLDER/mac"), "lines end in a carriage return alone; convert it with tr"),
     ],
 )
-def test_mistake_is_told_before_the_model_is_loaded(unloadable, tmp_path, jaxai, typed, arguments, message):
+def test_mistake_is_reported_before_the_model_is_loaded(unloadable, tmp_path, jaxai, typed, arguments, message):
     (tmp_path / "file").write_text("abc\n")
     (tmp_path / "link").symlink_to(tmp_path / "file")
     (tmp_path / "mac").write_text("abc\rdcb\r")
@@ -115,7 +115,7 @@ def test_mistake_is_told_before_the_model_is_loaded(unloadable, tmp_path, jaxai,
     assert (tmp_path / "file").read_text() == "abc\n"
 
 
-def test_closed_standard_input_and_output_are_told(unloadable, tmp_path, jaxai, monkeypatch):
+def test_closed_standard_input_and_output_are_reported(unloadable, tmp_path, jaxai, monkeypatch):
     (tmp_path / "file").write_text("abc\n")
     with monkeypatch.context() as closed:
         closed.setattr(sys, "stdin", None)
@@ -253,7 +253,7 @@ def test_decoding_that_cannot_be_is_refused_before_training(preset, tmp_path, ja
     assert not (tmp_path / "x").exists()
 
 
-def test_validation_targets_that_no_translation_may_reach_are_told(trained):
+def test_validation_targets_that_no_translation_may_reach_are_reported(trained):
     experiment = RunFolder(trained).load_config()
     short = dataclasses.replace(experiment.decoding, longest_ratio=0.0, longest_extra=3)
     corpus = experiment.of_run().corpus

@@ -176,7 +176,7 @@ def one_line(error):
         (("subword", ["a"], 100), {"algorithm": "bbpe"}, "no subword algorithm bbpe; expected one of bpe, unigram"),
     ],
 )
-def test_vocabulary_that_cannot_be_built_is_told(arguments, options, expected):
+def test_vocabulary_that_cannot_be_built_is_reported(arguments, options, expected):
     pytest.importorskip("sentencepiece")
     with pytest.raises(ValueError, match=re.escape(expected)) as error:
         build(*arguments, **options)
@@ -196,7 +196,7 @@ def test_missing_sentencepiece_names_the_extra(monkeypatch):
     one_line(error)
 
 
-def test_id_outside_the_vocabulary_is_told():
+def test_id_outside_the_vocabulary_is_reported():
     made = build("character", ["ab"])
     for call in (made.decode, made.pieces):
         with pytest.raises(ValueError, match="token 6 is not in the vocabulary; expected 0 to 5"):
