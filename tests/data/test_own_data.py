@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import jaxai.data
-from jaxai.data import Data, Images, load, text
+from jaxai.data import Data, Images, digests, load, text
 from jaxai.data.text import TextData
 from jaxai.data.text import load as load_pairs
 from jaxai.dotted_names import dotted_name, imported
@@ -345,3 +345,30 @@ def test_torch_sets_are_converted_to_channels_last():
 )
 def test_wrong_sets_are_refused(train, message):
     assert message in refused(jaxai.data.from_dataset, train, None if isinstance(train, dict) else [(X[0], 0)])
+
+
+# Descriptions of data
+
+
+def test_a_description_has_names_shapes_and_digests():
+    described = digests.describe_images(jaxai.data.arrays(X, Y, X_TEST, Y_TEST, classes=["cat", "dog", "eel"]))
+    assert described["classes"] == ["cat", "dog", "eel"]
+    assert described["features"]["image"] == {"shape": [8, 8, 1], "dtype": "uint8"}
+    assert {name: split["examples"] for name, split in described["splits"].items()} == {"train": 12, "test": 6}
+    assert digests.is_description(described)
+
+
+def test_of_large_arrays_evenly_spaced_blocks_and_the_end_are_digested(monkeypatch):
+    large = np.random.default_rng(0).integers(0, 256, 2**16, np.uint8).reshape(-1, 64)
+    whole = digests.digest_of_arrays({"image": large})
+    for name, value in (("READ_WHOLE", 2**10), ("SAMPLED", 4), ("BLOCK", 2**8)):
+        monkeypatch.setattr(digests, name, value)
+    sampled = digests.digest_of_arrays({"image": large})
+    assert sampled != whole
+    changed = {}
+    for place in (0, 2**16 - 1, 2**15):
+        other = large.copy()
+        other.reshape(-1)[place] ^= 1
+        changed[place] = digests.digest_of_arrays({"image": other}) != sampled
+    assert changed == {0: True, 2**16 - 1: True, 2**15: False}  # the last is in no block
+    assert digests.digest_of_arrays({"image": large.reshape(64, -1)}) != sampled
