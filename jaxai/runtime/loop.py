@@ -63,7 +63,8 @@ def fit(training: Training, config: Any, console: Console | None = None, callbac
 
     Args:
       training: what is trained, on which data, how it is scored, logged and kept.
-      config: the resolved configuration, which is saved; its field `run` is a `Run`.
+      config: the resolved configuration, which is saved: a dataclass with a field `run`, a `Run`, and an attribute
+        `changes`, see `jaxai.runtime.experiment.Experiment`.
       console: where progress goes; default: standard output.
       callbacks: functions (step, metrics, state) that run between calls; see `jaxai.runtime.callbacks`.
 

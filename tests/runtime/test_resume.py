@@ -184,6 +184,7 @@ def test_sigterm_saves_and_exits_0_and_ctrl_c_130_and_the_same_command_goes_on(c
 class Line:
     """A configuration as `fit` takes one."""
 
+    changes = None  # every field may change
     run: Run
 
 
