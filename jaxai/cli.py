@@ -100,8 +100,8 @@ def _train(command: str, arguments: Sequence[str]) -> None:
     if command != "train":
         offered = preset.commands.of_preset
         if command not in offered:
-            offering = ", ".join(registry.offers(command))
-            _fail(f"{arguments[0]} is a preset of {name_of(type(preset))}, which has no {command}; {offering} has it")
+            where = listed(registry.offers(command))
+            _fail(f"{arguments[0]} is a preset of {name_of(type(preset))}; {command} takes a preset of {where}")
         preset = offered[command](preset)
     experiment: Experiment = tyro.cli(
         type(preset),
@@ -193,7 +193,7 @@ def replay(arguments: Sequence[str]) -> None:
     needs = dict(kind.commands.needs) if kind else {}
     values = options.parse(again, RUN | PRESET | needs, arguments, "jaxai replay")
     run = values.pop("run")
-    print(nonfinite.replay(RunFolder(run), open_run(run, kinds, **values).make()))
+    print(nonfinite.rerun(RunFolder(run), open_run(run, kinds, **values).make()))
 
 
 OWN: dict[str, Callable[[Sequence[str]], None]] = {

@@ -99,11 +99,11 @@ class Changes:
 
 @dataclass(frozen=True)
 class Differences:
-    """In what a run that goes on differs from what its folder holds; all of it may change.
+    """The differences between a run that resumes and its folder, all of which are allowed.
 
     Attributes:
-      lines: to be shown, one each.
-      measured: whether figures from before do not compare with later ones.
+      lines: notes for the user, a line each.
+      measured: whether earlier metrics cannot be compared with later ones.
     """
 
     lines: list[str] = field(default_factory=list)
@@ -118,18 +118,18 @@ def compare(
     data: Mapping[str, Any] | None,
     allowed: bool,
 ) -> Differences:
-    """Compares a run's configuration and data with those that it shall go on with.
+    """Compares the configuration and the data of a run with those that it resumes with.
 
     Args:
       where: its folder, for messages.
       before: its configuration, as `config.json` has it.
-      after: the resolved configuration; its class may declare `changes`, else everything may change.
-      data_before: its data, as `data.json` has it; None where an earlier version of jaxai has kept none.
-      data: that of now, see `jaxai.data.digests`; None for a workload that makes its own.
-      allowed: whether changes were asked for (`--resume-with-changes`).
+      after: the resolved configuration; with `changes` None every field may change.
+      data_before: its data, as `data.json` has it; None for a run of an earlier version, which has no such file.
+      data: the current data, see `jaxai.data.digests`; None for a workload that makes its own.
+      allowed: whether `--resume-with-changes` was given.
 
     Raises:
-      ValueError: something differs and no change was asked for, or one that is not possible.
+      ValueError: there is a difference that was not allowed, or that is not possible.
     """
     after_dict = configs.to_dict(after)
     if not isinstance(before.get("type"), str):
@@ -140,7 +140,7 @@ def compare(
             " choose another --workdir"
         )
     changes: Changes | None = after.changes
-    # A field that the version which made the run did not have has its default.
+    # Fields that the version of the run did not have get their default.
     try:
         before_config = configs.from_dict_as(type(after), before)
     except (ValueError, RecursionError) as error:
@@ -181,7 +181,7 @@ def _with_source_of(before: Any, after: Any, kept: Sequence[str]) -> Any:
 
 
 def measured_on(config: Any, data: Mapping[str, Any] | None) -> dict[str, str]:
-    """Digests of what figures follow from: the configuration, and each split of the data."""
+    """Digests of what metrics depend on: the configuration, and each split of the data."""
     flat = configs.flatten(configs.to_dict(config))
     # Seeds that are trained one after another have a folder each.
     kept = {name: value for name, value in flat.items() if name not in (*configs.NOT_PART_OF_THE_RUN, "run.seed")}

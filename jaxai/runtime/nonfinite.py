@@ -18,7 +18,7 @@ from jaxai.files.unwritten import writing
 from jaxai.runtime.checkpoint import restore_once, save_once
 from jaxai.runtime.run_folder import RunFolder
 
-__all__ = ["NonFiniteError", "dump", "replay"]
+__all__ = ["NonFiniteError", "dump", "rerun"]
 
 FAULT = "fault"
 """The kind of problem that an environment causes."""
@@ -62,7 +62,7 @@ def dump(folder: RunFolder, state: State, batch: Mapping[str, np.ndarray] | None
     )
 
 
-def replay(folder: RunFolder, workload: Workload) -> str:
+def rerun(folder: RunFolder, workload: Workload) -> str:
     """Runs the dumped step again on one device, with NaN checks on every operation.
 
     Args:

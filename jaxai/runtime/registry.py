@@ -72,8 +72,12 @@ def imported(place: str) -> Any:
 
 
 def offers(command: str) -> list[str]:
-    """Names of the registered experiments that have a command of presets."""
-    return [name for name, entry in EXPERIMENTS.items() if command in imported(entry.commands).of_preset]
+    """Names of the registered experiments that have a command of presets; the first of those that share it."""
+    found: dict[str, str] = {}
+    for name, entry in EXPERIMENTS.items():
+        if command in imported(entry.commands).of_preset:
+            found.setdefault(entry.commands, name)
+    return list(found.values())
 
 
 def summaries(of_preset: bool = False) -> dict[str, str]:

@@ -217,7 +217,10 @@ def test_a_grid_that_cannot_be_swept_ends_with_2_and_one_line(jaxai, presets, tm
 
 def test_commands_of_the_other_workload_are_refused_in_one_line(jaxai, presets, two, images, tmp_path):
     for arguments, words in (
-        (["sweep", presets[1], "--workdir", tmp_path / "run"], "is a preset of classification, which has no sweep"),
+        (
+            ["sweep", presets[1], "--workdir", tmp_path / "run"],
+            "is a preset of classification; sweep takes a preset of qlearning",
+        ),
         (["play", images], "is a run of classification, which has no play; it has evaluate"),
         (["play", two, "--member", "2"], "--member is 2; the run has 2 trainings, 0 to 1"),
         (["play", tmp_path / "nothing"], str(tmp_path / "nothing")),

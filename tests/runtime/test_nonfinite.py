@@ -239,7 +239,7 @@ def test_nan_in_one_kernel_is_caught_though_the_loss_stays_finite(tmp_path):
     assert "hidden" in message.partition("on the examples")[0]
     assert "good" not in message.partition("on the examples")[0]
     assert ", ".join(map(str, step_of(example)[1])) in message
-    found = nonfinite.replay(RunFolder(run.workdir), workload)
+    found = nonfinite.rerun(RunFolder(run.workdir), workload)
     assert "hidden" in found
     # The slope of the square root at 0: 0.5 / 0.
     assert "encountered in div" in found
@@ -247,4 +247,4 @@ def test_nan_in_one_kernel_is_caught_though_the_loss_stays_finite(tmp_path):
 
 def test_folder_without_a_dump_has_nothing_to_replay(tmp_path):
     with pytest.raises(ValueError, match="has no dump of a non-finite step"):
-        nonfinite.replay(RunFolder(tmp_path), hides_the_nan(None))
+        nonfinite.rerun(RunFolder(tmp_path), hides_the_nan(None))
