@@ -74,8 +74,8 @@ class _Charts:
         """Whether a figure has values of several seeds in one line."""
         return any(is_per_seed(line, key) and len(line[key + PER_SEED]) > 1 for line in self.lines())
 
-    def grouped(self, keys: Sequence[str]) -> dict[str, list[str]]:
-        """Title -> the figures in that chart. A figure of several runs, or of several seeds, has one for itself."""
+    def grouped(self, keys: Sequence[str]) -> list[tuple[str, list[str]]]:
+        """Titles and the figures in these charts. A figure of several runs, or of several seeds, has one for itself."""
         seeds = {self.meanings.parse(key).metric for key in keys if self.over_seeds(key)}
         floors = {self.floor(key) for key in keys}
         groups: dict[str, list[str]] = {}
@@ -84,11 +84,18 @@ class _Charts:
                 continue  # drawn with the figure that it is the floor of
             metric = self.meanings.parse(key).metric
             alone = self.several or metric in seeds
-            together = self.meanings.metric(key).group or self.meanings.heading(metric)
-            groups.setdefault(self.meanings.heading(key) if alone else together, []).append(key)
+            together = self.meanings.metric(key).group or metric
+            groups.setdefault(key if alone else together, []).append(key)
         for group in groups.values():
             group.sort(key=lambda key: (self.rank(key), self.meanings.parse(key).split))
-        return {title if len(group) > 1 else self.meanings.heading(group[0]): group for title, group in groups.items()}
+        titles = [self._title(group) for group in groups.values()]
+        return list(zip(titles, groups.values(), strict=True))
+
+    def _title(self, keys: Sequence[str]) -> str:
+        """The group of several figures, or the metric that they are of; of a single figure its name."""
+        metric = self.meanings.metric(keys[0])
+        alone = self.meanings.heading(keys[0] if len(keys) == 1 else self.meanings.parse(keys[0]).metric)
+        return metric.group if metric.group and len(keys) > 1 else alone
 
     def floor(self, key: str) -> str | float | None:
         """The floor of a figure: a value, or the name of the figure that measures it."""
@@ -204,7 +211,7 @@ def charts(runs: Sequence[RunRecord]) -> list[str]:
     )
     learning: list[str] = []
     rest: list[str] = []
-    for title, group in drawn.grouped(keys).items():
+    for title, group in drawn.grouped(keys):
         learned = any(key in measured or meanings.better(key) for key in group)
         (learning if learned else rest).append(drawn.card(title, group, measured))
     above = _legend(runs, any(drawn.over_seeds(key) for key in keys) or any(run.seeds for run in runs))

@@ -99,6 +99,13 @@ def test_runs_of_different_workloads_are_compared_by_what_they_share(tmp_path):
     assert "0.05 meV/ps" in results
 
 
+def test_metrics_of_one_label_have_a_chart_each(tmp_path):
+    same = ORBITS | {"pull": Metric("force"), "drag": Metric("force")}
+    for runs in (["one"], ["two", "three"]):
+        page = page_of([write_orbits(tmp_path / name, metrics=same) for name in runs], tmp_path)
+        assert page.charts().count("Force") == 2
+
+
 def test_a_name_that_two_workloads_declare_otherwise_has_no_common_unit_or_direction(tmp_path):
     other = ORBITS | {"found": Metric("lost", "nats", better="lower")}
     runs = [write_orbits(tmp_path / "one"), write_orbits(tmp_path / "two", metrics=other)]
