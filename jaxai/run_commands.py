@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["PRESET", "RUN", "class_of", "commands", "listed", "name_of", "run_among", "run_command"]
 
-RUN = {"run": (Annotated[Path, tyro.conf.Positional], Parameter.empty, "folder of the run")}
+RUN = {
+    "run": (Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")], Parameter.empty, "folder of the run")
+}
 PRESET = {
     "preset": (
         Path | None,
@@ -71,7 +73,7 @@ def run_command(command: str, arguments: Sequence[str], further: dict[str, Any] 
         there = listed([*offered, "report", "replay"])
         raise ValueError(f"{folder} is a run of {name_of(kind)}, which has no {command}; it has {there}")
     opening = PRESET | dict(kind.commands.needs) | (further or {})
-    values = options.parse(offered[command], RUN | opening, arguments, f"jaxai {command}")
+    values = options.parse(offered[command], RUN | opening, arguments, f"jaxai {command} {folder}")
     from jaxai.runtime import parallel
 
     parallel.check_backend()
@@ -104,7 +106,7 @@ def run_among(arguments: Sequence[str]) -> Path | None:
 
 def _value_of(option: str, arguments: Sequence[str]) -> str | None:
     """The value of an option, where it is given."""
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=False):
         if argument == option:
             return following
         if argument.startswith(f"{option}="):
@@ -114,12 +116,11 @@ def _value_of(option: str, arguments: Sequence[str]) -> str | None:
 
 def _help(command: str) -> NoReturn:
     """Prints the options of a command where no run is given."""
-    functions = {
-        function: name
-        for name, entry in registry.EXPERIMENTS.items()
-        for each, function in registry.imported(entry.commands).of_run.items()
-        if each == command
-    }
+    functions: dict[Any, str] = {}
+    for name, entry in registry.EXPERIMENTS.items():
+        offered = registry.imported(entry.commands).of_run
+        if command in offered:
+            functions.setdefault(offered[command], name)
     if len(functions) == 1:
         options.parse(next(iter(functions)), RUN | PRESET, ["--help"], f"jaxai {command}")
     print(f"usage: jaxai {command} RUN [options]\n\nIts options are those of the run's experiment:\n")

@@ -215,11 +215,15 @@ def test_unknown_preset_is_looked_for_in_configs(jaxai, monkeypatch):
     assert "configs/mnist_cnn.py" in one_line(err)
 
 
-@pytest.mark.parametrize("arguments", [["train"], ["train", "--epochs", "3"], ["sweep"], ["trian", "x"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments",
+    [["train"], ["train", "--epochs", "3"], ["sweep"], ["trian", "x"], ["evaluate"], ["play"]],
+    ids=" ".join,
+)
 def test_wrong_command_ends_with_2_and_one_line(jaxai, arguments):
     code, _, err = jaxai(*arguments)
     assert code == 2
-    assert re.search("train|preset", one_line(err))
+    assert re.search("train|preset|give the folder of a run", one_line(err))
 
 
 @pytest.mark.parametrize("command", ["evaluate", "play", "replay", "report"])
