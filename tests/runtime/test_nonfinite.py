@@ -170,7 +170,7 @@ def test_exploding_learning_rate_stops_within_the_call_and_names_parameters(tmp_
     optimizer = dataclasses.replace(one.workload.optimizer, learning_rate=1e30)
     one = dataclasses.replace(one, workload=dataclasses.replace(one.workload, optimizer=optimizer))
     with pytest.raises(FloatingPointError) as error:
-        one.bind(float_images())
+        one.bind(float_images()).train(quiet())
     message = str(error.value)
     assert "\n" not in message
     step = json.loads((tmp_path / "run" / "nonfinite" / "report.json").read_text())["step"]
