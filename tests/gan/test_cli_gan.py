@@ -143,10 +143,10 @@ def test_samples_are_written_with_their_latents_as_a_grid_or_one_by_one(jaxai, r
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--count", "0"], "count is 0; it must be at least 1"),
-        (["--label", "4"], "label is 4; this model has the labels 0 to 3"),
-        (["--label", "-1"], "label is -1; this model has the labels 0 to 3"),
-        (["--label", "dog"], "label is dog; this model has the labels 0 to 3, or the names of its classes"),
+        (["--count", "0"], "--count is 0; it must be at least 1"),
+        (["--label", "4"], "--label is 4; this model has the labels 0 to 3"),
+        (["--label", "-1"], "--label is -1; this model has the labels 0 to 3"),
+        (["--label", "dog"], "--label is dog; this model has the labels 0 to 3, or the names of its classes"),
     ],
     ids=["none", "beyond", "negative", "name"],
 )
@@ -160,7 +160,7 @@ def test_a_run_without_generator_has_no_samples_and_one_without_checkpoint_none_
     _, classifier, run = runs
     code, _, err = jaxai("sample", classifier)
     assert code == 2
-    assert f"{classifier} has no generator" in one_line(err)
+    assert f"{classifier} is a run of classification, which has no sample" in one_line(err)
     (tmp_path / "config.json").write_text((run / "config.json").read_text())
     code, _, err = jaxai("sample", tmp_path)
     assert code == 2
