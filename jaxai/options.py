@@ -30,8 +30,7 @@ def parse(
       ValueError: a value is out of the range of its type; the message names the option as it is typed.
       SystemExit: the arguments do not fit the options, or help was asked for.
     """
-    if not all(argument.strip() for argument in arguments):  # as of a shell's variable that is not set
-        raise ValueError("an argument is empty; give it a value, or leave it out")
+    require_values(arguments)
     own = list(inspect.signature(function).parameters.values())[1:]
     annotations = {each.name: each.annotation for each in own}
     module = SimpleNamespace(__annotations__=annotations)
@@ -56,6 +55,12 @@ def parse(
         for name, value in found.items():
             ranges.check_argument(name, hints[name], value)
     return found
+
+
+def require_values(arguments: Sequence[str]) -> None:
+    """Raises ValueError for an empty argument, as of a shell variable that is not set."""
+    if not all(argument.strip() for argument in arguments):
+        raise ValueError("an argument is empty; give it a value, or leave it out")
 
 
 def _documented(doc: str, common: Mapping[str, str]) -> str:

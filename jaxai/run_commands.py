@@ -58,6 +58,7 @@ def run_command(command: str, arguments: Sequence[str], further: dict[str, Any] 
     Raises:
       ValueError: there is no such command, or the run has none; one line that names those that it has.
     """
+    options.require_values(arguments)
     folder, known = run_among(arguments), commands()
     if command not in known and not (folder and (folder / "config.json").is_file()):
         raise ValueError(f"no command {command!r}; choose {', '.join(known)}")

@@ -107,15 +107,12 @@ def translate(
 
 def _others(runs: tuple[Path, ...]) -> "list[Bound]":
     """The bound experiments of further runs of translation."""
-    from jaxai.experiments.translation.experiment import Bound
     from jaxai.runtime.experiment import open_run
 
-    found = []
-    for run in runs:
-        other = open_run(run)
-        if not isinstance(other, Bound):
+    found: list[Any] = [open_run(run) for run in runs]
+    for run, other in zip(runs, found, strict=True):
+        if "translate" not in other.config.commands.of_run:
             raise ValueError(f"{run} has no translator; give runs of translation")
-        found.append(other)
     return found
 
 
