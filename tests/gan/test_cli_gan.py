@@ -184,7 +184,7 @@ def test_label_for_an_unconditional_model_is_refused(jaxai, runs, tmp_path):
     ("options", "words"),
     [
         (["--data.image-shape", "30", "30", "1"], "images are 30x30x1"),
-        (["--batch-size", "161"], "batch_size is 161"),
+        (["--batch-size", "161"], "--batch-size is 161"),
         (["--epochs", "0"], "epochs is 0.0; it must be above 0"),
         (["--extractor", "mnits"], "no extractor 'mnits'"),
     ],
@@ -204,9 +204,9 @@ def snapshot(folder):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--batch-size", "32"], "batch_size: 16 -> 32 cannot change"),
-        (["--width", "4"], "workload.width: 2 -> 4 cannot change"),
-        (["--discriminator-optimizer.name", "nadam"], "workload.discriminator_optimizer.name: adam -> nadam"),
+        (["--batch-size", "32"], "--batch-size: 16 -> 32 cannot change"),
+        (["--width", "4"], "--width: 2 -> 4 cannot change"),
+        (["--discriminator-optimizer.name", "nadam"], "--discriminator-optimizer.name: adam -> nadam"),
         (["--epochs", "1"], "this configuration ends at step 10"),
     ],
     ids=["batch", "width", "optimizer", "epochs"],
