@@ -62,7 +62,7 @@ def load(
     Raises:
       FileNotFoundError: there is no such folder.
       ValueError: the folder holds no run, or runs of several seeds; the checkpoint is not there or damaged; the
-        experiment or its environment is unknown. One line that says what to give.
+        experiment or its environment is unknown. One line, with what to give instead.
     """
     from jaxai.files.paths import given_path
     from jaxai.runtime import parallel
@@ -359,7 +359,7 @@ class Beginning(NamedTuple):
 
     Attributes:
       prepare: the state from `workload.init` -> the state before the first step.
-      note: says what is taken from another run; "" where nothing is.
+      note: states what is taken from another run; "" where nothing is.
     """
 
     prepare: Callable[[State], State] = whole
@@ -372,7 +372,7 @@ def make_beginning(
     experiments: Sequence[type] = (),
     renewed: Callable[[Any], Collection[str]] = lambda source: (),
 ) -> Beginning:
-    """How a training begins by `run.init_from`; as `workload.init` says where that is "", or the run has begun already.
+    """How a training begins by `run.init_from`; as `workload.init` does where that is "", or the run has begun already.
 
     Args:
       run: the `Run` of the training.

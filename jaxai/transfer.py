@@ -63,7 +63,7 @@ class Start:
         """Checks by shapes alone that a workload can start from here.
 
         Returns:
-          One line that says what is taken, and which parameters are new.
+          One line that states what is taken and which parameters are new.
 
         Raises:
           ValueError: a parameter is missing, or has another shape that no number in `sizes` explains. One line.
