@@ -1,8 +1,9 @@
 # make demo: install, and train the classifier on 5,000 real digits.   make test: install, and run the tests.
+# make check: lint and types.   make docs: build the documentation into build/docs, in strict mode.
 PYTHON ?= python3
 VENV ?= .venv
 
-.PHONY: demo test check clean
+.PHONY: demo test check docs clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/jaxai train configs/mnist_cnn.py --workdir runs/demo
@@ -15,6 +16,9 @@ check: $(VENV)/.dev
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+docs: $(VENV)/.docs
+	$(VENV)/bin/python -m sphinx -W --keep-going -q docs build/docs
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info
