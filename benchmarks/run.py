@@ -24,7 +24,7 @@ from benchmarks import records
 from benchmarks.measure import Effort, measure
 from jaxai import cnn
 from jaxai.data import Data
-from jaxai.experiments.classification.experiment import Experiment
+from jaxai.experiments.classification import Experiment
 from jaxai.runtime import chips
 from jaxai.runtime.config import Run, flatten, to_dict
 from jaxai.runtime.parallel import Mode

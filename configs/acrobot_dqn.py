@@ -6,7 +6,7 @@ Result:   mean greedy return -84.3 (95 %: -88.5 to -80.1, 10 seeds).
 """
 
 from jaxai.dqn import Config, Environment, Optimizer
-from jaxai.experiments.qlearning.experiment import Experiment
+from jaxai.experiments.qlearning import Experiment
 from jaxai.runtime.config import Run
 
 config = Experiment(

@@ -8,7 +8,7 @@ Not yet run: 5 M frames (--total-steps 5000000), over an hour for 10 seeds on th
 """
 
 from jaxai.dqn import Config, Environment, Optimizer
-from jaxai.experiments.qlearning.experiment import Experiment
+from jaxai.experiments.qlearning import Experiment
 from jaxai.runtime.config import Run
 
 config = Experiment(

@@ -6,7 +6,7 @@ Result:   mean greedy return 500 in each of 10 seeds; last 100 training episodes
 """
 
 from jaxai.dqn import Config, Environment, Optimizer
-from jaxai.experiments.qlearning.experiment import Experiment
+from jaxai.experiments.qlearning import Experiment
 from jaxai.runtime.config import Run
 
 config = Experiment(

@@ -6,7 +6,7 @@ Result:   mean greedy return 479 (95 %: 451 to 500, 10 seeds); 8 of 10 seeds abo
 """
 
 from jaxai.dqn import Config, Environment, Optimizer
-from jaxai.experiments.qlearning.experiment import Experiment
+from jaxai.experiments.qlearning import Experiment
 from jaxai.runtime.config import Run
 
 config = Experiment(

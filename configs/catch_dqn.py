@@ -6,7 +6,7 @@ Result:   mean greedy return 1.00 of 1 in each of 10 seeds.
 """
 
 from jaxai.dqn import Config, Environment, Optimizer
-from jaxai.experiments.qlearning.experiment import Experiment
+from jaxai.experiments.qlearning import Experiment
 from jaxai.runtime.config import Run
 
 config = Experiment(

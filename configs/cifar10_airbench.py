@@ -6,7 +6,7 @@ Made for one accelerator, where it has not been measured yet; an epoch on 2 CPU 
 
 from jaxai.cnn import Augment, Config, Optimizer
 from jaxai.data import Data
-from jaxai.experiments.classification.experiment import Experiment
+from jaxai.experiments.classification import Experiment
 from jaxai.runtime.config import Run
 
 config = Experiment(

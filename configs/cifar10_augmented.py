@@ -7,7 +7,7 @@ Result:   test accuracy 81.51 % (one seed).
 
 from jaxai.cnn import Augment, Config, Optimizer
 from jaxai.data import Data
-from jaxai.experiments.classification.experiment import Experiment
+from jaxai.experiments.classification import Experiment
 from jaxai.runtime.config import Run
 
 config = Experiment(

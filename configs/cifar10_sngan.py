@@ -6,7 +6,7 @@ Result:   not yet run. Miyato et al. 2018 (arXiv:1802.05957) train 50,000 genera
 """
 
 from jaxai.data import Data
-from jaxai.experiments.generation.experiment import Experiment
+from jaxai.experiments.generation import Experiment
 from jaxai.gan import Config, Optimizer
 from jaxai.runtime.config import Run
 

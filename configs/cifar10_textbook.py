@@ -7,7 +7,7 @@ Result:   test accuracy 71.03 % ± 0.75 (mean and standard deviation of 3 seeds)
 
 from jaxai.cnn import Config, Optimizer
 from jaxai.data import Data
-from jaxai.experiments.classification.experiment import Experiment
+from jaxai.experiments.classification import Experiment
 from jaxai.runtime.config import Run
 
 config = Experiment(

@@ -6,8 +6,7 @@ Result:   exact match 100 % of 2,000 test dates (1 run).
 """
 
 from jaxai.data.text import TextData
-from jaxai.experiments.translation.corpus import Tokens
-from jaxai.experiments.translation.experiment import Experiment
+from jaxai.experiments.translation import Experiment, Tokens
 from jaxai.runtime.config import Run
 from jaxai.seq2seq import Config, Decoding, Optimizer
 

@@ -6,8 +6,7 @@ Result:   not run yet.
 """
 
 from jaxai.data.text import TextData
-from jaxai.experiments.translation.corpus import Tokens
-from jaxai.experiments.translation.experiment import Experiment
+from jaxai.experiments.translation import Experiment, Tokens
 from jaxai.runtime.config import Run
 from jaxai.seq2seq import Config, Decoding, Optimizer
 

@@ -6,8 +6,7 @@ Result:   word error rate 29.3 % (95 %: 28.5 to 30.1), phoneme error rate 6.96 %
 """
 
 from jaxai.data.text import TextData
-from jaxai.experiments.translation.corpus import Tokens
-from jaxai.experiments.translation.experiment import Experiment
+from jaxai.experiments.translation import Experiment, Tokens
 from jaxai.runtime.config import Run
 from jaxai.seq2seq import Config, Optimizer
 

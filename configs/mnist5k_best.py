@@ -7,7 +7,7 @@ Result:   test accuracy 99.13 % ± 0.21 (three seeds).
 
 from jaxai.cnn import Augment, Config, Optimizer
 from jaxai.data import Data
-from jaxai.experiments.classification.experiment import Experiment
+from jaxai.experiments.classification import Experiment
 from jaxai.runtime.config import Run
 
 config = Experiment(

@@ -9,7 +9,7 @@ Result:   Frechet distance 2.8 on MNIST-5k (1 seed; untrained 440, real images 1
 """
 
 from jaxai.data import Data
-from jaxai.experiments.generation.experiment import Experiment
+from jaxai.experiments.generation import Experiment
 from jaxai.gan import Config, Optimizer
 from jaxai.runtime.config import Run
 

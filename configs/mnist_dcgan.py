@@ -8,7 +8,7 @@ Result:   Frechet distance 14.2 on MNIST-5k (1 seed; untrained 424, real images 
 """
 
 from jaxai.data import Data
-from jaxai.experiments.generation.experiment import Experiment
+from jaxai.experiments.generation import Experiment
 from jaxai.gan import Config, Optimizer
 from jaxai.runtime.config import Run
 

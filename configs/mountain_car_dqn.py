@@ -6,7 +6,7 @@ Result:   mean greedy return -126.8 (95 %: -153.1 to -106.3); 8 of 10 seeds at -
 """
 
 from jaxai.dqn import Config, Environment, Optimizer
-from jaxai.experiments.qlearning.experiment import Experiment
+from jaxai.experiments.qlearning import Experiment
 from jaxai.runtime.config import Run
 
 config = Experiment(

@@ -7,8 +7,7 @@ Result:   BLEU 38.0 (95 %: 36.4 to 39.7), chrF 63.0 on test 2016 (1 run); the be
 """
 
 from jaxai.data.text import TextData
-from jaxai.experiments.translation.corpus import Tokens
-from jaxai.experiments.translation.experiment import Experiment
+from jaxai.experiments.translation import Experiment, Tokens
 from jaxai.runtime.config import Run
 from jaxai.seq2seq import Config, Decoding, Optimizer
 

@@ -5,7 +5,7 @@ Hardware: one accelerator chip. Not yet run to its end: a seed takes about 20 mi
 """
 
 from jaxai.dqn import Config, Environment, Optimizer
-from jaxai.experiments.qlearning.experiment import Experiment
+from jaxai.experiments.qlearning import Experiment
 from jaxai.runtime.config import Run
 
 config = Experiment(

@@ -5,7 +5,7 @@ Hardware: one accelerator chip. Not yet run: 10 seeds of 5 M frames take over an
 """
 
 from jaxai.dqn import Config, Environment, Optimizer
-from jaxai.experiments.qlearning.experiment import Experiment
+from jaxai.experiments.qlearning import Experiment
 from jaxai.runtime.config import Run
 
 config = Experiment(

@@ -4,8 +4,9 @@ Import a workload by name, as in `from jaxai import cnn`. Importing this package
 loads what it needs when it is first used.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from jaxai.lazy import attributes
 
 if TYPE_CHECKING:
     from jaxai.core import State, Workload
@@ -28,16 +29,4 @@ PLACES = {
 PACKAGES = ("cnn", "data", "dqn", "gan", "population", "seq2seq")
 """Packages and modules that are imported when they are first used, as in `jaxai.data.arrays(...)`."""
 
-
-def __getattr__(name: str) -> Any:
-    if name in PACKAGES:
-        return importlib.import_module(f"jaxai.{name}")
-    if name not in PLACES:
-        raise AttributeError(f"module 'jaxai' has no attribute {name!r}")
-    value = getattr(importlib.import_module(PLACES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *PLACES, *PACKAGES})
+__getattr__, __dir__ = attributes(__name__, PLACES, PACKAGES)

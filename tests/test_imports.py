@@ -56,7 +56,7 @@ print(json.dumps([sorted(added), started]))
 def test_importing_jaxai_loads_nothing_but_itself():
     packages, modules, started = loaded_by("import jaxai")
     assert packages - set(sys.stdlib_module_names) == {"jaxai"}
-    assert modules == {"jaxai"}
+    assert modules == {"jaxai", "jaxai.lazy"}
     assert not started
 
 

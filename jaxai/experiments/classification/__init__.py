@@ -1,1 +1,11 @@
-"""Image classification: data, evaluation, pictures."""
+"""Image classification: data, evaluation, pictures, commands."""
+
+from typing import TYPE_CHECKING
+
+from jaxai.lazy import attributes
+
+if TYPE_CHECKING:
+    from jaxai.experiments.classification.experiment import Experiment
+
+__all__ = ["Experiment"]
+__getattr__, __dir__ = attributes(__name__, {"Experiment": "jaxai.experiments.classification.experiment"})
