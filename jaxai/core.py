@@ -18,6 +18,22 @@ from jax import lax
 
 from jaxai.metrics import Metric as Metric
 
+__all__ = [
+    "Batch",
+    "Key",
+    "Metric",
+    "Metrics",
+    "PyTree",
+    "State",
+    "Workload",
+    "device_key",
+    "pmean",
+    "psum",
+    "split_batch",
+    "step_key",
+    "whole",
+]
+
 PyTree = Any
 Key = jax.Array
 """A typed key, as `jax.random.key` makes it: shape [], dtype `key<fry>`."""

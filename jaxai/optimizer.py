@@ -23,6 +23,8 @@ from jaxai import ranges
 from jaxai.core import PyTree
 from jaxai.ranges import Natural, NonNegative, OpenShare, Rate
 
+__all__ = ["Optimizer", "find", "kernels", "make", "matrices", "same_state", "schedule"]
+
 Schedule = Literal["constant", "cosine", "linear", "step"]
 
 

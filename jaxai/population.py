@@ -27,6 +27,8 @@ import jax.numpy as jnp
 from jaxai.core import Batch, Key, Metric, Metrics, PyTree, State, Workload, whole
 from jaxai.ranges import Seed, check_argument
 
+__all__ = ["METRICS", "make", "member_of", "members_of"]
+
 METRICS = {"diverged": Metric("diverged seeds", "%")}
 """What the metrics that are added to the workload's mean."""
 # The step is the same for all members and stays a scalar, so that a branch taken at some steps only stays a branch.

@@ -25,6 +25,22 @@ from jax import Array, lax
 
 from jaxai.core import Key, PyTree, T
 
+__all__ = [
+    "InceptionScore",
+    "KernelDistance",
+    "Statistics",
+    "covered",
+    "density_coverage",
+    "frechet_distance",
+    "inception_score",
+    "kernel_distance",
+    "least_samples",
+    "mode_coverage",
+    "neighbours",
+    "precision_recall",
+    "statistics",
+]
+
 # A matrix unit that rounds its inputs to bfloat16 or TF32 would lose small distances.
 _dot = functools.partial(jnp.dot, precision=lax.Precision.HIGHEST)
 _BLOCK = 2**21  # distances held at a time: 8 MiB, which fit the caches

@@ -15,6 +15,22 @@ from jax import Array
 
 from jaxai.core import Key
 
+__all__ = [
+    "AdversarialLoss",
+    "Loss",
+    "hinge_discriminator_loss",
+    "hinge_generator_loss",
+    "least_squares_discriminator_loss",
+    "least_squares_generator_loss",
+    "minimax_discriminator_loss",
+    "minimax_generator_loss",
+    "non_saturating_generator_loss",
+    "r1_penalty",
+    "wasserstein_discriminator_loss",
+    "wasserstein_generator_loss",
+    "wasserstein_gradient_penalty",
+]
+
 Loss = Literal["minimax", "non_saturating", "least_squares", "wasserstein", "hinge"]
 
 

@@ -9,7 +9,8 @@ ahead-of-time compilation too. The plain path, for a comparison, is `lax.conv_ge
 the LSTM are proved equal too.
 """
 
-from jaxai.ops.conv import conv_general_dilated as conv_general_dilated
-from jaxai.ops.conv_transpose import conv_transpose as conv_transpose
-from jaxai.ops.pool import max_pool as max_pool
-from jaxai.ops.pool import max_pool_lax as max_pool_lax
+from jaxai.ops.conv import conv_general_dilated
+from jaxai.ops.conv_transpose import conv_transpose
+from jaxai.ops.pool import max_pool, max_pool_lax
+
+__all__ = ["conv_general_dilated", "conv_transpose", "max_pool", "max_pool_lax"]

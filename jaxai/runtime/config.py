@@ -16,6 +16,8 @@ from jaxai.ranges import Count, Natural, Range, Seed, check, shown
 from jaxai.runtime import registry
 from jaxai.runtime.parallel import Mode
 
+__all__ = ["Placement", "Run", "check_experiment", "from_dict", "to_dict"]
+
 Placement = Literal["auto", "device", "host"]
 Seeds = Annotated[int, Range(least=1, most=100_000)]
 T = TypeVar("T")

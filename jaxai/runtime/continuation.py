@@ -14,6 +14,8 @@ from jaxai.ranges import shown
 from jaxai.runtime import config as configs
 from jaxai.runtime import registry
 
+__all__ = ["Changes"]
+
 RUN = (
     *("run.mode", "run.placement", "run.steps_per_call"),
     *("run.evaluate_every", "run.checkpoint_every", "run.early_stopping"),

@@ -28,6 +28,8 @@ from jaxai.runtime.restore import trained_state
 from jaxai.runtime.run_folder import RunFolder
 from jaxai.runtime.training import Training
 
+__all__ = ["Bound", "Experiment", "evaluate", "open_run"]
+
 
 def evaluate(bound: "Bound", checkpoint: Literal["best", "latest"] = "best") -> dict[str, Any]:
     """Measure a checkpoint of a run.

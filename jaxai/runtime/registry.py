@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+__all__ = ["Commands", "Entry", "register"]
+
 NONE: Mapping[str, Callable[..., Any]] = MappingProxyType({})
 
 
