@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import inspect
 import io
+import re
 import tokenize
 from typing import Any
 
@@ -19,7 +20,6 @@ html_theme = "furo"
 html_title = "jaxai"
 copybutton_prompt_text = "$ "
 
-default_role = "literal"  # docstrings mark code with single backticks
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
@@ -66,6 +66,18 @@ def add_fields(app: Any, what: str, name: str, obj: Any, options: Any, lines: li
         lines.append(f"* `{field.name}`{default}: {comments[field.name]}")
 
 
+def mark_code(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Docstrings mark code with single backticks, which reStructuredText doubles, and separates from a letter."""
+    text = re.sub(r"(?<![`:\\])`([^`]+)`(?!`)([A-Za-z]?)", marked, "\n".join(lines))
+    lines[:] = text.split("\n")
+
+
+def marked(code: re.Match[str]) -> str:
+    """A span of code as reStructuredText has it."""
+    return f"``{code[1]}``" + (f"\\ {code[2]}" if code[2] else "")
+
+
 def setup(app: Any) -> None:
-    """Registers the hook."""
-    app.connect("autodoc-process-docstring", add_fields)
+    """Registers the hooks; those of napoleon, which reads the sections, come between them."""
+    app.connect("autodoc-process-docstring", add_fields, priority=400)
+    app.connect("autodoc-process-docstring", mark_code, priority=300)

@@ -72,9 +72,9 @@ def make(
       config: the network and how it is trained. The fields of what you hand in yourself are not used: those of
         `cnn.Model` with `network`, `optimizer` with `transformation`.
       axis_name: the mapped axis over devices (`pmap`, `shard_map`); None for one device and for `jit` over a mesh.
-      network: a linen module that is called as `network(images, train=...)` with images float32 [batch, *image_shape]
-        as `normalize` returns them, and returns logits [batch, num_classes]. None: `build(config, num_classes)`. Its
-        collections, as `batch_stats` or your own, are kept in `state.extra` and updated in each step; over several
+      network: a linen module that is called as `network(images, train=...)` with images float32 [batch, height, width,
+        channels] as `normalize` returns them, and returns logits [batch, num_classes]. None: `build(config,
+        num_classes)`. Its collections, as `batch_stats` or your own, are kept in `state.extra` and updated in each step; over several
         devices their floats are averaged. Dropout and other random layers get streams of random numbers of any name
         in training. A module of `flax.nnx` becomes one of linen with `nnx.bridge.to_linen(TheClass, ...)`, where
         `TheClass.__call__` takes `(images, *, train)`.

@@ -33,6 +33,8 @@ class HostEnvironments:
     In gymnasium's default mode (NEXT_STEP) the step that only begins an episode is stored but has no effect on an
     update; SAME_STEP has no such steps.
 
+    ::
+
         envs = gymnasium.make_vec("CartPole-v1", num_envs=8)
         host = dqn.HostEnvironments(envs, config)
         learner = dqn.make_learner(config, host.spec)

@@ -59,7 +59,8 @@ def make(
       axis_name: the mapped axis over devices (`pmap`, `shard_map`); None for one device and for `jit` over a mesh.
       generator: a linen module that is called as `generator(latents, labels, train=...)`, or without labels where the
         model is not `conditional`, with latents float32 [batch, latent_size] and labels int32 [batch], and returns
-        images float [batch, *image_shape] in [-1, 1]. None: the first of `build(config, image_shape, num_classes)`.
+        images float [batch, height, width, channels] in [-1, 1]. None: the first of `build(config, image_shape,
+        num_classes)`.
       discriminator: a linen module that is called as `discriminator(images, labels, train=...)`, or without labels,
         and returns logits [batch], higher for real images. None: the second of `build`. It sees real and generated
         images in two calls. The collections of both networks are kept in the state; over several devices the floats

@@ -177,9 +177,9 @@ def beam_search(
     """The `n_best` hypotheses of each sentence by beam search.
 
     A finished hypothesis Y has the score `log P(Y) / ((5 + |Y|) / 6) ** length_penalty + coverage_penalty * sum over
-    source positions of log(min(attention received, 1))`, where |Y| counts its tokens and the end token (Wu et al. 2016,
-    arXiv:1609.08144, equation 14). Sentences are independent: a result depends neither on the other sentences nor on
-    the size of the batch nor, for a sentence with a limit, on `max_length`. A beam of 1 is greedy search.
+    source positions of log(min(attention received, 1))`, where `|Y|` counts its tokens and the end token (Wu et al.
+    2016, arXiv:1609.08144, equation 14). Sentences are independent: a result depends neither on the other sentences nor
+    on the size of the batch nor, for a sentence with a limit, on `max_length`. A beam of 1 is greedy search.
 
     Args:
         step: one step of the decoder, see `Step`.
