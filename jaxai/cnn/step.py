@@ -74,10 +74,10 @@ def make(
       axis_name: the mapped axis over devices (`pmap`, `shard_map`); None for one device and for `jit` over a mesh.
       network: a linen module that is called as `network(images, train=...)` with images float32 [batch, height, width,
         channels] as `normalize` returns them, and returns logits [batch, num_classes]. None: `build(config,
-        num_classes)`. Its collections, as `batch_stats` or your own, are kept in `state.extra` and updated in each step; over several
-        devices their floats are averaged. Dropout and other random layers get streams of random numbers of any name
-        in training. A module of `flax.nnx` becomes one of linen with `nnx.bridge.to_linen(TheClass, ...)`, where
-        `TheClass.__call__` takes `(images, *, train)`.
+        num_classes)`. Its collections, as `batch_stats` or your own, are kept in `state.extra` and updated in each
+        step; over several devices their floats are averaged. Dropout and other random layers get streams of random
+        numbers of any name in training. A module of `flax.nnx` becomes one of linen with `nnx.bridge.to_linen(TheClass,
+        ...)`, where `TheClass.__call__` takes `(images, *, train)`.
       transformation: any of optax; extra-args ones get `value`, `grad` and `value_fn`. None:
         `jaxai.optimizer.make(config.optimizer)`. `grad_norm` is measured before it.
       loss: logits and label probabilities (smoothed by `label_smoothing`, mixed by mixup and cutmix) -> the loss of
