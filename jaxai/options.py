@@ -1,5 +1,6 @@
 """Options of the command line: those of a function's parameters, how numbers are read, and how errors name options."""
 
+import collections
 import contextlib
 import inspect
 import re
@@ -71,14 +72,26 @@ def _documented(doc: str, common: Mapping[str, str]) -> str:
     return text.replace("\nArgs:\n", "\nArgs:\n" + "".join(f"  {name}: {what}\n" for name, what in common.items()), 1)
 
 
-def of_config(kind: type, path: str = "", typed: str = "") -> dict[str, str]:
-    """Each field of a configuration, by its path in Python and in errors -> the option as it is typed.
+def of_config(kind: type) -> dict[str, str]:
+    """Each field of a configuration, as errors name it -> the option as it is typed.
+
+    Errors name a field by its path, as `data.test_fraction`, or by the end of the path, as `test_fraction`, where only
+    a part of the configuration is checked. An end that several paths have stands for none of them.
 
     Args:
       kind: a dataclass.
-      path: of the group of fields that it is, ending in a dot.
-      typed: what is typed before its fields.
     """
+    found = _paths(kind)
+    ends = collections.Counter(option.rpartition(".")[2].removeprefix("--") for option in dict.fromkeys(found.values()))
+    for option in dict.fromkeys(found.values()):
+        end = option.rpartition(".")[2].removeprefix("--")
+        if ends[end] == 1:
+            found.setdefault(end.replace("-", "_"), option)
+    return found
+
+
+def _paths(kind: type, path: str = "", typed: str = "") -> dict[str, str]:
+    """The full path of each field, and the path as it is typed -> the option."""
     found: dict[str, str] = {}
     for name, hint in ranges.hints(kind).items():
         marks = hint.__metadata__ if get_origin(hint) is Annotated else ()
@@ -87,7 +100,7 @@ def of_config(kind: type, path: str = "", typed: str = "") -> dict[str, str]:
         group = next((each for each in (inner, *get_args(inner)) if hasattr(each, "__dataclass_fields__")), None)
         option = f"--{typed}{name}".replace("_", "-")
         if group is not None:
-            found |= of_config(group, f"{path}{name}.", inside)
+            found |= _paths(group, f"{path}{name}.", inside)
             option = f"--{inside}".rstrip(".").replace("_", "-")
         found |= {f"{path}{name}": option, f"{typed}{name}": option}
     return found

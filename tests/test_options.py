@@ -80,6 +80,8 @@ def test_every_option_stands_for_a_field_and_every_field_for_an_option(kind):
     [
         ("batch_size is 65; expected 1 to 64", "--batch-size is 65; expected 1 to 64"),
         ("workload.width is 0", "--width is 0"),
+        ("test_fraction is 0.2, but synthetic has", "--data.test-fraction is 0.2, but synthetic has"),
+        ("source is empty", "--data.source is empty"),
         ("epochs is 0.0; it must be above 0", "--epochs is 0.0; it must be above 0"),
         ("the epochs follow from it", "the epochs follow from it"),
         ("raise learning_starts, or lower batch_size.", "raise learning_starts, or lower --batch-size."),
