@@ -183,7 +183,16 @@ def faults(worker: Worker, name: str) -> dict[str, PyTree]:
 
 
 def scan(step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, xs: PyTree) -> tuple[Any, Any]:
-    """`lax.scan`, without a loop where there is one step: around the replay buffer a loop costs copies on CPU."""
+    """`lax.scan`, without a loop where there is one step: around the replay buffer a loop costs copies on CPU.
+
+    Args:
+      step: (carry, element of xs) -> (carry, y).
+      carry: its first value.
+      xs: leaves [length, ...], with length at least 1.
+
+    Returns:
+      The last carry, and the stacked y: leaves [length, ...].
+    """
     if len(jax.tree.leaves(xs)[0]) > 1:
         return lax.scan(step, carry, xs)
     carry, y = step(carry, jax.tree.map(lambda leaf: leaf[0], xs))

@@ -54,7 +54,17 @@ def check_batch(batch: Batch, shape: tuple[int, ...], spec: EnvironmentSpec) -> 
 
 
 def check_observations(observations: jax.Array, name: str, shape: tuple[int, ...], spec: EnvironmentSpec) -> None:
-    """Raises ValueError where observations are not [batch, *shape] of the environment's dtype."""
+    """Refuses observations of another shape or kind than the environment returns.
+
+    Args:
+      observations: expected [batch, *shape].
+      name: of the entry, for the message.
+      shape: of one observation of the network.
+      spec: of the environment; its dtype is expected, with any number of bits.
+
+    Raises:
+      ValueError: another shape, or bool, integers or floats where another of them is expected.
+    """
     if observations.ndim != len(shape) + 1 or observations.shape[1:] != shape:
         raise ValueError(f"{name} has shape {observations.shape}; expected (batch, {', '.join(map(str, shape))})")
     # Integers of another width are the same values; integers for floats come from another environment.

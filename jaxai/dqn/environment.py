@@ -132,7 +132,17 @@ class StickyActions:
     def step(
         self, key: Key, state: StickyState, action: jax.Array, params: PyTree = None
     ) -> tuple[jax.Array, StickyState, jax.Array, jax.Array, jax.Array, dict[str, Any]]:
-        """Takes the chosen action or the last one."""
+        """Takes the chosen action or the last one.
+
+        Args:
+          key: of this step.
+          state: from `reset` or the previous `step`.
+          action: [] int, the chosen one.
+          params: of the environment inside.
+
+        Returns:
+          What the `step` of the environment inside returns, with a `StickyState`.
+        """
         sticky_key, step_key = jax.random.split(key)
         repeated = jax.random.bernoulli(sticky_key, self._probability)
         action = jnp.where(repeated, state.last_action, jnp.asarray(action, jnp.int32))

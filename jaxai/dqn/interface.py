@@ -78,7 +78,14 @@ class Interface:
         return Start(observation, state, _some_legal(mask))
 
     def step(self, key: Key, state: PyTree, action: jax.Array, env_params: PyTree) -> Transition:
-        """Takes action 0 to num_actions - 1."""
+        """Takes action 0 to num_actions - 1.
+
+        Args:
+          key: of this step.
+          state: of the environment.
+          action: [] int32, 0 to num_actions - 1.
+          env_params: of the environment.
+        """
         if self.spec.first_action:
             action = action + self.spec.first_action
         observation, state, reward, terminated, truncated, info = self.env.step(key, state, action, env_params)

@@ -114,6 +114,7 @@ def munchausen_bonus(
 
     Args:
       q_tm1: [actions] of the target network, which pi is the softmax of.
+      a_tm1: [] int, the action taken.
       temperature: [] above 0; 0.03 in the paper (arXiv:2007.14430).
       coefficient: [] share of the log-policy, 0 to 1; 0.9 in the paper.
       minimum: [] at most 0, lower bound of the scaled log-policy; -1 in the paper.
@@ -129,7 +130,11 @@ def value_target(r_t: Scalar, discount_t: Scalar, q_t: Array, policy_t: Array, e
     """The return that one step and the policy's values predict: `r_t + discount_t * (policy_t . q_t + entropy_bonus)`.
 
     Args:
-      q_t: [actions].
+      r_t: [] float, the reward of one step or of n steps.
+      discount_t: [] float, 0 to 1; gamma**n, and 0 where terminated.
+      q_t: [actions] float.
+      policy_t: [actions] float, probabilities that sum to 1.
+      entropy_bonus: [] float, from `soft_policy`; 0 for a greedy policy.
 
     Returns:
       [] without a gradient.
@@ -156,6 +161,7 @@ def categorical_target(
     Args:
       atoms: [atoms] equally spaced, ascending, two or more.
       logits_t: [actions, atoms at time t].
+      r_t, discount_t, policy_t, entropy_bonus: as in `value_target`.
       atoms_t: [atoms at time t], the support of `logits_t`; None: `atoms`.
 
     Returns:
@@ -181,6 +187,7 @@ def quantile_target(
 
     Args:
       quantiles_t: [actions, atoms].
+      r_t, discount_t, policy_t, entropy_bonus: as in `value_target`.
 
     Returns:
       [atoms] without a gradient.
@@ -263,6 +270,9 @@ def q_learning(q_tm1: Array, a_tm1: Array | int, r_t: Scalar, discount_t: Scalar
 
     Args:
       q_tm1: [actions], the only argument with a gradient.
+      a_tm1: [] int, the action taken, 0 to actions - 1.
+      r_t: [] float, the reward of one step or of n steps.
+      discount_t: [] float, 0 to 1; gamma**n, and 0 where terminated.
       q_t: [actions], of the target network in DQN.
     """
     return double_q_learning(q_tm1, a_tm1, r_t, discount_t, q_t, q_t)
@@ -277,7 +287,8 @@ def double_q_learning(
 
     Args:
       q_tm1: [actions], the only argument with a gradient.
-      q_t_value, q_t_selector: [actions].
+      a_tm1, r_t, discount_t: [] each, as in `q_learning`.
+      q_t_value, q_t_selector: [actions], of the target network and of the online network.
     """
     return value_target(r_t, discount_t, q_t_value, greedy_policy(q_t_selector)) - select_action(q_tm1, a_tm1)
 
@@ -301,6 +312,7 @@ def munchausen_q_learning(
 
     Args:
       q_tm1: [actions], the only argument with a gradient.
+      a_tm1, r_t, discount_t: [] each, as in `q_learning`.
       q_t: [actions] of the target network at time t.
       q_target_tm1: [actions] of the target network at time t-1.
       temperature, coefficient, minimum: as in `munchausen_bonus`.
@@ -326,7 +338,8 @@ def categorical_q_learning(
     Args:
       q_atoms_tm1: [atoms] equally spaced, the support at time t-1.
       q_logits_tm1: [actions, atoms], the only argument with a gradient.
-      q_atoms_t: [atoms] the support at time t; as a rule that at time t-1.
+      a_tm1, r_t, discount_t: [] each, as in `q_learning`.
+      q_atoms_t: [atoms] the support at time t; usually the same as at time t-1.
       q_logits_t: [actions, atoms], of the target network.
     """
     q_t = _dot(jax.nn.softmax(q_logits_t), q_atoms_t)
@@ -349,6 +362,7 @@ def categorical_double_q_learning(
 
     Args:
       q_atoms_tm1, q_logits_tm1, q_atoms_t, q_logits_t: as in `categorical_q_learning`.
+      a_tm1, r_t, discount_t: [] each, as in `q_learning`.
       q_t_selector: [actions] means of the online network.
     """
     policy_t = greedy_policy(q_t_selector)
@@ -374,9 +388,10 @@ def quantile_q_learning(
     Args:
       dist_q_tm1: [actions, atoms] quantiles, the only argument with a gradient.
       tau_q_tm1: [atoms] the fraction below each quantile, 0 to 1.
+      a_tm1, r_t, discount_t: [] each, as in `q_learning`.
       dist_q_t_selector: [actions, atoms] of the online network for double Q-learning; None: `dist_q_t`.
       dist_q_t: [actions, atoms], of the target network.
-      huber_param: 0 or more, the units of the reward; 0: the absolute value.
+      huber_param: 0 or more, in the units of the reward; 0: the absolute value.
     """
     selector = dist_q_t if dist_q_t_selector is None else dist_q_t_selector
     target = quantile_target(dist_q_t, r_t, discount_t, greedy_policy(jnp.mean(selector, axis=-1)))

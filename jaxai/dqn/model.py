@@ -74,6 +74,13 @@ def convolution(
 
     `ops.conv_general_dilated` computes the patches a second time for the gradient, to save memory. A Q network's
     images are few and small: here the patches are kept, and the gradient takes two thirds of the time.
+
+    Args:
+      lhs: images [batch, height, width, channels].
+      rhs: kernel [height, width, channels, features].
+      window_strides: vertical and horizontal.
+      padding: "VALID", or no padding in another form.
+      **options: further arguments of `lax.conv_general_dilated`, as `nn.Conv` gives them.
     """
     return lax.platform_dependent(
         lhs,
@@ -84,7 +91,16 @@ def convolution(
 
 
 def factorised_noise(key: jax.Array, batch: int, size: int) -> jax.Array:
-    """[batch, size] float32 draws of `f(e) = sign(e) sqrt(|e|)`, `e` standard normal (Fortunato et al. 2018)."""
+    """Draws of `f(e) = sign(e) sqrt(|e|)`, `e` standard normal (Fortunato et al. 2018, arXiv:1706.10295).
+
+    Args:
+      key: of the draws.
+      batch: number of rows.
+      size: number of inputs or outputs of the layer.
+
+    Returns:
+      [batch, size] float32.
+    """
     noise = jax.random.normal(key, (batch, size))
     return _computed_once(jnp.sign(noise) * jnp.sqrt(jnp.abs(noise)))
 

@@ -51,7 +51,13 @@ def nbytes(slots: int) -> int:
 
 
 def set_slot(priorities: Priorities, slot: jax.Array, value: jax.Array | float) -> Priorities:
-    """The same slot (scalar int32) of every environment set to a value."""
+    """Sets the priority of one slot, the same slot in every environment.
+
+    Args:
+      priorities: as they are.
+      slot: [] int32.
+      value: [] or [environments, 1] float32, 0 or more.
+    """
     width = priorities.leaves.shape[-1]
     row = slot // width
     leaves = lax.dynamic_index_in_dim(priorities.leaves, row, 1, keepdims=False)
@@ -62,7 +68,14 @@ def set_slot(priorities: Priorities, slot: jax.Array, value: jax.Array | float) 
 
 
 def update(priorities: Priorities, environment: jax.Array, slot: jax.Array, values: jax.Array) -> Priorities:
-    """New priorities (float32 [batch]; 0: never drawn again) of drawn slots; of equal slots one is kept, any."""
+    """Sets the priorities of drawn slots. If a slot occurs several times, one of its values is kept, any of them.
+
+    Args:
+      priorities: as they are.
+      environment: [batch] int32.
+      slot: [batch] int32.
+      values: [batch] float32, already raised to alpha; 0: never drawn again.
+    """
     width = priorities.leaves.shape[-1]
     row = slot // width
     leaves = priorities.leaves.at[environment, row, slot % width].set(values)
@@ -78,6 +91,11 @@ def raised(priorities: Priorities, power: jax.Array | float) -> Priorities:
 
 def sample(priorities: Priorities, key: Key, batch_size: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Stratified draws: one from each of `batch_size` equal shares of the total.
+
+    Args:
+      priorities: at least one of them above 0.
+      key: of the draws.
+      batch_size: number of draws.
 
     Returns:
       environment [batch] int32, slot [batch] int32, probability [batch] float32 of each draw.

@@ -254,7 +254,13 @@ class ReplayBuffer:
         return Sample(batch, environment, slot, probability)
 
     def prioritize(self, memory: Memory, sample: Sample, values: jax.Array) -> Memory:
-        """New priorities (already raised to alpha, [batch]) of a sample's transitions."""
+        """Sets the priorities of a sample's transitions.
+
+        Args:
+          memory: that the sample was drawn from; it must have priorities.
+          sample: from `sample`.
+          values: [batch] float32, already raised to alpha.
+        """
         assert memory.priorities is not None
         return memory.replace(priorities=priorities.update(memory.priorities, sample.env_index, sample.slot, values))
 

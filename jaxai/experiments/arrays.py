@@ -87,7 +87,11 @@ class ArraysExperiment(experiment.Experiment):
     metrics: ClassVar[Mapping[str, Metric]] = {}
 
     def load(self) -> Mapping[str, Mapping[str, Any]]:
-        """The data: `train` and splits to evaluate on, as {"train": {"x": ..., "y": ...}, "test": ...}."""
+        """The data: `train` and splits to evaluate on, as {"train": {"x": ..., "y": ...}, "test": ...}.
+
+        Raises:
+          NotImplementedError: the subclass does not define it.
+        """
         raise NotImplementedError
 
     def resolve(self, data: Splits) -> "ArraysExperiment":
@@ -96,7 +100,11 @@ class ArraysExperiment(experiment.Experiment):
         return self
 
     def make(self, axis_name: str | None = None) -> Workload:
-        """The workload of a resolved experiment; its gradients are averaged over `axis_name`, see `jaxai.core`."""
+        """The workload of a resolved experiment; its gradients are averaged over `axis_name`, see `jaxai.core`.
+
+        Raises:
+          NotImplementedError: the subclass does not define it.
+        """
         raise NotImplementedError
 
     def bind(self, data: Any = None, console: Console | None = None) -> "BoundArrays":
@@ -168,7 +176,14 @@ class BoundArrays(experiment.Bound):
         measures: Sequence[Measure] = (),
         metrics: Mapping[str, Metric] | None = None,
     ) -> Outcome:
-        """Trains or resumes; see `jaxai.runtime.experiment.Bound.train`."""
+        """Trains or resumes; see `jaxai.runtime.experiment.Bound.train`.
+
+        Args:
+          console: where progress is shown; None: standard output.
+          callbacks: functions (step, metrics, state) that run between calls; see `jaxai.runtime.callbacks`.
+          measures: functions state -> {name: value} that add to the metrics of each evaluation.
+          metrics: name -> meaning of a metric that a measure returns.
+        """
         config = self.config
         outcome = fit(self.training().measuring(measures, metrics), config, console, callbacks)
         if console and config.expected and config.score and not outcome.interrupted:

@@ -52,7 +52,19 @@ class Curve:
 def curves(
     lines: Sequence[Curve], path: Path, *, title: str = "", x_label: str = "step", y_label: str = "", log: bool = False
 ) -> Path:
-    """Writes a chart of several curves with a legend as PNG."""
+    """Writes a chart of several curves with a legend as PNG.
+
+    Args:
+      lines: the curves, in the order of drawing.
+      path: of the PNG.
+      title: above the chart.
+      x_label: below the horizontal axis.
+      y_label: at the vertical axis.
+      log: the vertical axis is logarithmic.
+
+    Returns:
+      The path.
+    """
     figure = blank_figure(6.4, 3.6)
     axes = _draw_curves(figure, lines, x_label, y_label, log=log)
     axes.set_title(title, loc="left", color=INK, fontsize=11)

@@ -26,7 +26,13 @@ def swatch(series: int, label: str) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -> str:
-    """A table. `head`: text; `rows`: HTML."""
+    """A table.
+
+    Args:
+      head: names of the columns, as text; empty: no head.
+      rows: cells as HTML.
+      kind: CSS class of its frame.
+    """
     top = f"<thead><tr>{''.join(f'<th>{escape(cell)}</th>' for cell in head)}</tr></thead>" if head else ""
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     return f'<div class="{f"scroll {kind}".strip()}"><table>{top}<tbody>{body}</tbody></table></div>'

@@ -40,7 +40,16 @@ class CallBatches(Protocol):
         """Batches of `steps_per_call` steps from any step on; of a feed, zeros of that shape."""
 
     def next(self, step: int, steps: int, state: State) -> tuple[PyTree, float]:
-        """Batches of the next call, which takes `steps` steps from `step` on, and the seconds spent to get them."""
+        """The batches of the next call.
+
+        Args:
+          step: the first step of the call.
+          steps: number of steps, 1 to `steps_per_call`.
+          state: before that step; only a feed reads it.
+
+        Returns:
+          Batches of `steps_per_call` steps, and the seconds of waiting for them.
+        """
 
     def __enter__(self) -> "CallBatches": ...
 
@@ -49,6 +58,13 @@ class CallBatches(Protocol):
 
 def make_batches(data: Examples | Feed | None, run: Run, mesh: Mesh, plan: Plan, first_step: int) -> CallBatches:
     """The batches of a run: none, resident on the device, streamed, or from a feed.
+
+    Args:
+      data: arrays, a feed, or None for a workload that makes its own data.
+      run: seed, mode and placement are read.
+      mesh: the devices.
+      plan: the calls of the run.
+      first_step: of the first call.
 
     Raises:
       ValueError: the batch does not divide over the devices, or is larger than the data.
@@ -81,7 +97,11 @@ class NoBatches:
         return None
 
     def next(self, step: int, steps: int, state: State) -> tuple[PyTree, float]:
-        """None, without waiting."""
+        """None, without waiting.
+
+        Args:
+          step, steps, state: as for `CallBatches.next`.
+        """
         return None, 0.0
 
     def __enter__(self) -> CallBatches:
@@ -105,7 +125,11 @@ class ResidentBatches(NoBatches):
         return parallel.place_batches(indices, self._mesh, self._mode, self._steps)
 
     def next(self, step: int, steps: int, state: State) -> tuple[PyTree, float]:
-        """As `at`, timed."""
+        """As `at`, timed.
+
+        Args:
+          step, steps, state: as for `CallBatches.next`.
+        """
         started = time.monotonic()
         return self.at(step), time.monotonic() - started
 
@@ -127,7 +151,11 @@ class StreamedBatches(NoBatches):
         return self._place({name: array[indices] for name, array in self._data.items()})
 
     def next(self, step: int, steps: int, state: State) -> tuple[PyTree, float]:
-        """The next of the stream."""
+        """The next of the stream.
+
+        Args:
+          step, steps, state: as for `CallBatches.next`.
+        """
         before = self._stream.seconds_waited
         batches = next(self._stream)
         return batches, self._stream.seconds_waited - before
@@ -154,6 +182,9 @@ class FeedBatches(NoBatches):
 
     def next(self, step: int, steps: int, state: State) -> tuple[PyTree, float]:
         """One batch after another, all of them with the same state.
+
+        Args:
+          step, steps, state: as for `CallBatches.next`.
 
         Raises:
           ValueError: a batch that differs from the example in its names, shapes or dtypes.

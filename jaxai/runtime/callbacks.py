@@ -102,6 +102,12 @@ def _functions(what: str, functions: Any, *parameters: str) -> tuple[Any, ...]:
 def call_back(callbacks: Sequence[Callback], step: int, metrics: Mapping[str, Any], state: State) -> str:
     """Calls each callback in turn; returns the name of the first that returned "stop", else "".
 
+    Args:
+      callbacks: see the top of this module.
+      step: number of train steps taken.
+      metrics: of a call or of an evaluation; each callback gets a copy.
+      state: after `step` steps.
+
     Raises:
       CallbackError: one raised, or returned something else than None or "stop".
     """
@@ -126,6 +132,12 @@ def call_back(callbacks: Sequence[Callback], step: int, metrics: Mapping[str, An
 
 def measured(measures: Sequence[Measure], step: int, state: State, metrics: Mapping[str, Any]) -> dict[str, float]:
     """The metrics of an evaluation, and those that the measures return.
+
+    Args:
+      measures: see the top of this module.
+      step: number of train steps taken.
+      state: after `step` steps.
+      metrics: of the evaluation.
 
     Raises:
       CallbackError: a measure raised, returned something else than numbers by name, or a name that exists already.

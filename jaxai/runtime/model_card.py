@@ -101,7 +101,13 @@ def write(folder: RunFolder, model: Model, interrupted: bool = False) -> None:
 
 
 def text(folder: RunFolder, model: Model, interrupted: bool = False) -> str:
-    """The model card; see `write`."""
+    """The text of the model card.
+
+    Args:
+      folder: of the run, with what the training wrote.
+      model: the facts that the experiment states.
+      interrupted: whether the training was stopped before its end.
+    """
     parts = [_front_matter(model), *_opening(folder, model, interrupted), *_data(folder, model)]
     parts += [*_results(folder, interrupted), *_use(folder, model), *_training(folder)]
     return "\n\n".join(part for part in parts if part) + "\n"

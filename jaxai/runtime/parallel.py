@@ -62,12 +62,22 @@ class Call(NamedTuple):
         )
 
     def lower(self, state: State, batches: PyTree, dataset: PyTree = None) -> Any:
-        """As `jax.jit(...).lower`: arguments may be `jax.ShapeDtypeStruct`s with shardings."""
+        """As `jax.jit(...).lower`: arguments may be `jax.ShapeDtypeStruct`s with shardings.
+
+        Args:
+          state: from `place_state`.
+          batches: from `place_batches`.
+          dataset: from `place_dataset`, or None.
+        """
         steps = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(self.mesh, PartitionSpec()))
         return self.function.lower(state, batches, dataset, steps)
 
     def compile(self, state: State, batches: PyTree, dataset: PyTree = None) -> "Call":
-        """Compiles now, for these shapes; the result takes no others."""
+        """Compiles now, for these shapes; the result takes no others.
+
+        Args:
+          state, batches, dataset: as for `lower`.
+        """
         return self._replace(function=self.lower(state, batches, dataset).compile())
 
 
@@ -243,7 +253,12 @@ def compile_evaluation(eval_step: Callable[[State, Batch], Metrics], mesh: Mesh,
     """`call(state, batches, dataset) -> sums` over all batches, in one program.
 
     `batches` has `index` and `mask`, both [steps, batch], from `place_batches`; `dataset` comes from `place_dataset`.
-    Both are None for a workload that makes its own data: one `eval_step(state, None)` then is all.
+    Both are None for a workload that makes its own data: the call is then one `eval_step(state, None)`.
+
+    Args:
+      eval_step: a pure evaluation step, made with `axis_name(mode)`.
+      mesh: devices, from `make_mesh`.
+      mode: the engine.
     """
 
     def call(state: State, batches: PyTree, dataset: PyTree, steps: jax.Array) -> Metrics:
@@ -269,7 +284,13 @@ def compile_evaluation(eval_step: Callable[[State, Batch], Metrics], mesh: Mesh,
 
 
 def place_state(state: State, mesh: Mesh, mode: Mode = "jit") -> State:
-    """The state on the devices as `mode` wants it; from a state on one device, or anywhere else."""
+    """The state on the devices, in the layout that `mode` needs.
+
+    Args:
+      state: on one device, or anywhere else. The leading axis of `local` divides by the number of devices.
+      mesh: devices, from `make_mesh`.
+      mode: the engine.
+    """
     replicated, local = NamedSharding(mesh, PartitionSpec()), state.local
     if mode == "pmap":
         local = jax.tree.map(lambda leaf: leaf.reshape(mesh.size, -1, *leaf.shape[1:]), local)
@@ -285,7 +306,16 @@ def gather_state(state: State, mode: Mode = "jit") -> State:
 
 
 def check_divides(what: str, number: int, mesh: Mesh) -> None:
-    """Raises ValueError where a number of something, as `a batch of`, does not divide over the devices."""
+    """Checks that a number divides by the number of devices.
+
+    Args:
+      what: the beginning of the message, as `a batch of`.
+      number: to check.
+      mesh: the devices.
+
+    Raises:
+      ValueError: it does not divide.
+    """
     if number % mesh.size:
         raise ValueError(
             f"{what} {number} does not divide over {mesh.size} devices; choose a multiple of {mesh.size}, or"
@@ -294,7 +324,13 @@ def check_divides(what: str, number: int, mesh: Mesh) -> None:
 
 
 def place_batches(batches: PyTree, mesh: Mesh, mode: Mode = "jit", steps_per_call: int = 1) -> PyTree:
-    """Batches ([batch, ...], or [steps_per_call, batch, ...] above one step) on the devices as `mode` wants them.
+    """Batches on the devices, in the layout that `mode` needs.
+
+    Args:
+      batches: leaves [batch, ...], or [steps_per_call, batch, ...] with more than one step per call.
+      mesh: devices, from `make_mesh`.
+      mode: the engine.
+      steps_per_call: as for `compile_step`.
 
     Raises:
       ValueError: the batch does not divide over the devices.

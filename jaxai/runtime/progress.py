@@ -66,7 +66,13 @@ class Display:
         say(self._console, text)
 
     def training(self, step: int, metrics: Mapping[str, Any], timing: Mapping[str, Any]) -> None:
-        """Shows the metrics and the timing of a call."""
+        """Shows the metrics and the timing of a call.
+
+        Args:
+          step: after the call.
+          metrics: of the call.
+          timing: of the call, a line of `timing.jsonl`.
+        """
         text = describe(metrics, timing, self._meanings)
         self._bar.update(self._task, completed=step, text=text)
         due = time.monotonic() - self._last_line >= PLAIN_SECONDS or step == self._steps
@@ -84,7 +90,13 @@ class Display:
 
 
 def describe(metrics: Mapping[str, Any], timing: Mapping[str, Any], meanings: Meanings) -> str:
-    """`error 0.1234 m  2,345 examples/s/chip  data wait 0 %  MFU 41.0 %`, of the values that exist."""
+    """`error 0.1234 m  2,345 examples/s/chip  data wait 0 %  MFU 41.0 %`, of the values that exist.
+
+    Args:
+      metrics: of a call.
+      timing: of the call, a line of `timing.jsonl`.
+      meanings: of the metrics.
+    """
     single = [name for name, value in metrics.items() if is_number(value)]
     parts = [_line(metrics, meanings.shown(single), meanings)]
     rate = next(name for name in timing if name.endswith(RATE))
@@ -101,7 +113,13 @@ def _line(values: Mapping[str, Any], names: Iterable[str], meanings: Meanings) -
 
 
 def summary(params: PyTree, flops_per_example: float, unit: str = "examples") -> Table:
-    """A table of the parameters, a row for each array, with their number and the training FLOPs per `unit`."""
+    """A table of the parameters, a row for each array, with their number and the training FLOPs.
+
+    Args:
+      params: the parameters; arrays or their shapes.
+      flops_per_example: FLOPs of training per `unit`.
+      unit: in the plural, as "examples" or "target_tokens".
+    """
     table = Table("parameter", "shape", "number", title="Model")
     leaves = jax.tree_util.tree_leaves_with_path(params)
     for path, leaf in leaves:
@@ -114,7 +132,13 @@ def summary(params: PyTree, flops_per_example: float, unit: str = "examples") ->
 
 
 def results(values: Mapping[str, Any], meanings: Meanings, title: str = "Finished") -> Table:
-    """A table of figures: their names in result.json, and their values with units."""
+    """A table of figures: their names in result.json, and their values with units.
+
+    Args:
+      values: the figures by name; those that are no number and no text are left out.
+      meanings: of the figures.
+      title: of the table.
+    """
     table = Table("result", "value", title=Text(title, "table.title"))
     for name, value in values.items():
         if isinstance(value, int | float | str):
@@ -123,7 +147,14 @@ def results(values: Mapping[str, Any], meanings: Meanings, title: str = "Finishe
 
 
 def expectation(name: str, expected: float, found: float, meanings: Meanings) -> str:
-    """`expected test accuracy 0.9750 or more, got 0.9850`, in the direction that the metric declares."""
+    """`expected test accuracy 0.9750 or more, got 0.9850`, in the direction that the metric declares.
+
+    Args:
+      name: of the metric.
+      expected: the value that the preset is known to reach.
+      found: the value of this run.
+      meanings: of the metrics.
+    """
     bound = "less" if meanings.better(name) == "lower" else "more"
     texts = (meanings.text(name, value, percent=False) for value in (expected, found))
     return f"expected {meanings.label(name)} {next(texts)} or {bound}, got {next(texts)}"

@@ -83,7 +83,14 @@ class Recorder:
         self._mark = time.monotonic()
 
     def submit(self, step: int, steps: int, metrics: Metrics, waited: float) -> None:
-        """Takes the metrics of a call that has just been dispatched after a wait for data and ends at `step`."""
+        """Takes the metrics of a call that has just been dispatched.
+
+        Args:
+          step: after the call.
+          steps: number of train steps of the call.
+          metrics: of the call, still on the device.
+          waited: seconds of waiting for the call's data.
+        """
         self._waited += waited  # while the call before was under way
         self.flush()
         self._pending = (step, steps, metrics)

@@ -53,7 +53,12 @@ EXPERIMENTS: dict[str, Entry] = {"jaxai.train": Entry("jaxai.runtime.train:Own",
 
 
 def register(name: str, place: str, commands: str, former: tuple[str, ...] = ()) -> None:
-    """Registers an experiment under the name that `config.json` gives it; see `Entry`."""
+    """Registers an experiment.
+
+    Args:
+      name: the `type` in `config.json`.
+      place, commands, former: see `Entry`.
+    """
     EXPERIMENTS[name] = Entry(place, commands, former)
 
 

@@ -27,9 +27,16 @@ def restored_state(
     apply: Callable[[State], State] = lambda state: state,
     renew: bool = False,
 ) -> State | None:
-    """The checkpointed state of a workload after `apply`, placed for `run.mode`; see `Checkpoints.restore`.
+    """The checkpointed state of a workload after `apply`, placed for `run.mode`; None if there is no checkpoint.
 
-    With `renew` training can continue from it: what checkpoints lack is made again.
+    Args:
+      workload: made for one device.
+      run: its mode is read.
+      mesh: the devices.
+      checkpoints: of the run.
+      which: as for `Checkpoints.restore`.
+      apply: restored state -> the state to place.
+      renew: compute again what checkpoints leave out, so that training can continue.
     """
     shapes = workload.stored(jax.eval_shape(workload.init, jax.random.key(0)))
     specs = jax.tree.map(lambda _: PartitionSpec(), shapes)
@@ -52,6 +59,12 @@ def restored_state(
 
 def trained_state(workload: Workload, run: Run, mesh: Mesh, which: Which = "latest") -> State:
     """The state that a run's checkpoint holds, placed for `run.mode`. Changes nothing in the run folder.
+
+    Args:
+      workload: made for one device.
+      run: its folder and mode are read.
+      mesh: the devices.
+      which: "best" or "latest".
 
     Raises:
       ValueError: the run has no such checkpoint, or only damaged ones.
@@ -116,7 +129,14 @@ def newest_state(
 
 
 def keep_best(state: State, run: Run, recorder: Recorder, checkpoints: Checkpoints) -> None:
-    """Makes the best checkpoint and the evaluations agree again after a kill or a deletion."""
+    """Makes the best checkpoint and the evaluations agree again after a kill or a deletion.
+
+    Args:
+      state: that training continues from.
+      run: its mode is read.
+      recorder: of the run, with its evaluations.
+      checkpoints: of the run.
+    """
     step, held = int(state.step), max(checkpoints.steps("best"), default=None)
     wanted = recorder.best_step
     if wanted in (None, held):

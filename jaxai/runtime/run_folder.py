@@ -84,7 +84,11 @@ class RunFolder:
             file.write(shlex.join([program, *sys.argv[1:]]) + "\n")
 
     def data(self) -> dict[str, Any] | None:
-        """What the run learns from, see `jaxai.data.digests`; None where an earlier version has kept nothing of it."""
+        """The description of the run's data, see `jaxai.data.digests`; None if an earlier version stored none.
+
+        Raises:
+          ValueError: `data.json` is damaged.
+        """
         if not (self.path / "data.json").exists():
             return None
         found = self.read_json("data.json")
@@ -94,7 +98,11 @@ class RunFolder:
         return found
 
     def declarations(self) -> Declarations:
-        """What the run's metrics mean; nothing is declared in a folder of a version that had no metrics.json."""
+        """The meanings of the run's metrics; nothing is declared in a folder of a version that had no metrics.json.
+
+        Raises:
+          ValueError: `metrics.json` is damaged.
+        """
         path = self.path / "metrics.json"
         if not path.exists():
             return Declarations({})

@@ -86,7 +86,11 @@ class Attention(nn.Module):
         return memory
 
     def scores(self, query: jax.Array, keys: jax.Array) -> jax.Array:
-        """Query [batch, queries, hidden] and keys [batch, source, hidden] -> float32 [batch, queries, source]."""
+        """Query [batch, queries, hidden] and keys [batch, source, hidden] -> float32 [batch, queries, source].
+
+        Raises:
+          NotImplementedError: the subclass does not define it.
+        """
         raise NotImplementedError  # each kind of attention has its own
 
     def __call__(
@@ -138,7 +142,11 @@ class Dot(Attention):
     """`q^T k`: Luong, Pham and Manning 2015 (arXiv:1508.04025, eq. 8); the memory must be as large as the query."""
 
     def scores(self, query: jax.Array, keys: jax.Array) -> jax.Array:
-        """Products of the queries with the memory itself."""
+        """Products of the queries with the memory itself.
+
+        Raises:
+          ValueError: the memory and the queries have different sizes.
+        """
         if query.shape[-1] != keys.shape[-1]:
             raise ValueError(
                 f"dot attention multiplies queries of size {query.shape[-1]} with a memory of size {keys.shape[-1]}: "

@@ -54,7 +54,16 @@ def length_penalty_of(length: Array, length_penalty: float) -> Array:
 
 
 def starting_limits(limits: Array | None, batch: int, max_length: int) -> Array:
-    """The limits [batch] int32 of each sentence, none above `max_length`."""
+    """The largest number of tokens of each sentence, at most `max_length`: [batch] int32.
+
+    Args:
+      limits: [batch] integers, the end token included; None: `max_length` for all.
+      batch: number of sentences, at least 1.
+      max_length: at least 1.
+
+    Raises:
+      ValueError: `batch` or `max_length` is below 1, or `limits` has another shape or dtype.
+    """
     if batch < 1:
         raise ValueError(f"batch is {batch}, expected at least 1 sentence")
     if max_length < 1:
@@ -71,7 +80,18 @@ def starting_limits(limits: Array | None, batch: int, max_length: int) -> Array:
 def check_beam(
     beam: int, n_best: int, length_penalty: float, coverage_penalty: float, vocabulary: int | None = None
 ) -> None:
-    """Raises ValueError, one line that begins with the number's name, unless `beam_search` can use it."""
+    """Refuses numbers that `beam_search` cannot use.
+
+    Args:
+      beam: number of live hypotheses, 1 to `vocabulary`.
+      n_best: number of returned hypotheses, 1 to `beam`.
+      length_penalty: 0 or more, finite.
+      coverage_penalty: 0 or more, finite.
+      vocabulary: its size; None: not known yet.
+
+    Raises:
+      ValueError: a number is out of its range; the line begins with its name.
+    """
     if beam < 1:
         raise ValueError(f"beam is {beam}, expected at least 1 live hypothesis; 1 is greedy search")
     if not 1 <= n_best <= beam:
@@ -84,7 +104,11 @@ def check_beam(
 
 
 def check_length_penalty(length_penalty: float) -> None:
-    """Raises ValueError unless the length penalty is finite and at least 0."""
+    """Refuses a length penalty that is negative or not finite.
+
+    Raises:
+      ValueError: it is.
+    """
     if not 0 <= length_penalty < math.inf:
         raise ValueError(f"length_penalty is {length_penalty}, expected at least 0 and finite; 0 switches it off")
 

@@ -172,7 +172,11 @@ def check_step(step: Any, tokens: jax.Array, state: Any, begin: int, end: int) -
 
 
 def check_first_state(state: Any, batch: int) -> None:
-    """Refuses a first state whose leaves are not [batch, 1, ...]: a search repeats the second axis for hypotheses."""
+    """Checks that the leaves of a first state are [batch, 1, ...]: a search repeats the second axis for hypotheses.
+
+    Raises:
+      ValueError: a leaf has another shape.
+    """
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         if jnp.shape(leaf)[:2] != (batch, 1):
             raise ValueError(

@@ -229,7 +229,17 @@ def sample(
 
 
 def check_sampling(temperature: float, top_k: int, top_p: float, vocabulary: int | None = None) -> None:
-    """Raises ValueError, one line that begins with the number's name, unless `sample` can use it."""
+    """Refuses numbers that `sample` cannot use.
+
+    Args:
+      temperature: above 0, finite.
+      top_k: 0 to `vocabulary`; 0: all tokens.
+      top_p: above 0, at most 1.
+      vocabulary: its size; None: not known yet.
+
+    Raises:
+      ValueError: a number is out of its range; the line begins with its name.
+    """
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature is {temperature}, expected above 0 and finite; use greedy for the limit of 0")
     if not 0 < top_p <= 1:

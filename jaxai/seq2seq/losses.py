@@ -40,7 +40,15 @@ def cross_entropy(logits: jax.Array, targets: jax.Array, label_smoothing: float 
 
 
 def check_loss(losses: Any, shape: tuple[int, ...]) -> Any:
-    """The losses themselves; ValueError unless they are floating point [batch, T], one for each token."""
+    """The losses themselves, if they are floating point [batch, T], one for each token.
+
+    Args:
+      losses: what the loss returned.
+      shape: [batch, T] of the targets.
+
+    Raises:
+      ValueError: another shape or dtype.
+    """
     got, dtype = getattr(losses, "shape", None), getattr(losses, "dtype", type(losses).__name__)
     if got != shape or not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(
@@ -51,7 +59,11 @@ def check_loss(losses: Any, shape: tuple[int, ...]) -> Any:
 
 
 def trace_loss(loss: Loss) -> None:
-    """Traces a loss with small shapes, before any training; ValueError unless it returns one number for each token."""
+    """Traces a loss with small shapes, before any training.
+
+    Raises:
+      ValueError: it does not return one floating point number for each token.
+    """
     logits, targets = jax.ShapeDtypeStruct((2, 3, 5), jnp.float32), jax.ShapeDtypeStruct((2, 3), jnp.int32)
     check_loss(jax.eval_shape(loss, logits, targets), targets.shape)
 

@@ -297,7 +297,17 @@ class Seq2Seq(nn.Module):
         return vector, DecoderState(layers, None if state.fed is None else vector), weights
 
     def one_by_one(self, embedded: jax.Array, state: DecoderState, memory: Memory, *, train: bool) -> jax.Array:
-        """Scans `advance` over the steps of `embedded` [batch, time, embed]; returns vectors [batch, time, hidden]."""
+        """Scans `advance` over the target's steps.
+
+        Args:
+          embedded: [batch, time, embed], the input tokens.
+          state: before the first step.
+          memory: from `encode`.
+          train: whether dropout is on.
+
+        Returns:
+          Attentional vectors [batch, time, hidden].
+        """
 
         def step(
             module: Seq2Seq, state: DecoderState, embedded: jax.Array, memory: Memory, masks: tuple[Masks, ...]
@@ -324,7 +334,11 @@ class Seq2Seq(nn.Module):
         return self.combined(context, h), weights
 
     def attend(self, query: jax.Array, memory: Memory) -> tuple[jax.Array, jax.Array]:
-        """Context [batch, queries, size] and weights [batch, queries, source]."""
+        """Context [batch, queries, size] and weights [batch, queries, source].
+
+        Raises:
+          ValueError: the model has no attention.
+        """
         if self.attending is None or memory.keys is None:
             raise ValueError("the memory has no keys: it comes from a model without attention")
         found: tuple[jax.Array, jax.Array] = self.attending(query, memory.values, memory.keys, memory.mask)

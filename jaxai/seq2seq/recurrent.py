@@ -135,7 +135,13 @@ class Layer(nn.Module):
         return outputs, (h,)
 
     def step(self, x: jax.Array, state: LayerState, mask: jax.Array | None = None) -> LayerState:
-        """The state after one more step on x [batch, features]; its first leaf is the output."""
+        """The state after one more step; its first leaf is the output.
+
+        Args:
+          x: [batch, features].
+          state: of the previous step.
+          mask: [batch, hidden], dropout of the recurrent state; None: no dropout.
+        """
         x = x.astype(self.dtype)
         if self.layer_norm or mask is not None:
             return self.general_step(self.projected(x), state, mask)
@@ -191,7 +197,17 @@ class Layer(nn.Module):
     def scan(
         self, projected: jax.Array, state: LayerState, lengths: jax.Array | None, mask: jax.Array | None
     ) -> tuple[jax.Array, LayerState]:
-        """`general_step` over [batch, time, gates * hidden]."""
+        """`general_step` over all time steps.
+
+        Args:
+          projected: [batch, time, gates * hidden] float32, from `projected`.
+          state: before the first step.
+          lengths: [batch] int32, number of real steps; None: all.
+          mask: as in `general_step`.
+
+        Returns:
+          Outputs [batch, time, hidden], 0 where the input is padding, and the last state.
+        """
         steps = jnp.arange(projected.shape[1])
 
         def step(state: LayerState, inputs: tuple[jax.Array, jax.Array]) -> tuple[LayerState, jax.Array]:
@@ -278,7 +294,13 @@ class Stack(nn.Module):
         return jax.random.bernoulli(self.make_rng("dropout"), 1 - rate, shape) / jnp.float32(1 - rate)
 
     def drop(self, x: jax.Array, mask: jax.Array | None, *, train: bool) -> jax.Array:
-        """Drops by the mask; if dropout is not variational, by a mask drawn here."""
+        """Dropout of a layer's inputs: by the given mask if dropout is variational, otherwise by a mask drawn here.
+
+        Args:
+          x: [batch, ..., features].
+          mask: [batch, features], or None for no variational dropout.
+          train: whether dropout is on.
+        """
         return keep(x, mask) if self.variational else self.dropped(x, deterministic=not train)
 
     def __call__(

@@ -141,7 +141,17 @@ class Translator:
     def translate_all(
         self, texts: Sequence[str], batch_size: int = 128, n_best: int = 1, attention: bool = False
     ) -> list[list[Translation]]:
-        """As `translate`, but with sentences of similar length in a batch, which is faster."""
+        """As `translate`, but with sentences of similar length in a batch, which is faster.
+
+        Args:
+          texts: sentences.
+          batch_size: number of sentences that are translated together.
+          n_best: number of translations of each sentence.
+          attention: return the attention weights too.
+
+        Returns:
+          The translations of each text, in the order of the texts.
+        """
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         found: list[Any] = [None] * len(texts)
         results = self._translate(((i, texts[i]) for i in order), batch_size, n_best, attention)

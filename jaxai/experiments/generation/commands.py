@@ -59,6 +59,9 @@ def sample(
       grid: one PNG of all images instead of one for each
       checkpoint: the best by its evaluations, or the latest
       output: folder; default: samples/seed-SEED in the run's folder
+
+    Raises:
+      ValueError: the output is a file, or the model has no such label.
     """
     from jaxai.experiments.generation.trained import label_number
     from jaxai.report import mosaic

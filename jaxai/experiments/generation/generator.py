@@ -64,7 +64,16 @@ class Generator:
         return np.asarray(draw(jnp.arange(count)))
 
     def images(self, state: State, latents: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """[n, height, width, channels] uint8; an unconditional model does not use the labels."""
+        """The images of given latents.
+
+        Args:
+          state: of the training.
+          latents: [n, latent_size] float32.
+          labels: [n] int32; an unconditional model does not use them.
+
+        Returns:
+          [n, height, width, channels] uint8.
+        """
         parts = []
         for first in range(0, len(latents), self._chunk):
             latent, label = (each[first : first + self._chunk] for each in (latents, labels))

@@ -52,7 +52,16 @@ class TrainedGenerator(Trained):
         return self.samples(count, label, seed).image
 
     def samples(self, count: int, label: int | str | None = None, seed: int = 0) -> Samples:
-        """As `sample`, with the latents and labels that the images were drawn from."""
+        """As `sample`, with the latents and labels that the images were drawn from.
+
+        Args:
+          count: number of images, at least 1.
+          label: as for `sample`.
+          seed: of the latents.
+
+        Raises:
+          ValueError: as for `sample`.
+        """
         if count < 1:
             raise ValueError(f"count is {count}; it must be at least 1")
         check_argument("seed", Seed, seed)

@@ -148,6 +148,11 @@ class Bound(experiment.Bound):
     def evaluate(self, console: Console, which: Which = "best", episodes: int = 100) -> dict[str, Any]:
         """Measures a checkpoint of the run over greedy episodes of every seed, and shows and returns the metrics.
 
+        Args:
+          console: where the metrics are shown.
+          which: checkpoint.
+          episodes: number of greedy episodes for each seed, at least 1.
+
         Raises:
           ValueError: the run has no such checkpoint, or no episode is asked for.
           FloatingPointError: every training of the run diverged.
@@ -177,7 +182,13 @@ class Bound(experiment.Bound):
         return state if self.config.alone else population.member_of(state, index)
 
     def draw(self, outcome: Outcome, folder: RunFolder, console: Console | None) -> None:
-        """The picture of a finished run: an episode of its best agent."""
+        """The picture of a finished run: an episode of its best agent.
+
+        Args:
+          outcome: of the training; unused here.
+          folder: of the run; the picture is written into it.
+          console: where a failure is shown; None: standard output.
+        """
         del outcome
         if importlib.util.find_spec("PIL") is None:
             return

@@ -38,6 +38,9 @@ def play(
       seed: of the episode
       member: number of the training, from 0; None: the best by the evaluation of that checkpoint
       output: the GIF; default: pictures/episode.gif in the run's folder
+
+    Raises:
+      ValueError: the output is not named *.gif, or is a folder.
     """
     path = output or Path(bound.config.run.workdir) / "pictures" / "episode.gif"
     if path.suffix.lower() != ".gif" or path.is_dir():

@@ -65,7 +65,11 @@ class Experiment(experiment.Experiment):
         return f"was trained in {name!r}, which gymnax does not have; add {remedy}"
 
     def provide(self, **needs: str) -> None:
-        """Imports the run's own environment, which a user names again."""
+        """Imports the run's own environment, which a user names again.
+
+        Raises:
+          ValueError: the name is not that of the run's environment, or it cannot be imported.
+        """
         name = needs["env_name"]
         if name != self.env.name:
             raise ValueError(f"env.name is {name}, and the run was trained in {self.env.name}; give this name")

@@ -77,7 +77,13 @@ class BoundSweep(Bound):
     config: Sweep
 
     def draw(self, outcome: Outcome, folder: RunFolder, console: Console | None) -> None:
-        """The table of the settings, best first, in `sweep.json`, on the terminal and as a picture."""
+        """The table of the settings, best first, in `sweep.json`, on the terminal and as a picture.
+
+        Args:
+          outcome: of the training.
+          folder: of the run; table and picture are written into it.
+          console: where the table is shown; None: nowhere.
+        """
         swept, seeds = self.config.grid.swept(), self.config.run.seeds
         scores = np.array([np.nan if score is None else score for score in outcome.result["return_per_seed"]])
         scores = scores.reshape(-1, seeds)

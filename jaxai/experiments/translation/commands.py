@@ -32,6 +32,9 @@ def evaluate(
       source: file to translate, one sentence per line, instead of the test set
       reference: correct translations of source, line by line
       ensemble: further runs; the probabilities of all runs are averaged
+
+    Raises:
+      ValueError: one of source and reference is given without the other.
     """
     from rich.console import Console
 

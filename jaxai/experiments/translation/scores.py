@@ -182,7 +182,17 @@ def interval(
 
 
 def sentence_scores(task: str, hypotheses: Sequence[str], references: Answers, lowercase: bool = False) -> np.ndarray:
-    """The score of each sentence, float [sentences], as `SENTENCE` names it; arguments as for `score`."""
+    """The score of each sentence, as `SENTENCE` names it.
+
+    Args:
+      task: as for `score`.
+      hypotheses: as for `score`.
+      references: as for `score`.
+      lowercase: as for `score`.
+
+    Returns:
+      [sentences] float.
+    """
     hypotheses, answers = _checked(task, hypotheses, references, lowercase)
     if task == "translation":
         metric = _metrics().CHRF()
@@ -238,7 +248,13 @@ def examples(
 
 
 def as_table(title: str, rows: Sequence[dict[str, Any]], note: str = "") -> dict[str, Any]:
-    """Rows of `by_length` or `examples` in the form of a run folder's `tables/NAME.json`."""
+    """Rows of `by_length` or `examples` in the form of a run folder's `tables/NAME.json`.
+
+    Args:
+      title: above the table.
+      rows: with the same keys in each.
+      note: below the title; "": none.
+    """
     columns = list(rows[0]) if rows else []
     return {"title": title, "note": note, "columns": columns, "rows": [[row[name] for name in columns] for row in rows]}
 

@@ -33,7 +33,14 @@ class TrainedTranslator(Trained):
 
     @classmethod
     def read(cls, run: Any, workload: Workload, checkpoint: str, config: Any = None) -> "TrainedTranslator":
-        """Reads a checkpoint, or "average": the mean of the parameters of both; see `jaxai.load`."""
+        """Reads a checkpoint; see `jaxai.load`.
+
+        Args:
+          run: settings of the run; its folder is read.
+          workload: for one device.
+          checkpoint: "best", "latest", or "average": the mean of the parameters of both.
+          config: the run's experiment.
+        """
         if checkpoint != "average":
             found: TrainedTranslator = super().read(run, workload, checkpoint, config)
             return found
@@ -119,7 +126,20 @@ class TrainedTranslator(Trained):
         batch_size: int = 64,
         ensemble: Sequence["TrainedTranslator"] = (),
     ) -> list[list[Translation]]:
-        """As `translate`, with scores, tokens and attention: for each text the `n_best` translations."""
+        """As `translate`, with scores, tokens and attention: for each text the `n_best` translations.
+
+        Args:
+          texts: any number of them.
+          n_best: number of translations of each text.
+          decoding: how to search; None: as the run is configured.
+          seed: of sampling.
+          batch_size: number of texts that are translated together.
+          ensemble: as for `translate`.
+
+        Raises:
+          ValueError: a text is no str, or as for `translator`.
+          FloatingPointError: the model has parameters that are not finite.
+        """
         texts = list(texts)
         for number, text in enumerate(texts):
             if not isinstance(text, str):
@@ -133,6 +153,11 @@ class TrainedTranslator(Trained):
         self, decoding: Decoding | None = None, seed: int = 0, ensemble: Sequence["TrainedTranslator"] = ()
     ) -> Translator:
         """The translator of these options; the same object for the same options, so that nothing is compiled again.
+
+        Args:
+          decoding: how to search; None: as the run is configured.
+          seed: of sampling.
+          ensemble: as for `translate`.
 
         Raises:
           ValueError: the vocabularies are not those of the run, the runs have other vocabularies or another network, or
