@@ -1,7 +1,7 @@
-"""What follows a gradient in every workload: the optimizer's update, the moving average, and what evaluation uses.
+"""The second half of a train step, for every workload: optimizer update, moving average, variables for evaluation.
 
-The moving average is `state.extra["ema"]`: a dict of collections as a linen module has them, `{"params": ...}` and the
-statistics that belong to these parameters, as `{"params": ..., "batch_stats": ...}`.
+The moving average is `state.extra["ema"]`: a dict of linen collections, `{"params": ...}` or, with the statistics that
+belong to these parameters, `{"params": ..., "batch_stats": ...}`.
 
 >>> import jax, jax.numpy as jnp, optax
 >>> from jaxai.core import State
@@ -48,7 +48,7 @@ def start(collections: Mapping[str, PyTree]) -> dict[str, PyTree]:
       collections: what the average follows, as `{"params": params, "batch_stats": ...}`.
 
     Returns:
-      `{"ema": a copy}`: of its own, because a donated state cannot hold an array twice.
+      `{"ema": a copy}`; a copy, because a donated state cannot hold an array twice.
     """
     return {EMA: jax.tree.map(jnp.copy, dict(collections))}
 
@@ -72,7 +72,7 @@ def follow(average: PyTree, current: PyTree, decay: jax.typing.ArrayLike, step: 
 def initialize(transformation: optax.GradientTransformation, params: PyTree) -> PyTree:
     """The optimizer state before the first step: `transformation.init(params)`, as arrays of fixed types.
 
-    A Python number in it would be another type after the first step, and the step would be compiled twice.
+    A Python number in it would have another type after the first step, and the step would be compiled twice.
     """
     return jax.tree.map(_fixed, transformation.init(params))
 
@@ -89,14 +89,14 @@ def update(
     """The parameters and the optimizer state after one update of an optax transformation.
 
     A transformation with extra arguments (`optax.contrib.reduce_on_plateau`, `optax.polyak_sgd`, `optax.lbfgs`) gets
-    those of `value`, `grad` and `value_fn` that it accepts.
+    `value`, `grad` and `value_fn`, as far as it accepts them.
 
     Args:
       transformation: of optax, or with the same `init` and `update`.
-      gradients: structure of `params`; on several devices their mean.
-      opt_state: from `initialize` or from the step before.
+      gradients: the structure of `params`; on several devices their mean.
+      opt_state: from `initialize` or from the previous step.
       params: before the update.
-      value: [] the loss that the gradients are of; on several devices the mean.
+      value: [] float, the loss of these gradients; on several devices the mean.
       value_fn: params -> the loss on the same batch, for a line search.
 
     Returns:
@@ -126,11 +126,11 @@ def advance(
     Args:
       state: before the step. With `ema_decay`, `state.extra` has the average from `start`.
       transformation: of optax; see `update`.
-      gradients: structure of `state.params`; on several devices their mean.
-      collections: the collections besides the parameters after this step, as `{"batch_stats": ...}`; they replace
+      gradients: the structure of `state.params`; on several devices their mean.
+      collections: collections other than the parameters, after this step, as `{"batch_stats": ...}`; they replace
         those in `state.extra`.
       ema_decay: decay of the moving average; 0 for none.
-      value: [] the loss; see `update`.
+      value: [] float, the loss; see `update`.
       value_fn: params -> the loss; see `update`.
     """
     params, opt_state = update(transformation, gradients, state.opt_state, state.params, value=value, value_fn=value_fn)
@@ -147,13 +147,13 @@ def evaluated(
 ) -> dict[str, PyTree]:
     """The collections that evaluation applies a network with.
 
-    Those of the moving average come first, and the last ones where it has none. Without an average, parameters that a
-    schedule-free optimizer trained are its averaged ones (`optax.contrib.schedule_free_eval_params`; Defazio et al.
-    2024, arXiv:2405.15682).
+    These are the averaged collections, and the current ones where the average does not include them. Without an
+    average, the parameters of a schedule-free optimizer are its averaged ones
+    (`optax.contrib.schedule_free_eval_params`; Defazio et al. 2024, arXiv:2405.15682).
 
     Args:
-      params: the last ones.
-      collections: besides the parameters, as `{"batch_stats": ...}`.
+      params: the current parameters.
+      collections: current collections other than the parameters, as `{"batch_stats": ...}`.
       average: of the same network, as `{"params": ...}`; None for none.
       opt_state: of the transformation that updates `params`.
     """
@@ -179,7 +179,7 @@ def parameters(state: State) -> PyTree:
 
 
 def restarted(opt_state: PyTree, params: PyTree) -> PyTree:
-    """An optimizer state before the first step, for other parameters than those that it was initialized with.
+    """An optimizer state before the first step, adapted to other parameters than those it was initialized with.
 
     Only a schedule-free optimizer keeps a copy of the parameters, which is replaced.
 
@@ -207,7 +207,7 @@ def _is_masked(node: PyTree) -> bool:
 
 
 def _fixed(leaf: Any) -> jax.Array:
-    """The leaf as an array whose dtype does not depend on what it is combined with."""
+    """The leaf as an array without weak type."""
     array = jnp.asarray(leaf)
     return jax.lax.convert_element_type(array, array.dtype) if array.weak_type else array
 

@@ -1,4 +1,4 @@
-"""Statistics of batch normalisation, for all networks that have it: checked in training, and recomputed."""
+"""Statistics of batch normalisation, for all networks: options of the layer, and recomputation."""
 
 import math
 from typing import Any
@@ -17,9 +17,18 @@ RECOMPUTE = "recompute"
 def options(module: nn.Module, x: jax.Array, axis_name: str | None, momentum: float, *, train: bool) -> dict[str, Any]:
     """Arguments of `nn.BatchNorm` inside `module`, for training, evaluation and recomputed statistics.
 
+    Args:
+      module: the calling linen module.
+      x: [batch, ..., channels], the input of the layer.
+      axis_name: of the devices that statistics are averaged over; None: one device.
+      momentum: of the moving averages, 0 to below 1.
+      train: normalise with the statistics of the batch.
+
+    Returns:
+      Keyword arguments: `use_running_average`, `momentum`, `axis_name`.
+
     Raises:
-      ValueError: the batch has a single value for each channel, which is its own mean, so that every output would be 0.
-        PyTorch refuses it too. With `axis_name` the batch is that of all devices of the axis.
+      ValueError: in training the batch, over all devices, has one value per channel, so that every output would be 0.
     """
     recompute = module.is_mutable_collection(RECOMPUTE) and not module.is_initializing()
     batch = train or recompute
@@ -57,5 +66,5 @@ def _is_statistics(node: PyTree) -> bool:
 
 def _pooled(node: PyTree) -> PyTree:
     if not _is_statistics(node):
-        return node[0]  # of spectral normalisation, which these batches do not move
+        return node[0]  # of spectral normalisation, which does not depend on the batches
     return {"mean": node["mean"].mean(0), "var": node["var"].mean(0) + jnp.var(node["mean"], axis=0)}

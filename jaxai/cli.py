@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, report, replay, and the commands of the registered and of a run's experiments."""
+"""The command line: train, evaluate, report, replay, and the commands that experiments define."""
 
 import contextlib
 import errno
@@ -34,10 +34,13 @@ jaxai COMMAND --help explains its options; jaxai evaluate RUN --help those of th
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the `jaxai` command.
 
-    Ends the process with 0, with 2 for a user's mistake, 1 for a run that failed, 130 for Ctrl-C.
+    Exit codes: 0: success, 1: a run failed, 2: a mistake in the arguments or files, 130: Ctrl-C.
+
+    Args:
+      arguments: of the command line; None: those of the process.
     """
     arguments = [_with_home(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
-    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files and classes may not be of its encoding
+    if isinstance(sys.stdout, io.TextIOWrapper):  # its encoding may lack characters of file and class names
         sys.stdout.reconfigure(errors="backslashreplace")
     if arguments and arguments[0] == "--version":
         print(f"jaxai {__version__}")
@@ -60,12 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
-    """Ends the process with one line for what a user can mend."""
+    """Ends the process with one line for an error that a user can correct."""
     try:
         yield
-    except BrokenPipeError:  # the reader of the output has read enough, as `head`
+    except BrokenPipeError:  # the reader of the output has closed it, as `head` does
         leave_standard_output()
-    except KeyboardInterrupt:  # outside of the loop, which ends by itself with everything saved
+    except KeyboardInterrupt:  # outside of the training loop, which handles it itself and saves everything
         _fail("interrupted", code=130)
     except Exception as error:
         found = explained(error)
@@ -80,7 +83,7 @@ def train(arguments: Sequence[str]) -> None:
 
 
 def _train(command: str, arguments: Sequence[str]) -> None:
-    """Trains what `command` makes of a preset: the preset itself for `train`."""
+    """Trains a preset, as `command` changes it; `train` does not change it."""
     from rich.console import Console
 
     from jaxai.runtime import parallel
@@ -132,7 +135,7 @@ def _train(command: str, arguments: Sequence[str]) -> None:
 
 
 def _defines(kind: type) -> str:
-    """What a preset gives that another process needs: the class, where it is not registered."""
+    """What another process needs the preset for: its class, where that is not registered."""
     return "" if name_of(kind) in registry.EXPERIMENTS else f"defines {kind.__qualname__}"
 
 
@@ -148,8 +151,8 @@ def evaluate(arguments: Sequence[str]) -> None:
     except OSError as error:
         if not isinstance(error, PermissionError) and error.errno != errno.EROFS:
             raise
-        # Another user's run, which may be read only.
-        print(f"jaxai: {run} may not be written: the metrics are in no evaluation.json", file=sys.stderr)
+        # Another user's run may be read-only.
+        print(f"jaxai: {run} may not be written: the metrics are not saved in evaluation.json", file=sys.stderr)
 
 
 def report(arguments: Sequence[str]) -> None:
@@ -206,7 +209,7 @@ OWN: dict[str, Callable[[Sequence[str]], None]] = {
 
 
 def _with_home(argument: str) -> str:
-    """An argument with the home folder for a `~` that the shell left: in quotes, as '~/runs', or behind a `=`."""
+    """Replaces a `~` that the shell did not expand, as in quotes ('~/runs') or after a `=`."""
     option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
     if not value.startswith("~"):
         return argument
@@ -214,7 +217,7 @@ def _with_home(argument: str) -> str:
 
 
 def _report(runs: Sequence[Path], output: Path, console: "Console") -> None:
-    """The report that closes a training; a missing plotting library does not spoil the run."""
+    """Writes the report after a training; without matplotlib there is a message and no error."""
     from jaxai.report import pictures
 
     if not pictures.available():
@@ -227,7 +230,7 @@ def _report(runs: Sequence[Path], output: Path, console: "Console") -> None:
 
 
 def _configure_jax() -> None:
-    """Keeps compiled programs between runs, the small ones too: a second start takes seconds (docs of jax)."""
+    """Turns on JAX's persistent compilation cache, for small programs too, so that a second start takes seconds."""
     import jax
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -236,8 +239,8 @@ def _configure_jax() -> None:
             programs.mkdir(parents=True, exist_ok=True)
             if os.access(programs, os.W_OK):
                 jax.config.update("jax_compilation_cache_dir", str(programs))
-        except (RuntimeError, OSError):  # a user without a home folder that may be written keeps no programs
-            logging.getLogger("matplotlib").setLevel(logging.ERROR)  # which would tell of the same in many words
+        except (RuntimeError, OSError):  # no writable home folder: no cache
+            logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it would warn about the same at length
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 

@@ -1,8 +1,8 @@
-"""The contract: what a workload is, and the one state with everything that training needs in order to continue.
+"""The interface of a workload, and the state with everything that training needs in order to continue.
 
-A workload is a pair of pure functions, as an optax transformation is. The same `train_step` runs under
-`jax.jit`, `jax.pmap`, `jax.shard_map`, `jax.vmap` over seeds and `jax.lax.scan` over steps, because all
-its inputs are arguments and all its effects are return values.
+A workload is a tuple of pure functions, as an optax transformation is. The same `train_step` runs under `jax.jit`,
+`jax.pmap`, `jax.shard_map`, `jax.vmap` over seeds and `jax.lax.scan` over steps, because all its inputs are arguments
+and all its effects are return values.
 
 A step that is made for several devices (`axis_name` given) follows one rule: take the gradient of the *local* loss,
 then `pmean` the gradient. The gradient of a `pmean`ed loss is silently wrong under `pmap`, and under `shard_map` with
@@ -36,7 +36,7 @@ __all__ = [
 
 PyTree = Any
 Key = jax.Array
-"""A typed key, as `jax.random.key` makes it: shape [], dtype `key<fry>`."""
+"""A typed key from `jax.random.key`: shape [], dtype `key<fry>`."""
 Batch = Mapping[str, jax.Array] | None
 """Arrays whose leading axis is the batch; `None` for a workload that makes its own data, as DQN does."""
 Metrics = dict[str, jax.Array]
@@ -48,7 +48,7 @@ class State(struct.PyTreeNode):
     """Everything that training needs in order to continue, one pytree.
 
     Attributes:
-      step: [] int32, the optimizer steps taken so far; the position in the data follows from it.
+      step: [] int32, number of optimizer steps so far; it determines the position in the data.
       params: replicated over devices.
       opt_state: of the optax transformation; replicated.
       key: typed key, never advanced: random numbers of a step come from `fold_in(key, step)`.
@@ -65,7 +65,7 @@ class State(struct.PyTreeNode):
 
 
 def whole(state: State) -> State:
-    """The state itself: the default of what a checkpoint holds and of what a resumed training continues from."""
+    """The state unchanged: the default of `Workload.stored` and `Workload.renewed`."""
     return state
 
 
@@ -75,18 +75,18 @@ class Workload(NamedTuple):
     Attributes:
       init: key -> the state before the first step.
       train_step: (state, batch) -> (state, metrics). Metrics are float32 scalars, averaged over the batch and over
-        devices; `grad_norm` is among them, so that a non-finite gradient is seen even where the loss hides it.
-      eval_step: (state, batch) -> sums and counts over the batch, exact for a ragged last batch: examples whose
-        `batch["mask"]` is 0 count nothing.
+        devices; `grad_norm` is among them, so that a non-finite gradient is noticed even where the loss is finite.
+      eval_step: (state, batch) -> sums and counts over the batch. They are exact for a padded last batch: examples
+        whose `batch["mask"]` is 0 are not counted.
       gradients: (state, batch) -> the gradient that `train_step` applies, shaped as `state.params`; `None` where a
         workload has no single one. Used to name the parameter whose gradient is not finite.
       predict: (state, inputs) -> outputs, as evaluation computes them: logits of images, action values of observations;
         `None` for a workload that predicts nothing. Each workload's `make_predict` states shapes and dtypes.
-      faults: state -> what is wrong with what an environment gave, in words -> bool arrays, True where it is; `None`
-        for a workload that learns from data. Used to name the cause of a non-finite step.
-      stored: state -> what a checkpoint holds of it; evaluation needs no more.
-      renewed: what a checkpoint held -> the state that a resumed training continues from. Where `stored` and `renewed`
-        are not `whole`, a resumed run is not bit for bit the uninterrupted one.
+      faults: state -> {description of a fault in the values from an environment: bool array, True where it occurs};
+        `None` for a workload that learns from data. Used to name the cause of a non-finite step.
+      stored: state -> the part of it that a checkpoint holds; enough for evaluation.
+      renewed: stored part -> the state that a resumed training continues from. Where `stored` and `renewed` are not
+        `whole`, a resumed run is not bit for bit the uninterrupted one.
     """
 
     init: Callable[[Key], State]

@@ -13,10 +13,10 @@ PRESET_MODULE = "jaxai_preset_"
 
 
 def dotted_name(function: Any) -> str:
-    """`package.module:name` of a function or class, which depends neither on the process nor on the working directory.
+    """`package.module:name` of a function or class, independent of the process and the working directory.
 
-    The module of a preset or a script is named as its file. An object without a name has that of its class, and
-    `functools.partial` that of its function.
+    The module of a preset or a script has the name of its file. An object without a name gets the name of its class,
+    and a `functools.partial` that of its function.
     """
     while isinstance(function, functools.partial):
         function = function.func
@@ -43,11 +43,11 @@ def is_dotted(text: str) -> bool:
 
 
 def imported(text: str, option: str) -> Any:
-    """What `package.module:name` names. Only for names that the user has typed: importing executes code.
+    """The object that `package.module:name` names. Only for names that the user has typed: importing executes code.
 
     Args:
       text: the name.
-      option: where it was typed, as "--data.source", for the message.
+      option: the option with the name, as "--data.source", for the message.
 
     Raises:
       ValueError: no such module or name, or the module fails while it is imported; one line.
@@ -62,7 +62,7 @@ def imported(text: str, option: str) -> Any:
     except ModuleNotFoundError as error:
         raise ValueError(
             f"{option} is {text}: {error}; expected package.module:name of an installed package, or of a file in this"
-            " folder or beside the preset"
+            " folder or in that of the preset"
         ) from error
     except Exception as error:
         raise ValueError(f"{option} is {text}: {described(error)}") from error
@@ -77,11 +77,11 @@ def described(error: BaseException) -> str:
 
 
 def called(function: Callable[[], Any], option: str) -> Any:
-    """What a user's function returns.
+    """The value that a user's function returns.
 
     Args:
       function: called without arguments.
-      option: the field of the configuration that holds it, for the message.
+      option: the field of the configuration with the function, for the message.
 
     Raises:
       ValueError: the function raised an exception; one line with its name, the exception and the place.

@@ -7,7 +7,7 @@ from jaxai.files.unwritten import WRONG_PATH
 
 
 def explained(error: Exception) -> tuple[str, int] | None:
-    """The line and the exit code of an error that a user can correct; None for a fault of jaxai, shown with traceback.
+    """The message and exit code of an error that a user can correct; None for a bug, which is shown with traceback.
 
     The exit code is 2 for a mistake in the arguments or files that were given, and 1 for a run that failed.
     """

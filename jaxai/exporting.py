@@ -1,4 +1,4 @@
-"""A pure function with its weights as one file that JAX alone runs (`jax.export`)."""
+"""A pure function with its weights in one file that only needs JAX to run (`jax.export`)."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -27,11 +27,19 @@ def write(
     """Writes a function of batches; see `Trained.export`.
 
     Args:
-      path: of the file; written whole or not at all.
-      function: pure; what it closes over becomes constants of the program.
+      path: of the file; written completely or not at all.
+      function: pure; the arrays in its closure become constants of the program.
       inputs: its arguments: trees of arrays or `jax.ShapeDtypeStruct`s [batch, ...].
-      platforms: that the program is lowered for.
-      batch_size: examples in a call; None: any number.
+      platforms: to lower the program for: "cpu", "cuda", "rocm", "tpu".
+      batch_size: number of examples in a call; None: any number.
+
+    Returns:
+      The path of the file.
+
+    Raises:
+      ValueError: unknown platforms, a batch size below 1, a function that cannot be compiled for any batch size, or a
+        path that is no file in an existing folder.
+      MissingExtraError: flatbuffers is not installed (the extra `export`).
     """
     extras.load("flatbuffers", "an exported program", "export")
     if isinstance(platforms, str):

@@ -1,4 +1,4 @@
-"""Packages that only an extra installs: imported where they are used, with one line where they are missing."""
+"""Packages of the optional extras: imported where they are used, with an error of one line where they are missing."""
 
 import importlib
 import importlib.util
@@ -29,7 +29,7 @@ def load(module: str, what: str, extra: str) -> Any:
         importlib.import_module(package)
         return importlib.import_module(module)
     except ImportError as error:
-        # "Not installed" only where the name that is missing is the package itself, and not one that it imports.
+        # "Not installed" only where the package itself is missing, and not one that it imports.
         if isinstance(error, ModuleNotFoundError) and error.name == package:
             raise _missing(package, what, extra) from None
         reason = " ".join(str(error).split())

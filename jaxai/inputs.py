@@ -1,7 +1,7 @@
 """Inputs of a step: shapes and dtypes, checked while tracing.
 
 Both are static, so that the checks cost nothing at run time and work under `jit`, `pmap`, `shard_map`, `vmap` and
-`scan`. Values are checked where data enters (`jaxai.data`). Every refusal is a ValueError of one line.
+`scan`. Values are checked where data is loaded (`jaxai.data`). Every error is a ValueError of one line.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 NEAR = {"image": ("images", "x", "inputs", "pixels"), "label": ("labels", "y", "target", "targets")}
-"""Names of the arrays of a batch in other libraries."""
+"""Usual names of these arrays in other libraries, for hints in messages."""
 
 
 def required(batch: Any, *names: str) -> list[jax.Array]:
@@ -35,10 +35,10 @@ def required(batch: Any, *names: str) -> list[jax.Array]:
 
 
 def array(name: str, value: Any) -> jax.Array:
-    """The value as an array of JAX.
+    """The value as a JAX array.
 
     Raises:
-      ValueError: it is not an array, but a list, for example.
+      ValueError: it is not an array of numbers, but a list, for example.
     """
     dtype = getattr(value, "dtype", None)
     if dtype is None or not any(jnp.issubdtype(dtype, kind) for kind in (np.number, np.bool_)):
@@ -48,7 +48,16 @@ def array(name: str, value: Any) -> jax.Array:
 
 
 def check_labels(labels: jax.Array | np.ndarray, examples: int, name: str = "labels") -> None:
-    """Raises ValueError unless `labels` are integers [examples], so that nothing is broadcast or rounded."""
+    """Checks that labels are integers [examples], so that nothing is broadcast or rounded.
+
+    Args:
+      labels: the array to check.
+      examples: number of examples.
+      name: of the array, for the message.
+
+    Raises:
+      ValueError: another shape or dtype; one line with the fix.
+    """
     if labels.shape != (examples,):
         hint = f"one for each of the {examples} examples"
         if labels.ndim == 2 and labels.shape[0] == examples:
@@ -61,7 +70,16 @@ def check_labels(labels: jax.Array | np.ndarray, examples: int, name: str = "lab
 
 
 def check_per_example(name: str, value: jax.Array, examples: int) -> None:
-    """Raises ValueError unless `value` is one number for each example: [examples]."""
+    """Checks that an array has one number for each example.
+
+    Args:
+      name: of the array, for the message.
+      value: must be [examples].
+      examples: number of examples.
+
+    Raises:
+      ValueError: another shape; one line with the fix.
+    """
     if value.shape != (examples,):
         hint = f": take {name}[:, 0]" if value.shape == (examples, 1) else ""
         raise ValueError(f"{name} has shape {list(value.shape)}; expected [{examples}], a number an example{hint}")
@@ -106,7 +124,7 @@ def check_images(images: jax.Array | np.ndarray, image_shape: Sequence[int]) -> 
 def scaled(images: jax.Array) -> jax.Array:
     """Images in [0, 1] as float32: uint8 divided by 255, floats as they are.
 
-    The range of other integers is not known (an int32 may hold 0 to 255, a uint16 12 bits), so that they are refused.
+    Other integers are refused, because their range is unknown: an int32 may hold 0 to 255, a uint16 12 bits.
 
     Args:
       images: uint8 in [0, 255], or floats in [0, 1].
@@ -120,7 +138,16 @@ def scaled(images: jax.Array) -> jax.Array:
 
 
 def check_floats(name: str, value: jax.Array, expected: str) -> None:
-    """Raises ValueError unless `value` is floating; `expected` states what it should be and how to get it."""
+    """Checks that an array has a floating-point dtype.
+
+    Args:
+      name: of the array, for the message.
+      value: the array.
+      expected: end of the message: the expected values, and the expression that gives them.
+
+    Raises:
+      ValueError: another dtype.
+    """
     if not jnp.issubdtype(value.dtype, jnp.floating):
         raise ValueError(f"{name} are {value.dtype}; expected {expected}")
 

@@ -1,4 +1,4 @@
-"""Names that a package offers without importing them: the module of a name is imported when the name is first used."""
+"""Lazy attributes of a package: the module of a name is imported when the name is first used."""
 
 import importlib
 import sys

@@ -1,7 +1,7 @@
-"""What metrics mean: their declaration, general rules for the names made from a metric's, and values as text.
+"""Declarations of metrics, the rules for names derived from a metric's name, and values as text.
 
-Whoever computes a metric declares it. A run writes the declarations to `metrics.json`; the progress line, the table of
-results, the report and the choice of the best checkpoint read them.
+The code that computes a metric declares it. A run writes the declarations to `metrics.json`; the progress line, the
+table of results, the report and the choice of the best checkpoint read them.
 
 >>> meanings = Meanings({"loss": Metric("loss", "nats", better="lower"), "recall": Metric("recall", "%")})
 >>> meanings.label("best_validation_loss"), meanings.better("best_validation_loss")
@@ -33,21 +33,21 @@ Better = Literal["higher", "lower"]
 
 
 class Metric(NamedTuple):
-    """What a metric means, declared by the workload that computes it; progress, report and charts read it.
+    """The declaration of a metric, by the workload that computes it; progress, report and charts read it.
 
-    A declaration also covers the names made from a metric's: with a split before them (`validation_loss`), with `best_`
-    before that, and with the ending of a statistic (`_std`, `_low`, `_high`, `_iqm`, `_mean`, `_per_seed`).
+    It also covers names derived from the metric's: with a split in front (`validation_loss`), with `best_` in front of
+    that, and with the suffix of a statistic (`_std`, `_low`, `_high`, `_iqm`, `_mean`, `_per_seed`).
 
     Attributes:
-      label: name for people, as `gradient norm`.
+      label: display name, as `gradient norm`.
       unit: `nats`, `bits`; `%` for a share in [0, 1], which is shown in percent; `s` for seconds, which are shown as a
         time; "" where there is none.
       better: whether higher or lower values are better; None where neither is.
-      group: title of the chart that the metrics of one group share; "": a chart of its own.
+      group: title of the chart that the metrics of one group share; "": a separate chart.
       floor: the value that a perfect model would have, or the name of a metric that measures it, which needs no
         declaration; None: unknown.
-      shown: whether the progress line shows it, and a tile at the top of the report.
-      log: whether its chart has a logarithmic axis where values are positive and differ by more than a factor of 30.
+      shown: show it in the progress line, and in a tile at the top of the report.
+      log: use a logarithmic axis where values are positive and differ by more than a factor of 30.
     """
 
     label: str
@@ -60,10 +60,10 @@ class Metric(NamedTuple):
 
 
 LOSS = "loss"
-"""The metric that lower values are better of where nothing is declared: the only name with a meaning of its own."""
+"""The metric for which lower values are better even if it is not declared."""
 BEST, FLOOR, PER_SEED = "best_", "_floor", "_per_seed"
 SPREAD = ("_std", "_low", "_high", PER_SEED)
-"""Endings of what describes the spread of a figure over seeds or over resamples."""
+"""Suffixes for the spread of a value over seeds or over resamples."""
 STATISTICS = {
     PER_SEED: ", each seed",
     "_std": ", standard deviation",
@@ -73,16 +73,16 @@ STATISTICS = {
     "_mean": "",
     FLOOR: ", floor",
 }
-"""Ending of a name -> what follows the metric's label."""
+"""Suffix of a name -> text after the metric's label."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Name:
-    """The parts of a figure's name, as of `best_validation_loss_std`.
+    """The parts of the name of a value, as `best_validation_loss_std`.
 
     Attributes:
       metric: name of the metric, `loss`.
-      split: what it is measured on, `validation`; "" for a metric of training, or one that names no split.
+      split: the split that it is measured on, `validation`; "" for a metric of training, or without a split.
       statistic: one of `STATISTICS`, `_std`, or "".
       best: whether it is the value of the best evaluation.
     """
@@ -94,12 +94,12 @@ class Name:
 
 
 class Meanings:
-    """The meanings of all names made from declared metrics; an undeclared one is described by its own words.
+    """The meanings of all names derived from declared metrics; the label of an undeclared name is its own words.
 
     Args:
       metrics: name -> declaration.
-      names: further names, that are not declared but go with splits and statistics too: of `loss` and `test_loss` the
-        second is the first, measured on a split `test`.
+      names: further names, without declaration, that are combined with splits and statistics too: with `loss` among
+        them, `test_loss` is the loss on the split `test`.
     """
 
     def __init__(self, metrics: Mapping[str, Metric], names: Iterable[str] = ()):
@@ -108,11 +108,11 @@ class Meanings:
         self._floors = {metric.floor: name for name, metric in metrics.items() if isinstance(metric.floor, str)}
 
     def parse(self, name: str) -> Name:
-        """The parts of a name; the longest metric that it ends with counts."""
+        """The parts of a name; the metric is the longest one that the name ends with."""
         return self._find(name) or Name(name)
 
     def metric(self, name: str) -> Metric:
-        """The declaration that holds for a name, with that name's label and direction."""
+        """The declaration for a name, with the label and direction of that name."""
         parts = self.parse(name)
         metric = self.metrics.get(parts.metric) or _plain(parts.metric)
         words = ["best"] * parts.best + [parts.split.replace("_", " ")] * bool(parts.split) + [metric.label]
@@ -120,25 +120,25 @@ class Meanings:
         return metric._replace(label=" ".join(words) + STATISTICS.get(parts.statistic, ""), better=better)
 
     def label(self, name: str) -> str:
-        """A name for people, as it stands in a sentence."""
+        """The display name of a metric inside a sentence."""
         return self.metric(name).label
 
     def heading(self, name: str) -> str:
-        """A name for people, as it stands at the beginning of a line: `Loss`, but `chrF`."""
+        """The display name of a metric at the beginning of a line: `Loss`, but `chrF`."""
         label = self.label(name)
         first = label.split(" ")[0]
         return label[:1].upper() + label[1:] if first == first.lower() else label
 
     def better(self, name: str) -> Better | None:
-        """Whether higher or lower values of what a name stands for are better."""
+        """Whether higher or lower values of a metric are better; None where neither is."""
         return self.metric(name).better
 
     def is_floor(self, name: str) -> bool:
-        """Whether a name is that of the floor of a metric."""
+        """Whether a name is the floor of a metric."""
         return name in self._floors or self.parse(name).statistic == FLOOR
 
     def floors(self, name: str) -> list[str | float]:
-        """Where the floor of a figure may be found: a value, or names of figures, the one of its split first."""
+        """The floor of a value, or the names of the values that may hold it, the one of the same split first."""
         parts = self.parse(name)
         metric = self.metrics.get(parts.metric)
         if metric is None or metric.floor is None or parts.statistic:
@@ -151,9 +151,9 @@ class Meanings:
         """A value with its unit: seconds as a time, digits of large numbers in groups of three.
 
         Args:
-          name: of the figure.
-          value: of any type that JSON has.
-          percent: shares are shown in percent; else as the number that they are, as files have it.
+          name: of the value.
+          value: of any JSON type.
+          percent: show shares in percent; False: as in files, between 0 and 1.
         """
         if isinstance(value, list | tuple):
             return ", ".join(self.text(name, item, percent) for item in value)
@@ -170,7 +170,7 @@ class Meanings:
         return number if unit in ("", "%") else f"{number} {unit}"
 
     def shown(self, names: Collection[str]) -> list[str]:
-        """Of the names of a call's metrics those for the progress line: as declared; the first four if none is."""
+        """The names for the progress line: those declared as shown, or else the first four."""
         return [name for name, metric in self.metrics.items() if metric.shown and name in names] or [*names][:4]
 
     def _find(self, name: str) -> Name | None:
@@ -195,14 +195,14 @@ class Meanings:
 
 @dataclasses.dataclass(frozen=True)
 class Declarations:
-    """What `metrics.json` of a run folder holds.
+    """The content of `metrics.json` in a run folder.
 
     Attributes:
-      metrics: what the workload and its experiment declare.
-      timing: what the training loop itself measures.
+      metrics: declared by the workload and its experiment.
+      timing: measured by the training loop.
       score: name of the evaluation metric that the best checkpoint is chosen by; "" where it is not known.
-      axis: name of what charts are drawn over.
-      positions: names of what each line of metrics has beside its metrics, as `epoch`.
+      axis: name of the horizontal axis of charts.
+      positions: names of the other values in each line of `metrics.jsonl`, as `epoch`.
     """
 
     metrics: Mapping[str, Metric]
@@ -217,7 +217,7 @@ class Declarations:
         return Meanings({**self.timing, **self.metrics})
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it; of each metric the fields that differ from their defaults."""
+        """The content as JSON values; for each metric the fields that differ from their defaults."""
         values: dict[str, Any] = {"score": self.score, "axis": self.axis, "positions": list(self.positions)}
         for part in ("metrics", "timing"):
             values[part] = {name: _fields(metric) for name, metric in getattr(self, part).items()}
@@ -225,7 +225,7 @@ class Declarations:
 
     @classmethod
     def of_dict(cls, values: Mapping[str, Any]) -> "Declarations":
-        """The inverse of `to_dict`; a field that is not known is left out.
+        """The inverse of `to_dict`; unknown fields are ignored.
 
         Raises:
           ValueError: a field of another type; one line.
@@ -241,7 +241,7 @@ def check(metrics: Mapping[str, Metric]) -> None:
     """Checks declarations.
 
     Raises:
-      ValueError: a declaration that is none; one line that names the metric, what was found and what was expected.
+      ValueError: an invalid declaration; one line that names the metric, what was found and what was expected.
     """
     if not isinstance(metrics, Mapping):
         raise ValueError(f"metrics is {metrics!r:.60}; expected a dict as {{'f1': Metric('F1', better='higher')}}")
@@ -250,7 +250,7 @@ def check(metrics: Mapping[str, Metric]) -> None:
         if not isinstance(metric, Metric):
             raise ValueError(f"{where} is {metric!r}, expected a declaration such as Metric('loss', 'nats', 'lower')")
         if not isinstance(metric.label, str) or not metric.label.strip():
-            raise ValueError(f"{where} has the label {metric.label!r}, expected a name for people")
+            raise ValueError(f"{where} has the label {metric.label!r}, expected a display name")
         if metric.better not in (None, *get_args(Better)):
             raise ValueError(f"{where} has better={metric.better!r}, expected 'higher', 'lower' or None")
         if not isinstance(metric.unit, str) or not isinstance(metric.group, str):
@@ -260,7 +260,7 @@ def check(metrics: Mapping[str, Metric]) -> None:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value read from JSON is a number; True and False are none."""
+    """Whether a value read from JSON is a number, and no bool."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

@@ -1,6 +1,6 @@
-"""Networks, also those of a user: what a linen module must be, its variables, the dtype of activations.
+"""Networks, including a user's own: checks of linen modules, their variables, the dtype of activations.
 
-A module of `flax.nnx` becomes one of linen with `flax.nnx.bridge.to_linen(TheClass, ...)`.
+Convert a module of `flax.nnx` to linen with `flax.nnx.bridge.to_linen(TheClass, ...)`.
 """
 
 import inspect
@@ -15,25 +15,25 @@ from jaxai.core import Key, PyTree, pmean
 __all__ = ["Dtype", "activation_dtype", "check_output", "initialize", "pmean_floats", "require", "rngs"]
 
 Dtype = Literal["auto", "float32", "bfloat16"]
-"""Of activations; parameters are float32 whatever it is."""
+"""Of activations; parameters are always float32."""
 PERSISTENT = frozenset({"batch_stats", "constants"})
-"""Collections that are known to keep their shapes."""
+"""Collections whose shapes are known not to change."""
 
 
 def activation_dtype(name: Dtype) -> jnp.dtype:
-    """The dtype of a configuration's name; `auto` is float32 on CPU and bfloat16 on accelerators."""
+    """The dtype that a configuration names; `auto` is float32 on CPU and bfloat16 on accelerators."""
     if name == "auto":
         name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     return jnp.dtype(name)
 
 
 def require(network: Any, name: str, call: str) -> nn.Module:
-    """The network of a user, if it is a linen module, which takes `train` where `call` has it.
+    """A network that a user gives, checked: a linen module, which takes `train` where `call` has it.
 
     Args:
-      network: what the user handed in.
+      network: the argument of the user.
       name: of the argument, for the message.
-      call: how it is called, for the message, as "images, *, train".
+      call: its signature, for the message, as "images, *, train".
 
     Raises:
       ValueError: it is something else; one line that states the fix.
@@ -59,9 +59,9 @@ def require(network: Any, name: str, call: str) -> nn.Module:
 
 
 def rngs(key: Key) -> dict[str, Key]:
-    """The streams of random numbers of one call: `dropout`, and `params` and `default`, which stand in for any other.
+    """The random streams of one call: `dropout`, and `params` and `default` in place of any other.
 
-    linen takes `params` for a stream that it was not given, nnx takes `default`.
+    For a stream that is missing, linen uses `params` and nnx uses `default`.
     """
     return {"dropout": key, "params": jax.random.fold_in(key, 1), "default": jax.random.fold_in(key, 2)}
 
@@ -69,12 +69,11 @@ def rngs(key: Key) -> dict[str, Key]:
 def initialize(network: nn.Module, key: Key, *inputs: Any) -> tuple[PyTree, dict[str, PyTree], Any]:
     """Parameters, further collections, and the output of a network that is called with `train=False`.
 
-    Values that a network sows are not among the collections, in whatever collection it sows them: they belong to one
-    call, and a state keeps its structure from step to step.
+    Sown values are left out: they belong to one call, and the structure of a state must not change between steps.
 
     Args:
       network: a linen module.
-      key: of the parameters.
+      key: for the parameters.
       inputs: of the network, a batch of 1.
 
     Returns:
@@ -94,13 +93,16 @@ def initialize(network: nn.Module, key: Key, *inputs: Any) -> tuple[PyTree, dict
 
 
 def check_output(output: Any, expected: tuple[int, ...], name: str, described: str) -> None:
-    """Raises ValueError unless `output` is a floating array of this shape.
+    """Checks the output of a network.
 
     Args:
-      output: of the network, for a batch of 1; an array, or its shape and dtype.
+      output: for a batch of 1; an array, or its shape and dtype.
       expected: shape, for the batch of 1.
       name: of the network, for the message.
-      described: what it should be, for the message, as "logits [batch, 10]".
+      described: the expected output, for the message, as "logits [batch, 10]".
+
+    Raises:
+      ValueError: it is not a floating-point array of this shape.
     """
     if not hasattr(output, "shape"):
         raise ValueError(f"{name} returns a {type(output).__name__}; expected {described}")
@@ -112,9 +114,9 @@ def check_output(output: Any, expected: tuple[int, ...], name: str, described: s
 
 
 def pmean_floats(collections: PyTree, axis_name: str | None) -> PyTree:
-    """Collections whose floats are averaged over devices: each computed them from its own part of the batch.
+    """Averages the floats in collections over devices, as each device computes them from its own part of the batch.
 
-    Other leaves, as counters, are the same on all devices, and stay.
+    Other leaves, as counters, are the same on all devices and are not changed.
     """
     if axis_name is None:
         return collections

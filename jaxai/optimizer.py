@@ -1,4 +1,4 @@
-"""The optimizer of a run, shared by all workloads: an optax one by name, a schedule, weight decay and clipping.
+"""The optimizer of a run, for all workloads: an optax optimizer by name, a schedule, weight decay and clipping.
 
 >>> import jax.numpy as jnp
 >>> transformation = make(Optimizer(name="sgd", learning_rate=0.1, momentum=0.9, nesterov=True))
@@ -30,10 +30,10 @@ Schedule = Literal["constant", "cosine", "linear", "step"]
 
 @dataclass(frozen=True)
 class Optimizer:
-    """What turns gradients into updates. A field that is None keeps optax's default for that optimizer."""
+    """An optimizer of optax with its schedule. A field that is None keeps optax's default for that optimizer."""
 
-    name: str = "adam"  # sgd, adam, adamw, lion, muon, rmsprop, or any other optimizer of optax by its name there
-    learning_rate: NonNegative = 1e-3  # at the end of the warm-up
+    name: str = "adam"  # sgd, adam, adamw, lion, muon, rmsprop, or the name of any other optax optimizer
+    learning_rate: NonNegative = 1e-3  # learning rate at the end of the warm-up
     schedule: Schedule = "constant"  # of the learning rate after the warm-up
     warmup_steps: Natural = 0  # steps over which the learning rate rises linearly from 0
     decay_steps: Natural = 0  # steps over which the schedule runs, warm-up included; 0: the length of the run
@@ -41,7 +41,7 @@ class Optimizer:
     step_boundaries: tuple[OpenShare, ...] = (0.5, 0.75)  # shares of decay_steps at which a step schedule decreases
     step_factor: NonNegative = 0.1  # factor of the learning rate at each boundary of a step schedule
     momentum: Rate | None = None  # decay rate of the momentum (sgd, rmsprop, muon, ...)
-    nesterov: bool | None = None  # Nesterov's form of the momentum
+    nesterov: bool | None = None  # Nesterov momentum
     b1: Rate | None = None  # decay rate of the mean of gradients (adam and its variants)
     b2: Rate | None = None  # decay rate of the mean of squared gradients (adam and its variants)
     eps: NonNegative | None = None  # added to the denominator (adam and its variants)
@@ -51,7 +51,7 @@ class Optimizer:
 
 
 FIELDS = ("momentum", "nesterov", "b1", "b2", "eps")
-# Where optax calls a field differently.
+# Fields that have another name in optax.
 SYNONYMS = {"muon": {"momentum": "beta", "b1": "adam_b1", "b2": "adam_b2"}, "signum": {"momentum": "beta"}}
 OURS = ("learning_rate", "weight_decay", "mask", "weight_decay_mask", "muon_weight_dimension_numbers")
 CONTRIBUTED = ("muon", "ademamix", "adopt", "prodigy")
@@ -64,10 +64,10 @@ UNSCHEDULED = ("rprop", "sm3")
 def make(optimizer: Optimizer) -> optax.GradientTransformation:
     """The optax transformation: clip by global norm, then L2 where the decay is not decoupled, then the optimizer.
 
-    Weight decay is on kernels only (`kernels`). Where the optax optimizer takes it with a mask (adamw, lion, lamb,
-    muon, ...) it is decoupled, times the learning rate (Loshchilov and Hutter 2019, arXiv:1711.05101); for all others,
-    sgd and adam among them, it is added to the gradient, as in PyTorch. Muon (Jordan et al. 2024) orthogonalises
-    every kernel, those of convolutions as [height * width * in, out] matrices; its Adam updates the other parameters.
+    Weight decay applies to kernels only (`kernels`). Where the optax optimizer takes it with a mask (adamw, lion, lamb,
+    muon, ...) it is decoupled and scaled by the learning rate (Loshchilov and Hutter 2019, arXiv:1711.05101). For all
+    others, as sgd and adam, it is added to the gradient, as in PyTorch. Muon (Jordan et al. 2024) orthogonalises every
+    kernel, those of convolutions as [height * width * in, out] matrices; its Adam updates the other parameters.
 
     Raises:
       ValueError: an unknown optimizer or parameter, or a value out of its range; the message names it.
@@ -101,11 +101,11 @@ def make(optimizer: Optimizer) -> optax.GradientTransformation:
 def own_or_made(
     optimizer: Optimizer, transformation: optax.GradientTransformation | None, name: str = "transformation"
 ) -> tuple[optax.GradientTransformation, Callable[[jax.Array, PyTree], dict[str, jax.Array]]]:
-    """The transformation that a user handed in, or else the one of the optimizer; and its learning rate as a metric.
+    """The transformation that a user gives, or else that of the optimizer; and its learning rate as a metric.
 
     Args:
-      optimizer: what the transformation is made from where there is none.
-      transformation: of the user, or None.
+      optimizer: used where `transformation` is None.
+      transformation: the argument of the user, or None.
       name: of the argument, for the message.
 
     Returns:
@@ -113,7 +113,7 @@ def own_or_made(
       where it is not known.
 
     Raises:
-      ValueError: a field of the optimizer, as in `make`, or a transformation that is none.
+      ValueError: a field of the optimizer, as in `make`, or a `transformation` that is no optax transformation.
     """
     if transformation is None:
         rate = schedule(optimizer)
@@ -136,7 +136,7 @@ def injected_learning_rate(opt_state: PyTree) -> dict[str, jax.Array]:
 def same_state(one: Optimizer, other: Optimizer) -> bool:
     """Whether two optimizers have the same initial state, so that one can continue from the state of the other.
 
-    They have not where a field adds a part to the state, or is stored in it, as the learning rate of rprop.
+    States differ where a field adds a part to the state, or is stored in it, as the learning rate of rprop.
     """
     params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
     first, second = (make(each).init(params) for each in (one, other))
@@ -179,14 +179,18 @@ def schedule(optimizer: Optimizer) -> optax.Schedule:
 
 
 def kernels(params: PyTree) -> PyTree:
-    """Which leaves are kernels: of two axes or more, and named neither bias nor scale. The tree of `params`, bools."""
+    """Which leaves are kernels: those with two or more axes that are not named bias or scale.
+
+    Returns:
+      A tree of bools with the structure of `params`.
+    """
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: leaf.ndim >= 2 and str(getattr(path[-1], "key", "")) not in ("bias", "scale"), params
     )
 
 
 def matrices(params: PyTree) -> PyTree:
-    """How Muon reads each kernel as a matrix, the last axis its outputs; None where Adam takes over."""
+    """How Muon reads each kernel as a matrix, with outputs on the last axis; None for parameters that Adam updates."""
     return jax.tree.map(
         lambda leaf, kernel: (
             optax.contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1) if kernel else None
@@ -197,7 +201,11 @@ def matrices(params: PyTree) -> PyTree:
 
 
 def find(name: str) -> tuple[Callable[..., optax.GradientTransformation], dict[str, Any]]:
-    """The optax optimizer of a name, and its arguments with their defaults."""
+    """An optax optimizer by name, and its arguments with their defaults.
+
+    Raises:
+      ValueError: unknown name; one line with similar ones.
+    """
     found = {**vars(optax), **{key: getattr(optax.contrib, key) for key in CONTRIBUTED}}
     signatures = {
         key: {name: parameter.default for name, parameter in inspect.signature(value).parameters.items()}
@@ -214,7 +222,15 @@ def find(name: str) -> tuple[Callable[..., optax.GradientTransformation], dict[s
 
 
 def fields(optimizer: Optimizer, accepted: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments that the fields of the config give, None left out."""
+    """The arguments of the optax optimizer from the fields that are not None.
+
+    Args:
+      optimizer: the configuration.
+      accepted: arguments of the optax optimizer, from `find`.
+
+    Raises:
+      ValueError: a field that this optimizer does not take.
+    """
     names = SYNONYMS.get(optimizer.name, {})
     arguments = {}
     for field in FIELDS:
@@ -233,7 +249,15 @@ def fields(optimizer: Optimizer, accepted: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse(optimizer: Optimizer, accepted: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments that `parameters` gives, values read as Python literals, as text where they are none."""
+    """The arguments of the optax optimizer from the field `parameters`, as Python literals or else as text.
+
+    Args:
+      optimizer: the configuration.
+      accepted: arguments of the optax optimizer, from `find`.
+
+    Raises:
+      ValueError: an entry without `=`, an argument that this optimizer does not take, or a value out of its range.
+    """
     arguments: dict[str, Any] = {}
     for parameter in optimizer.parameters:
         name, equals, text = parameter.partition("=")
@@ -254,7 +278,17 @@ def parse(optimizer: Optimizer, accepted: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_parameter(optimizer: str, name: str, value: Any, default: Any) -> None:
-    """Raises ValueError unless a value is in the range of the field of that name, or else of the default's type."""
+    """Checks one value of `parameters` against the field of that name, or else against the type of the default.
+
+    Args:
+      optimizer: its name.
+      name: of the argument in optax.
+      value: the value to check.
+      default: optax's default.
+
+    Raises:
+      ValueError: another type, or out of range.
+    """
     described = f"optimizer.parameters {name}"
     synonyms = {theirs: ours for ours, theirs in SYNONYMS.get(optimizer, {}).items()}
     if (field := synonyms.get(name, name)) in FIELDS:

@@ -1,4 +1,4 @@
-"""Options of the command line: those of a function's parameters, how numbers are read, and how errors name options."""
+"""Options of the command line: from the parameters of a function; reading numbers; names of options in errors."""
 
 import collections
 import contextlib
@@ -29,7 +29,7 @@ def parse(
 
     Raises:
       ValueError: a value is out of the range of its type; the message names the option as it is typed.
-      SystemExit: the arguments do not fit the options, or help was asked for.
+      SystemExit: the arguments do not match the options, or help was requested.
     """
     require_values(arguments)
     own = list(inspect.signature(function).parameters.values())[1:]
@@ -75,8 +75,8 @@ def _documented(doc: str, common: Mapping[str, str]) -> str:
 def of_config(kind: type) -> dict[str, str]:
     """Each field of a configuration, as errors name it -> the option as it is typed.
 
-    Errors name a field by its path, as `data.test_fraction`, or by the end of the path, as `test_fraction`, where only
-    a part of the configuration is checked. An end that several paths have stands for none of them.
+    Errors name a field by its path, as `data.test_fraction`, or by the last part of the path, as `test_fraction`, where
+    only a part of the configuration is checked. A last part that several paths share is left out.
 
     Args:
       kind: a dataclass.
@@ -108,10 +108,13 @@ def _paths(kind: type, path: str = "", typed: str = "") -> dict[str, str]:
 
 @contextlib.contextmanager
 def as_typed(options: Mapping[str, str]) -> Iterator[None]:
-    """Lets each ValueError name options as they are typed.
+    """Replaces the names of fields in each ValueError by options as they are typed.
 
     Args:
       options: field as errors name it, as `optimizer.learning_rate` -> option, as `--optimizer.learning-rate`.
+
+    Raises:
+      ValueError: with the changed message.
     """
     try:
         yield
@@ -124,8 +127,8 @@ def as_typed(options: Mapping[str, str]) -> Iterator[None]:
 def named(message: str, options: Mapping[str, str]) -> str:
     """A message in which fields are named by their options.
 
-    A name of several words, as `batch_size` or `optimizer.name`, is replaced wherever it stands; one of a single word,
-    which may be an ordinary word too, where the message begins with it or shows its change.
+    A name of several words, as `batch_size` or `optimizer.name`, is replaced everywhere. A single word, which may be an
+    ordinary word too, is replaced where the message begins with it or shows its change.
     """
 
     def replaced(found: re.Match[str]) -> str:
@@ -143,7 +146,7 @@ def named(message: str, options: Mapping[str, str]) -> str:
 
 
 def values() -> tyro.constructors.ConstructorRegistry:
-    """How tyro reads values: whole numbers as Python does, and 1e6 and 2.5e3 too."""
+    """Rules for tyro: integers may also be written as 1e6 or 2.5e3."""
     registry = tyro.constructors.ConstructorRegistry()
 
     @registry.primitive_rule
@@ -162,10 +165,10 @@ def values() -> tyro.constructors.ConstructorRegistry:
 
 
 def _whole(text: str) -> int:
-    """The whole number that a user has typed.
+    """The integer that a user has typed.
 
     Raises:
-      ValueError: it is none.
+      ValueError: it is no integer.
     """
     if re.fullmatch(r"[+-]?\d+(\.\d*)?[eE]\+?\d{1,2}", text) and (number := Decimal(text)) == int(number):
         return int(number)

@@ -1,4 +1,4 @@
-"""Standard output that may end before the program does: a reader that is gone, as `head`, or a full disk."""
+"""Standard output that may fail before the program ends: a closed pipe, as with `head`, or a full disk."""
 
 import os
 import sys
@@ -9,13 +9,13 @@ from rich.console import Console
 
 
 def leave_standard_output() -> None:
-    """What is still buffered goes nowhere, and Python ends in peace."""
+    """Discards buffered output, so that Python exits without an error."""
     if sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Lasting:
-    """Standard output for a training, which goes on without it where it cannot be written any more, and says so once.
+    """Standard output of a training. When it can no longer be written, training continues and reports this once.
 
     Args:
       stream: standard output.
@@ -45,17 +45,17 @@ class Lasting:
         leave_standard_output()
         if sys.stderr is not None:
             reason = f"standard output cannot be written any more ({error.strerror})"
-            print(f"jaxai: {reason}; the run goes on without it", file=sys.stderr)
+            print(f"jaxai: {reason}; the run continues without it", file=sys.stderr)
         return length
 
 
 def say(console: Console, text: str) -> None:
-    """A line as it is: a path or a name of the user's is no markup such as [red] and no emoji such as :cat:."""
+    """Prints a line without markup such as [red] and emoji such as :cat:, which paths and names may contain."""
     console.print(text, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 def show_notes(notes: Iterable[str], console: Console | None) -> None:
-    """What loading the data skipped or decided, a line each."""
+    """Prints the notes from loading data, one line each."""
     if console is None:
         return
     for note in notes:

@@ -1,6 +1,6 @@
-"""Many trainings in one program: a workload vmapped over seeds, and over hyperparameters that are leaves of its state.
+"""Several trainings in one program: a workload vmapped over seeds, and over hyperparameters in its state.
 
-Members share nothing but the batch, so the members are split over the devices, and nothing crosses between them.
+Members share only the batch, so they are split over the devices without communication.
 
 Three learning rates of a classifier:
 
@@ -30,8 +30,8 @@ from jaxai.ranges import Seed, check_argument
 __all__ = ["METRICS", "make", "member_of", "members_of"]
 
 METRICS = {"diverged": Metric("diverged seeds", "%")}
-"""What the metrics that are added to the workload's mean."""
-# The step is the same for all members and stays a scalar, so that a branch taken at some steps only stays a branch.
+"""Declarations of the metrics that are added to the workload's."""
+# The step is the same for all members and stays a scalar, so that a `cond` on the step stays a branch under `vmap`.
 AXES: PyTree = State(None, 0, 0, 0, extra=0, local=0)  # type: ignore[arg-type]  # axes, not arrays
 
 
@@ -54,7 +54,7 @@ def make(
         its metrics are returned as they are.
 
     Returns:
-      A workload with the functions that the member's workload has, but `gradients`.
+      A workload with the functions of the member's workload, except `gradients`.
 
     Raises:
       ValueError: a seed out of range.
@@ -81,7 +81,7 @@ def make(
         evaluate = workload.eval_step
         members = members_of(state)
         sums = jax.vmap(lambda member: evaluate(member, batch), in_axes=(AXES,))(members)
-        # A network of NaN still acts, and its return would look like a valid one.
+        # A network of NaN still selects actions, and its return would look valid.
         finite = jax.vmap(_all_finite)(members.params)
         return {name: jnp.where(finite, value, jnp.nan) for name, value in sums.items()}
 

@@ -1,4 +1,4 @@
-"""The range of each number in a configuration: written in the type of its field, checked in one place.
+"""The range of each number in a configuration: part of the type of its field, checked in one place.
 
 >>> from dataclasses import dataclass
 >>> @dataclass(frozen=True)
@@ -29,7 +29,7 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that a field may have: finite, and in the range of int32 or float32 unless `most` is larger."""
+    """The allowed numbers of a field: finite, and in the range of int32 or float32 unless `most` is larger."""
 
     least: float | None = None
     most: float | None = None
@@ -52,7 +52,7 @@ class Range:
         )
 
     def describe(self, value: float) -> str:
-        """What was expected instead of `value`, as "at least 0 and below 1"."""
+        """The expected range, for the error on `value`, as "at least 0 and below 1"."""
         if isinstance(value, int):
             too_low = self.least is not None and value < self.least
             return f"at least {self.least}" if too_low else f"at most {INT32_MAX if self.most is None else self.most}"
@@ -65,7 +65,7 @@ class Range:
         return " and ".join(words)
 
 
-# Types of fields, in place of int and float. Rate: of dropout or decay, so below 1.
+# Types of fields, in place of int and float. Rate: of dropout or decay, below 1.
 Count = Annotated[int, Range(least=1)]
 Natural = Annotated[int, Range(least=0)]
 Seed = Annotated[int, Range(least=0, most=2**32 - 1)]
@@ -81,7 +81,7 @@ ImageShape = tuple[Count, Count, Count]
 def check(config: Any, prefix: str = "") -> None:
     """Checks each field of a configuration, and of the configurations in it, against its type and range.
 
-    A traced number, as in a sweep under `vmap`, passes, as it has no value yet.
+    Traced numbers, as in a sweep under `vmap`, are not checked, as they have no value yet.
 
     Args:
       config: an instance of a dataclass.
@@ -96,7 +96,16 @@ def check(config: Any, prefix: str = "") -> None:
 
 
 def check_argument(name: str, hint: Any, value: Any) -> None:
-    """Checks one value against its type, as `check` does those of a configuration."""
+    """Checks one value against its type, as `check` does for a field.
+
+    Args:
+      name: of the value, for the message.
+      hint: a type, with its range, as `Count`.
+      value: the value to check.
+
+    Raises:
+      ValueError: another type, or out of range.
+    """
     _check(name, hint, value)
 
 
@@ -142,7 +151,7 @@ def _check_inside(name: str, kind: Any, value: Any) -> None:
 
 
 def _expected(hint: Any, value: Any) -> str:
-    """What its type expects of a value, in words that follow "it must be"; "" where it is right."""
+    """The expected value, in words that follow "it must be"; "" where the value is right."""
     kind, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
     if kind in (types.UnionType, typing.Union):
         if value is None and types.NoneType in arguments:
@@ -167,7 +176,7 @@ def _expected(hint: Any, value: Any) -> str:
 
 
 def _expected_number(kind: type, allowed: Range, value: Any) -> str:
-    if (jax := sys.modules.get("jax")) and isinstance(value, jax.core.Tracer):  # which is imported where there is one
+    if (jax := sys.modules.get("jax")) and isinstance(value, jax.core.Tracer):  # without jax there are no tracers
         return ""
     number: Any = value.item() if getattr(value, "shape", None) == () else value
     if isinstance(number, bool) or not isinstance(number, int if kind is int else int | float):
@@ -185,6 +194,6 @@ def _float32(value: float) -> float:
 
 
 def shown(value: Any) -> str:
-    """A value as an error shows it: its repr, cut where it is longer than a line."""
+    """A value for an error message: its repr, shortened if it is long."""
     text = repr(value.item() if getattr(value, "shape", None) == () else value)
     return text if len(text) <= 60 else f"{text[:50]}... ({len(text)} characters)"

@@ -1,4 +1,4 @@
-"""Commands of a run: those of its experiment, whose class is found by the run folder or by the preset that is given."""
+"""Commands of a run: those of its experiment, whose class is found from the run folder or from a preset."""
 
 from collections.abc import Sequence
 from inspect import Parameter
@@ -28,7 +28,7 @@ PRESET = {
 
 
 def commands() -> dict[str, tuple[str, str]]:
-    """Each command -> its usage and what it does."""
+    """Each command -> its usage and its summary."""
     found = {"train": ("train PRESET [options]", "train a preset, as configs/mnist_cnn.py, or resume its run")}
     for command, summary in registry.summaries(of_preset=True).items():
         found[command] = (f"{command} PRESET [options]", _as_in_a_list(summary))
@@ -50,13 +50,13 @@ def run_command(command: str, arguments: Sequence[str], further: dict[str, Any] 
     Args:
       command: its name.
       arguments: of the command line, after the command.
-      further: options besides those of the command, which `open_run` takes.
+      further: additional options, for `open_run`.
 
     Returns:
       The bound experiment, and what the command returned.
 
     Raises:
-      ValueError: there is no such command, or the run has none; one line that names those that it has.
+      ValueError: there is no such command, or not for this run; one line with the commands that exist.
     """
     options.require_values(arguments)
     folder, known = run_among(arguments), commands()
@@ -86,7 +86,7 @@ def run_command(command: str, arguments: Sequence[str], further: dict[str, Any] 
 
 
 def class_of(folder: Path, arguments: Sequence[str]) -> "tuple[type[Experiment], tuple[type, ...]]":
-    """The class of a run's experiment, and those classes that only the preset in the arguments defines."""
+    """The class of a run's experiment, and the classes that only the preset in the arguments defines."""
     from jaxai.runtime.presets import load_preset
     from jaxai.runtime.run_folder import RunFolder
 
@@ -98,7 +98,7 @@ def class_of(folder: Path, arguments: Sequence[str]) -> "tuple[type[Experiment],
 
 
 def run_among(arguments: Sequence[str]) -> Path | None:
-    """The run folder among the arguments: the first that is one, or else the first that is no option."""
+    """The first argument that is a run folder, or else the first that is no option."""
     given = [argument for argument in arguments if argument and not argument.startswith("-")]
     preset = _value_of("--preset", arguments)
     folders = [each for each in given if (Path(each) / "config.json").is_file()]
@@ -106,7 +106,7 @@ def run_among(arguments: Sequence[str]) -> Path | None:
 
 
 def _value_of(option: str, arguments: Sequence[str]) -> str | None:
-    """The value of an option, where it is given."""
+    """The value of an option; None where it is not given."""
     for argument, following in zip(arguments, [*arguments[1:], None], strict=False):
         if argument == option:
             return following
@@ -132,12 +132,12 @@ def _help(command: str) -> NoReturn:
 
 
 def listed(words: Sequence[str]) -> str:
-    """`evaluate, sample and replay`."""
+    """Words as a list in a sentence, as `evaluate, sample and replay`."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def name_of(kind: type) -> str:
-    """What `config.json` calls the class of an experiment."""
+    """The name of an experiment's class in `config.json`."""
     from jaxai.runtime.config import type_name
 
     return type_name(kind)

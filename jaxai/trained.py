@@ -1,4 +1,4 @@
-"""A trained run, read back in one line.
+"""A trained run, loaded in one line.
 
 ::
 
@@ -8,7 +8,7 @@
     jaxai.load("runs/digits").sample(64, label=7)
     jaxai.load("runs/catch").act(observation)
 
-Reading writes nothing, needs no data set, and works beside a training that goes on.
+Loading writes nothing, needs no data set, and works while the training is still running.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from jaxai.core import PyTree, State, Workload, whole
 __all__ = ["Trained", "load", "load_params"]
 
 ROWS = (32, 512)
-"""Examples in one call of a compiled program: a few, or many. So any number of examples compiles at most two."""
+"""Batch sizes of compiled programs, a small and a large one, so that any number of examples compiles at most two."""
 
 
 def load(
@@ -47,13 +47,13 @@ def load(
       folder: of the run, the `workdir` of its training.
       checkpoint: "best" by the evaluation, or "latest"; of a translator also "average", the mean of the parameters of
         both.
-      member: which of several trainings in one program, from 0; None: the best by the evaluation. Of deep Q-learning
-        alone.
-      workload: what was trained, for a run of `jaxai.train`: the same workload or function as for the training.
-      experiments: classes of your own that the run may be an experiment of. A folder never names code to import.
+      member: index of one of several trainings in one program, from 0; None: the best by the evaluation. Only for deep
+        Q-learning.
+      workload: for a run of `jaxai.train`: the same workload or function as in the training.
+      experiments: your own experiment classes, one of which the run may have. Code is never imported because a run
+        folder names it.
       preset: the run's preset, where it defines the experiment's class or registers its environment.
-      env_name: an agent's own environment, as it was given to `--env.name`: "mine:make". A folder alone imports
-        nothing.
+      env_name: for an agent with its own environment: the value of `--env.name` in the training, as "mine:make".
 
     Returns:
       A `Trained`: a `TrainedClassifier`, `TrainedGenerator`, `TrainedTranslator` or `TrainedAgent` where jaxai knows
@@ -61,8 +61,8 @@ def load(
 
     Raises:
       FileNotFoundError: there is no such folder.
-      ValueError: the folder holds no run, or runs of several seeds; the checkpoint is not there or damaged; the
-        experiment or its environment is unknown. One line, with what to give instead.
+      ValueError: the folder holds no run, or runs of several seeds; the checkpoint is missing or damaged; the
+        experiment or its environment is unknown. One line with the fix.
     """
     from jaxai.files.paths import given_path
     from jaxai.runtime import parallel
@@ -82,7 +82,15 @@ def load(
 
 
 def of_bound(bound: Any, checkpoint: str = "best", member: int | None = None) -> Any:
-    """The trained run of a bound experiment, see `jaxai.runtime.experiment`; `load` has the arguments."""
+    """The trained run of a bound experiment.
+
+    Args:
+      bound: see `jaxai.runtime.experiment.Bound`.
+      checkpoint, member: as in `load`.
+
+    Raises:
+      ValueError: as in `load`; also where `member` is given and the run has one training.
+    """
     config = bound.config
     if member is None:
         return bound.trained(checkpoint)
@@ -92,7 +100,7 @@ def of_bound(bound: Any, checkpoint: str = "best", member: int | None = None) ->
 
 
 def _of_workload(path: Path, workload: Any, checkpoint: str, member: int | None) -> "Trained":
-    """The trained run of a workload that is handed in, as that of `jaxai.train`."""
+    """The trained run of the caller's workload, as for `jaxai.train`."""
     from jaxai.runtime.config import Run
     from jaxai.runtime.run_folder import RunFolder
     from jaxai.runtime.train import Own
@@ -111,14 +119,14 @@ def _of_workload(path: Path, workload: Any, checkpoint: str, member: int | None)
 
 
 class Trained:
-    """One checkpoint of a run and what can be done with it; `jaxai.load` returns it.
+    """One checkpoint of a run, ready to use; `jaxai.load` returns it.
 
     Attributes:
       folder: of the run.
-      config: the run's experiment with all its fields, as `config.json` has it; None for a run of `jaxai.train`.
+      config: the run's experiment with all fields, from `config.json`; None for a run of `jaxai.train`.
       workload: the pure functions, for one device.
-      state: as the checkpoint holds it: parameters, optimizer state, step.
-      checkpoint: which one it is.
+      state: from the checkpoint: parameters, optimizer state, step.
+      checkpoint: name of the checkpoint, as "best".
     """
 
     def __init__(self, folder: Path, config: Any, workload: Workload, state: State, checkpoint: str):
@@ -127,12 +135,22 @@ class Trained:
 
     @classmethod
     def read(cls, run: Any, workload: Workload, checkpoint: str, config: Any = None) -> Any:
-        """Reads a checkpoint of `run.workdir`; see `load` for what it raises."""
+        """Reads a checkpoint of `run.workdir`.
+
+        Args:
+          run: the `Run` of the training.
+          workload: made for one device.
+          checkpoint: "best" or "latest".
+          config: the run's experiment; None for a run of `jaxai.train`.
+
+        Raises:
+          ValueError: the checkpoint is missing or damaged.
+        """
         return cls(Path(run.workdir), config, workload, read_state(run, workload, checkpoint), checkpoint)
 
     @property
     def step(self) -> int:
-        """Optimizer steps that the checkpoint was trained for."""
+        """Number of optimizer steps at the checkpoint."""
         return int(self.state.step)
 
     @property
@@ -144,26 +162,26 @@ class Trained:
 
     @property
     def params(self) -> PyTree:
-        """The parameters that evaluation uses: the averaged ones where the run has an average."""
+        """The parameters that evaluation uses: averaged ones where the run has an average."""
         return self.variables["params"]
 
     @functools.cached_property
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of `metrics.jsonl`: of each call and each evaluation, with its `step`."""
+        """The lines of `metrics.jsonl`, one for each call and each evaluation, with its `step`."""
         from jaxai.files.json_files import read_lines
 
         return read_lines(self.folder / "metrics.jsonl")
 
     @functools.cached_property
     def result(self) -> dict[str, Any]:
-        """The final figures of the training; empty where it has not ended."""
+        """The final results of the training, from `result.json`; empty while it has not ended."""
         return self._json("result.json")
 
     def predict(self, inputs: Any, /) -> Any:
-        """What `workload.predict` returns for inputs, on the host.
+        """The result of `workload.predict`, as NumPy arrays.
 
         Args:
-          inputs: arrays as the workload's `predict` takes them.
+          inputs: arrays, as for the workload's `predict`.
 
         Raises:
           ValueError: the workload predicts nothing.
@@ -171,20 +189,20 @@ class Trained:
         return jax.device_get(self._predict(self.state, inputs))
 
     def init_from(self, workload: Any) -> Any:
-        """The workload, whose `init` takes the parameters of this run: for fine-tuning.
+        """The workload with an `init` that starts from the parameters of this run: for fine-tuning.
 
-        Taken are the parameters and statistics that evaluation uses; the optimizer's state is new, and the step is 0.
-        Another number of classes is allowed: what depends on it is initialised as by `workload.init`.
+        The new state has the parameters and statistics that evaluation uses; the optimizer state is new, and the step
+        is 0. The number of classes may differ: parameters that depend on it are initialised by `workload.init`.
 
         Args:
-          workload: a `Workload` of the same network, maybe with another number of classes; or a function axis_name ->
-            Workload.
+          workload: a `Workload` of the same network, with the same or another number of classes; or a function
+            axis_name -> Workload.
 
         Returns:
-          The same, for `jaxai.train` or for your own loop.
+          A workload, or such a function, for `jaxai.train` or for your own loop.
 
         Raises:
-          ValueError: something else does not fit; one line that names it.
+          ValueError: other parameters differ in name or shape; one line that names one of them.
         """
         if not isinstance(workload, Workload):
             return lambda axis_name: self.init_from(workload(axis_name))
@@ -194,7 +212,7 @@ class Trained:
 
     @property
     def starting_point(self) -> transfer.Start:
-        """What a fine-tuning training takes from this run; see `init_from`."""
+        """The variables of this run for fine-tuning; see `init_from`."""
         variables = self.variables
         extra = {name: value for name, value in variables.items() if name != "params"} | averages.start(variables)
         return transfer.Start(variables["params"], extra, self._sizes, str(self.folder))
@@ -204,6 +222,9 @@ class Trained:
 
         Args:
           path: of the file, as "digits.safetensors". Its metadata has `experiment`, `step`, and `classes` as JSON.
+
+        Returns:
+          The path of the file.
 
         Raises:
           MissingExtraError: safetensors is not installed (the extra `export`).
@@ -219,11 +240,11 @@ class Trained:
         batch_size: int | None = None,
         inputs: PyTree = None,
     ) -> Path:
-        """Writes the prediction as one program with its weights, for JAX alone.
+        """Writes the prediction as one program with its weights, which only needs JAX to run.
 
         `jax.export.deserialize(open(path, "rb").read()).call(...)` runs it, without jaxai and flax; reading needs the
-        package flatbuffers. JAX reads what a version of at most six months earlier has written. Activations are
-        float32 where the run leaves their dtype to the machine. Its arguments and outputs are, by workload:
+        package flatbuffers. JAX can read files that a version up to six months older has written. Activations are
+        float32 where the dtype in the run's configuration is `auto`. Arguments and outputs by workload:
 
         - classification: images [batch, height, width, channels] uint8 -> probabilities [batch, classes] float32;
         - generation: latents [batch, latent_size] float32, and labels [batch] int32 of a conditional model -> images
@@ -231,16 +252,19 @@ class Trained:
         - translation: source [batch, length] int32, tokens that end with END and are padded with 0, and their number
           [batch] int32 -> the tokens of the greedy translation [batch, longest] int32, padded with 0, and their
           number [batch] int32. `run.source.encode(text)` and `run.target.decode(tokens)` convert; the vocabularies are
-          files of the run folder. The length is 64 or less; `inputs` gives another one;
+          files of the run folder. The length is at most 64; `inputs` sets another one;
         - deep Q-learning: observations [batch, ...] -> the best actions [batch] int32, and the action values [batch,
-          actions] float32, both without regard to which actions are legal.
+          actions] float32; illegal actions are not masked.
 
         Args:
           path: of the file, as "digits.jaxexport".
           platforms: that it can run on: "cpu", "cuda", "rocm", "tpu".
-          batch_size: examples in a call; None: any number.
+          batch_size: number of examples in a call; None: any number.
           inputs: shapes and dtypes of the arguments, a tuple of arrays or `jax.ShapeDtypeStruct`s whose leading axis is
-            the batch; None: those above. A workload of your own needs it.
+            the batch; None: those above. Required for your own workload.
+
+        Returns:
+          The path of the file.
 
         Raises:
           ValueError: the program cannot be compiled for any number of examples, or a platform is unknown.
@@ -253,22 +277,22 @@ class Trained:
             inputs = expected
         if inputs is None:
             raise ValueError(
-                "inputs is None, and jaxai does not know what this workload predicts from; give it, as"
+                "inputs is None, and the inputs of this workload's predict are unknown; give their shapes, as"
                 " inputs=(jax.ShapeDtypeStruct((1, 28, 28, 1), numpy.uint8),)"
             )
         return exporting.write(path, function, inputs, platforms, batch_size)
 
     def __repr__(self) -> str:
         facts = [f"{self.checkpoint} checkpoint", f"step {self.step:,}", self._size]
-        with contextlib.suppress(ValueError):  # of a damaged file, which is named where it is needed
+        with contextlib.suppress(ValueError):  # of a damaged file, which is reported where its content is needed
             facts = [self._description, *facts, *(f"{name} {value:.4g}" for name, value in self._scores.items())]
         return f"<{type(self).__name__} {self.folder}: {', '.join(fact for fact in facts if fact)}>"
 
-    # What each kind of run has of its own.
+    # Overridden by each kind of run.
 
     @property
     def _description(self) -> str:
-        """What it is, in a few words."""
+        """A short description of the run."""
         return "" if self.config is None else type(self.config).__qualname__
 
     @property
@@ -277,7 +301,7 @@ class Trained:
 
     @property
     def _scores(self) -> dict[str, float]:
-        """The final figure that decides which checkpoint is the best."""
+        """The final value of the metric that decides which checkpoint is the best."""
         found = {
             name: value
             for name, value in self.result.items()
@@ -287,18 +311,18 @@ class Trained:
 
     @property
     def _sizes(self) -> Mapping[str, int]:
-        """What a network of another task may have another number of -> the number; see `transfer.Start`."""
+        """Sizes that may differ in a network for another task, as the number of classes; see `transfer.Start`."""
         return {}
 
     @property
     def _metadata(self) -> dict[str, Any]:
-        """What `save_params` writes beside the arrays."""
+        """The metadata in the file of `save_params`."""
         from jaxai.runtime.config import type_name
 
         return {"experiment": "" if self.config is None else type_name(type(self.config)), "step": self.step}
 
     def _exported(self) -> tuple[Callable[..., PyTree], tuple[PyTree, ...] | None]:
-        """What `export` writes: a pure function, and the shapes and dtypes of its arguments for one example."""
+        """The function that `export` writes, and the shapes and dtypes of its arguments for one example."""
         predict = self._pure_predict
         return lambda inputs: predict(self.state, inputs), None
 
@@ -313,20 +337,23 @@ class Trained:
         return jax.jit(self._pure_predict)
 
     def _json(self, file: str) -> dict[str, Any]:
-        """The content of one of the folder's JSON files; empty where it is not there."""
+        """The content of a JSON file of the run folder; empty where it does not exist."""
         from jaxai.files.json_files import read_object
 
         return read_object(self.folder / file) if (self.folder / file).is_file() else {}
 
 
 def load_params(path: str | os.PathLike[str]) -> dict[str, PyTree]:
-    """What `Trained.save_params` wrote: nested dicts of arrays, as `{"params": {"Dense_0": {"kernel": ...}}}`.
+    """The variables in a file of `Trained.save_params`: nested dicts, as `{"params": {"Dense_0": {"kernel": ...}}}`.
 
-    `network.apply(jaxai.load_params(path), inputs, train=False)` applies a linen module with it.
+    `network.apply(jaxai.load_params(path), inputs, train=False)` applies a linen module with them.
+
+    Args:
+      path: of the safetensors file.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is no safetensors file, or is damaged.
+      ValueError: it is not a safetensors file, or is damaged.
       MissingExtraError: safetensors is not installed (the extra `export`).
     """
     from jaxai import weights
@@ -343,7 +370,7 @@ def read_state(run: Any, workload: Workload, checkpoint: str) -> State:
       checkpoint: "best" or "latest".
 
     Raises:
-      ValueError: it is another name, or there is no such checkpoint that is whole.
+      ValueError: another name, or there is no complete checkpoint of this name.
     """
     from jaxai.runtime import parallel
     from jaxai.runtime.restore import trained_state
@@ -355,11 +382,11 @@ def read_state(run: Any, workload: Workload, checkpoint: str) -> State:
 
 
 class Beginning(NamedTuple):
-    """How a training begins: what is done to its initial state, and one line about it.
+    """How a training begins: a change of its initial state, and a line that describes it.
 
     Attributes:
       prepare: the state from `workload.init` -> the state before the first step.
-      note: states what is taken from another run; "" where nothing is.
+      note: the parameters that are taken from another run; "" where there are none.
     """
 
     prepare: Callable[[State], State] = whole
@@ -372,13 +399,13 @@ def make_beginning(
     experiments: Sequence[type] = (),
     renewed: Callable[[Any], Collection[str]] = lambda source: (),
 ) -> Beginning:
-    """How a training begins by `run.init_from`; as `workload.init` does where that is "", or the run has begun already.
+    """How a training begins: from the run `run.init_from`, unless that is "" or the training is resumed.
 
     Args:
       run: the `Run` of the training.
-      workload: that is going to be trained, for one device.
+      workload: the workload to train, made for one device.
       experiments: see `load`.
-      renewed: the trained run -> which of its `sizes` count other things than those here; see `transfer.Start`.
+      renewed: the trained run -> names of its `sizes` whose parameters must be new; see `transfer.Start`.
 
     Raises:
       ValueError: there is no such run, or it does not fit the workload; one line.
@@ -397,15 +424,15 @@ def make_beginning(
 
 
 def portable(config: Any) -> Any:
-    """The configuration of a network, with activations in float32 where their dtype would be the machine's choice."""
+    """The configuration of a network, with dtype float32 in place of `auto`, which depends on the machine."""
     return dataclasses.replace(config, dtype="float32") if config.dtype == "auto" else config
 
 
 def by_rows(function: Callable[..., PyTree], *arrays: np.ndarray) -> Any:
-    """What a function of batches returns for any number of examples, computed in batches of one shape.
+    """Applies a function of batches to any number of examples, in batches of one size.
 
     Args:
-      function: arrays [rows, ...] -> arrays [rows, ...], each row from its own example alone.
+      function: arrays [rows, ...] -> arrays [rows, ...]; each row must depend on its own example only.
       arrays: [n, ...], n at least 1.
     """
     count = len(arrays[0])

@@ -1,7 +1,7 @@
-"""Fine-tuning: a new state that begins with the parameters of a trained one.
+"""Fine-tuning: a new state with the parameters of a trained one.
 
-What fits by name and shape is taken. What depends on the number of classes, and has another number of them, is left as
-it was initialised. Everything else that does not fit is refused.
+Parameters of the same name and shape are copied. Parameters that depend on the number of classes keep their initial
+values where this number differs. Any other difference is an error.
 """
 
 from collections.abc import Mapping
@@ -16,21 +16,21 @@ from jaxai.core import PyTree, State, Workload
 __all__ = ["Start"]
 
 NAMED = 4
-"""Most parameters that a message names."""
+"""Largest number of parameters that a message names."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a training starts with.
+    """The variables of a trained run, to start a training with.
 
     Attributes:
       params: of the network, as evaluation uses them.
-      extra: entries of `State.extra` that are taken where the new state has them too: statistics, averages, target
+      extra: entries of `State.extra` that are copied where the new state has them too: statistics, averages, target
         parameters.
-      sizes: what a network of another task may have another number of, as `{"classes": 10}`.
+      sizes: sizes that may differ in a network for another task, as `{"classes": 10}`.
       where: the run, for messages.
-      renewed: names in `sizes` whose parameters are not taken even where the number is the same: it counts other
-        things, as tokens of another vocabulary.
+      renewed: names in `sizes` whose parameters are new even where the size is the same, as for the tokens of another
+        vocabulary.
     """
 
     params: PyTree
@@ -40,7 +40,7 @@ class Start:
     renewed: frozenset[str] = field(default=frozenset())
 
     def begin(self, state: State) -> State:
-        """The initial state of a training, with what is taken.
+        """The initial state of a training, with the copied variables.
 
         Raises:
           ValueError: something does not fit; see `check`.
@@ -55,7 +55,7 @@ class Start:
         if name not in self.extra:
             return target
         source = self.extra[name]
-        if name == averages.EMA:  # of those collections that the new average follows
+        if name == averages.EMA:  # only the collections that the new average follows
             source = {each: source[each] for each in target if each in source}
         return self._taken(source, target, name)[0]
 
@@ -63,10 +63,10 @@ class Start:
         """Checks by shapes alone that a workload can start from here.
 
         Returns:
-          One line that states what is taken and which parameters are new.
+          One line with the number of copied parameters and the names of new ones.
 
         Raises:
-          ValueError: a parameter is missing, or has another shape that no number in `sizes` explains. One line.
+          ValueError: a parameter is missing, or has another shape that `sizes` does not explain. One line.
         """
         shapes = jax.eval_shape(workload.init, jax.random.key(0))
         jax.eval_shape(self.begin, shapes)
@@ -76,7 +76,7 @@ class Start:
         return f"{line}; new: {_some([f'{name} ({reason})' for name, reason in new.items()])}" if new else line
 
     def _taken(self, source: PyTree, target: PyTree, prefix: str) -> tuple[PyTree, dict[str, str]]:
-        """The target with the source's leaves, and the names of those that stay new -> why."""
+        """The target with the source's leaves, and the reasons for those that stay new, by name."""
         there, wanted = _by_name(source, prefix), _by_name(target, prefix)
         if surplus := [name for name in there if name not in wanted]:
             raise ValueError(f"{self.where} has {_some(surplus)}, and this network has not; give the same network")
@@ -97,9 +97,9 @@ class Start:
         return jax.tree.unflatten(jax.tree.structure(target), found), new
 
     def _difference(self, old: tuple[int, ...], new: tuple[int, ...], numbers: dict[str, int]) -> str | None:
-        """Why a parameter is new; "" where it is taken, None where it does not fit.
+        """Why a parameter is new; "" where it is copied, None where it does not fit.
 
-        `numbers` keeps the numbers that earlier parameters have shown: all must have the same.
+        `numbers` holds the new sizes found in earlier parameters: all parameters must agree.
         """
         if len(old) != len(new):
             return None

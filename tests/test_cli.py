@@ -339,7 +339,7 @@ def test_training_goes_on_where_its_output_cannot_be_written(preset):
         )
     assert ended.returncode == 1
     assert ended.stderr.splitlines() == [
-        "jaxai: standard output cannot be written any more (No space left on device); the run goes on without it",
+        "jaxai: standard output cannot be written any more (No space left on device); the run continues without it",
         "jaxai: reached the end",
     ]
 

@@ -311,7 +311,7 @@ def test_weights_keep_their_dtypes_and_names(tmp_path):
     variables = {"params": {"kernel": jnp.ones((2, 3), jnp.bfloat16)}, "batch_stats": {"Dense_0/kernel/u": jnp.ones(2)}}
     chex.assert_trees_all_equal(weights.load(weights.save(tmp_path / "a", variables, {"step": 3})), variables)
     (tmp_path / "b").write_text("{}")
-    with pytest.raises(ValueError, match="b: it is no safetensors file, or damaged"):
+    with pytest.raises(ValueError, match="b: it is not a safetensors file, or is damaged"):
         weights.load(tmp_path / "b")
 
 

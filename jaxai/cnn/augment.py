@@ -1,7 +1,7 @@
 """Augmentation inside the step: pure functions of a key on images [batch, height, width, channels].
 
-Each device augments its own shard with its own key. Under `jit` over a mesh the batch is one: mixup and cutmix then
-move one image from each device to the next.
+Each device augments its own shard with its own key. Under `jit` over a mesh there is one batch for all devices: mixup
+and cutmix then move one image from each device to the next.
 """
 
 from collections.abc import Callable
@@ -23,11 +23,11 @@ TestTime = Literal["none", "flip", "flip_shift"]
 class Augment:
     """Augmentation of a training batch; the default is none."""
 
-    flip: Flip = "none"  # left to right; alternating: random in the first epoch, then the other way every epoch
-    crop_padding: Natural = 0  # pixels of reflected border that a random crop is taken from; 0: off
+    flip: Flip = "none"  # left-right flip; alternating: random in the first epoch, then flipped every other epoch
+    crop_padding: Natural = 0  # pixels of reflected border for a random crop; 0: off
     cutout: Natural = 0  # side of the blanked square, pixels; 0: off
-    mixup: NonNegative = 0.0  # Beta parameter of the share of the partner in each image; 0: off
-    cutmix: NonNegative = 0.0  # Beta parameter of the area pasted from the partner; 0: off
+    mixup: NonNegative = 0.0  # Beta parameter of the mixing weight of two images; 0: off
+    cutmix: NonNegative = 0.0  # Beta parameter of the area pasted from another image; 0: off
 
 
 def augment(
@@ -50,8 +50,8 @@ def augment(
       images: [batch, height, width, channels], uint8 or float.
       labels_onehot: [batch, num_classes] float.
       epoch: [] int, for the alternating flip.
-      example_index: [batch] int32, the place of each example in the data set, for the alternating flip; None makes
-        that flip a random one.
+      example_index: [batch] int32, the index of each example in the data set, for the alternating flip; None: that
+        flip is random.
 
     Returns:
       Images and labels of the same shape; images of the same dtype, but float32 where mixup averages uint8.
@@ -85,7 +85,15 @@ def augment(
 
 
 def check(config: Augment, sides: tuple[int, ...]) -> None:
-    """Raises ValueError unless the config fits images of `sides` (height, width) pixels."""
+    """Checks a configuration against the size of the images.
+
+    Args:
+      config: the augmentations.
+      sides: (height, width) in pixels.
+
+    Raises:
+      ValueError: a field is out of its range; one line that names it.
+    """
     ranges.check(config, "augment.")
     if config.crop_padding >= min(sides):
         raise ValueError(
@@ -101,7 +109,7 @@ def flip(images: jax.Array, flipped: jax.Array) -> jax.Array:
 def alternating_bit(example_index: jax.Array, epoch: jax.typing.ArrayLike) -> jax.Array:
     """Whether each example is flipped in this epoch: a hash of its index, XOR the epoch's parity (2404.00498, 3.6).
 
-    Two epochs in a row so show both views of every example, which random flips do for only half of them.
+    Two consecutive epochs then show both views of every example; random flips do so for only half of them.
 
     Args:
       example_index: [batch] int32.
@@ -119,9 +127,15 @@ def alternating_bit(example_index: jax.Array, epoch: jax.typing.ArrayLike) -> ja
 
 
 def crop(key: Key, images: jax.Array, padding: int) -> jax.Array:
-    """Each image at a random offset, 0 to `2 * padding` along each axis, in its reflected border of `padding` pixels.
+    """A random crop of the original size from each image with a reflected border.
 
-    A gather, under `vmap`: on CPU 3 to 60 times as fast as selecting among shifted images, 10 times as one-hot matmuls.
+    Implemented as a gather under `vmap`: on CPU 3 to 60 times faster than selecting among shifted images, 10 times
+    faster than one-hot matmuls.
+
+    Args:
+      key: of this step and device.
+      images: [batch, height, width, channels].
+      padding: width of the border in pixels; the offset is 0 to `2 * padding` along each axis.
     """
     height, width, channels = images.shape[1:]
     padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)), mode="reflect")
@@ -132,7 +146,13 @@ def crop(key: Key, images: jax.Array, padding: int) -> jax.Array:
 
 
 def cutout(key: Key, images: jax.Array, side: int) -> jax.Array:
-    """A square of 0 around a random pixel of each image, cut off at the border (arXiv:1708.04552)."""
+    """Sets a square around a random pixel of each image to 0, clipped at the border (arXiv:1708.04552).
+
+    Args:
+      key: of this step and device.
+      images: [batch, height, width, channels].
+      side: of the square, in pixels.
+    """
     inside = box(key, images.shape[0], images.shape[1:3], jnp.asarray(side), jnp.asarray(side))
     return jnp.where(inside[..., None], jnp.zeros((), images.dtype), images)
 
@@ -140,9 +160,19 @@ def cutout(key: Key, images: jax.Array, side: int) -> jax.Array:
 def mixup(
     key: Key, images: jax.Array, labels: jax.Array, alpha: float, active: jax.typing.ArrayLike = True
 ) -> tuple[jax.Array, jax.Array]:
-    """Each example averaged with its neighbour in the batch, by one share ~ Beta(alpha, alpha) (arXiv:1710.09412).
+    """Each example averaged with its neighbour in the batch, with one weight ~ Beta(alpha, alpha) (arXiv:1710.09412).
 
-    The batch is in random order, so that the neighbour is a random partner. The identity where not `active`.
+    The batch is in random order, so that the neighbour is a random partner.
+
+    Args:
+      key: of this step and device.
+      images: [batch, height, width, channels], uint8 or float.
+      labels: [batch, num_classes] float.
+      alpha: above 0.
+      active: [] bool; False: the identity.
+
+    Returns:
+      Images, float32 where they were uint8, and labels.
     """
     share = jnp.where(active, jax.random.beta(key, alpha, alpha), 1.0)
     dtype = images.dtype if jnp.issubdtype(images.dtype, jnp.floating) else jnp.float32
@@ -156,8 +186,15 @@ def cutmix(
 ) -> tuple[jax.Array, jax.Array]:
     """A rectangle of each image pasted from its neighbour in the batch, labels by area (arXiv:1905.04899).
 
-    One rectangle for the batch, its area a share ~ Beta(alpha, alpha) before the border cuts it off; the weight of the
-    pasted label is the area that is left, exactly. The identity where not `active`.
+    There is one rectangle for the batch. Its area is a share ~ Beta(alpha, alpha) before it is clipped at the border;
+    the weight of the pasted label is exactly the area after clipping.
+
+    Args:
+      key: of this step and device.
+      images: [batch, height, width, channels].
+      labels: [batch, num_classes] float.
+      alpha: above 0.
+      active: [] bool; False: the identity.
     """
     share_key, box_key = jax.random.split(key)
     height, width = images.shape[1:3]
@@ -170,7 +207,17 @@ def cutmix(
 
 
 def box(key: Key, count: int, sides: tuple[int, ...], rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """A rectangle of `rows` x `columns` around a random pixel, cut off at the border: [count, height, width] bool."""
+    """Rectangles around random pixels, clipped at the border.
+
+    Args:
+      key: draws the pixels.
+      count: number of rectangles.
+      sides: (height, width) of the image in pixels.
+      rows, columns: [] int, size of the rectangles in pixels.
+
+    Returns:
+      [count, height, width] bool, True inside.
+    """
     inside = []
     for axis_key, pixels, extent in zip(jax.random.split(key), sides, (rows, columns), strict=True):
         start = jax.random.randint(axis_key, (count, 1), 0, pixels) - extent // 2
@@ -184,8 +231,8 @@ def test_time(logits_fn: Callable[[jax.Array], jax.Array], images: jax.Array, mo
     Args:
       logits_fn: images -> logits [batch, num_classes].
       images: [batch, height, width, channels].
-      mode: none: the image; flip: and its mirror image; flip_shift: half the weight on these two, the other half on
-        those of the image moved by one pixel down and right, and up and left (arXiv:2404.00498, listing 4).
+      mode: none: the image; flip: the image and its mirror image; flip_shift: half the weight on these two, the other
+        half on those of the image moved by one pixel down and right, and up and left (arXiv:2404.00498, listing 4).
 
     Returns:
       [batch, num_classes].

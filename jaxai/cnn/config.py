@@ -1,4 +1,4 @@
-"""Image classification: the configuration, and what follows from it alone."""
+"""Image classification: the configuration, and functions of it alone."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -31,13 +31,13 @@ class Config(Model):
     class_weights: ClassWeights = "none"  # factor of each class in the training loss; balanced: from their frequencies
     label_smoothing: Rate = 0.0  # share of the label spread evenly over all classes (Szegedy et al. 2016)
     ema_decay: Rate = 0.0  # decay of the moving average of weights and batch statistics that evaluation uses; 0: none
-    gradient_blocks: Natural = 0  # blocks that a batch's gradient is accumulated over; 0: 1, on CPU blocks of 16
+    gradient_blocks: Natural = 0  # number of blocks for gradient accumulation over a batch; 0: 1, on CPU blocks of 16
     steps_per_epoch: Count = 1  # optimizer steps in an epoch; filled in from the data
     test_time: TestTime = "none"  # views of a test image whose logits are averaged
 
 
 def normalize(config: Config, images: jax.Array) -> jax.Array:
-    """Images as the network sees them: float32, scaled to [0, 1] if uint8, minus `image_mean`, divided by `image_std`.
+    """The input of the network: float32, scaled to [0, 1] if uint8, minus `image_mean`, divided by `image_std`.
 
     Args:
       config: has the mean and the deviation.
@@ -52,7 +52,7 @@ def normalize(config: Config, images: jax.Array) -> jax.Array:
 
 
 def example_batch(config: Config, batch_size: int) -> dict[str, Any]:
-    """Shapes and dtypes of a training batch, to lower and to count with."""
+    """Shapes and dtypes of a training batch, to lower a step or to count its operations."""
     return {
         "image": jax.ShapeDtypeStruct((batch_size, *config.image_shape), jnp.uint8),
         "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
@@ -63,8 +63,8 @@ def example_batch(config: Config, batch_size: int) -> dict[str, Any]:
 def balanced_class_weights(labels: jax.typing.ArrayLike, num_classes: int) -> tuple[float, ...]:
     """Class weights that give every class the same total weight in the training loss.
 
-    `examples / (classes * examples of the class)`, as in Keras and scikit-learn, so that their mean over the examples
-    is 1; 0 for a class without examples, which is not counted.
+    `examples / (classes * examples of the class)`, as in scikit-learn, so that their mean over the examples is 1.
+    Classes without examples get 0 and are not counted among `classes`.
 
     Args:
       labels: int [examples], of the training data.
@@ -84,7 +84,11 @@ def balanced_class_weights(labels: jax.typing.ArrayLike, num_classes: int) -> tu
 
 
 def check(config: Config) -> None:
-    """Raises ValueError, of one line, where a field of the config has a value that cannot be trained with."""
+    """Checks a configuration.
+
+    Raises:
+      ValueError: a field has a value that cannot be trained with; one line that names it.
+    """
     ranges.check(config)
     channels = config.image_shape[-1]
     for name, value in (("image_mean", config.image_mean), ("image_std", config.image_std)):

@@ -1,4 +1,4 @@
-"""What the metrics of an image classifier's steps mean."""
+"""Declarations of the metrics of an image classifier."""
 
 from jaxai.core import Metric
 

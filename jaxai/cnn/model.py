@@ -1,8 +1,8 @@
 """Image classifiers in linen: an MLP, the textbook CNN, a small residual network, and the airbench network.
 
 All take normalised float images [batch, height, width, channels] and return float32 logits [batch, num_classes].
-Parameters are float32 whatever the compute dtype; batch statistics are float32 too, and averaged over the devices of
-`axis_name` where one is given.
+Parameters and batch statistics are always float32; batch statistics are averaged over the devices of `axis_name` where
+one is given.
 """
 
 import math
@@ -34,20 +34,21 @@ Depth = Annotated[int, Range(least=0, most=1000)]
 
 @dataclass(frozen=True)
 class Model:
-    """The network: which one, how large, how regularised."""
+    """The network: architecture, size and regularisation."""
 
-    architecture: Architecture = "textbook"  # the network
-    width: Count = 32  # channels of the first block, units of a hidden layer for mlp (airbench94 of the paper: 64)
-    depth: Depth = 0  # mlp: hidden layers, textbook: convolutions, resnet, airbench: depth of a block; 0: 2, 3, 2, 2
+    architecture: Architecture = "textbook"  # mlp, textbook, resnet or airbench
+    width: Count = 32  # channels of the first block; mlp: units of a hidden layer (airbench94 in the paper: 64)
+    depth: Depth = 0  # hidden layers, convolutions, blocks per stage, or convolutions per block; 0: 2, 3, 2, 2
     normalization: Normalization = "auto"  # after each layer; auto: none for mlp and textbook, batch for the others
     dropout: Rate = 0.0  # share of units dropped before the last layer, for mlp after each hidden layer
     dtype: Dtype = "auto"  # of activations; auto: float32 on CPU, bfloat16 on accelerators
 
 
 class Norm(nn.Module):
-    """Normalises [batch, ..., channels] over the batch, each position's channels, or groups of up to 16 channels.
+    """Normalises [batch, ..., channels]: batch, layer or group normalisation, or none.
 
-    The group size is the best fixed one of Wu and He 2018 (arXiv:1803.08494, table 3).
+    `batch` normalises over the batch, `layer` over the channels of each position, `group` over groups of up to 16
+    channels, the best fixed size in Wu and He 2018 (arXiv:1803.08494, table 3).
     """
 
     kind: str
@@ -79,12 +80,21 @@ class Norm(nn.Module):
 
 
 def convolution(features: int, window: int, **arguments: Any) -> nn.Conv:
-    """A square convolution of `jaxai.ops`, which has a lowering of its own on CPU."""
+    """A square convolution with `jaxai.ops.conv_general_dilated`, which is faster on CPU."""
     return nn.Conv(features, (window, window), conv_general_dilated=ops.conv_general_dilated, **arguments)
 
 
 def check_images(images: jax.Array, least: int, network: str) -> None:
-    """Raises ValueError unless `images` are floats [batch, height, width, channels] of `least` pixels a side."""
+    """Checks the input of a network.
+
+    Args:
+      images: [batch, height, width, channels] float.
+      least: smallest height and width, in pixels.
+      network: its name, for the message.
+
+    Raises:
+      ValueError: images of another shape or dtype, or smaller ones.
+    """
     if images.ndim != 4 or min(images.shape[1:3]) < least:
         raise ValueError(
             f"images of shape {images.shape} do not fit {network}: it needs [batch, height, width, channels] "
@@ -119,7 +129,7 @@ class MLP(nn.Module):
 
 
 class TextbookCNN(nn.Module):
-    """3x3 VALID convolutions with 2x2 max-pooling between, then one hidden layer: the network of the tutorials.
+    """3x3 VALID convolutions with 2x2 max-pooling between them, then one hidden layer: the usual tutorial network.
 
     At width 32 and depth 3, on 32x32x3 images and 10 classes: 122,570 parameters.
     """
@@ -155,8 +165,8 @@ class TextbookCNN(nn.Module):
 class ResidualBlock(nn.Module):
     """conv3x3 - norm - ReLU - conv3x3 - norm, plus the shortcut, ReLU (He et al. 2015, arXiv:1512.03385).
 
-    It starts as the identity: the last scale is zero (Goyal et al. 2017, arXiv:1706.02677), or the last kernel where
-    there is no normalisation.
+    Its residual branch starts as zero: the last scale is zero (Goyal et al. 2017, arXiv:1706.02677), or the last kernel
+    where there is no normalisation.
     """
 
     features: int
@@ -216,12 +226,24 @@ class ResNet(nn.Module):
 
 
 def torch_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-    """Uniform within 1 / sqrt(fan-in), PyTorch's default, which the airbench network was tuned with."""
+    """Uniform in [-1 / sqrt(fan-in), 1 / sqrt(fan-in)]: PyTorch's default, with which airbench was tuned.
+
+    Args:
+      key: draws the values.
+      shape: of the kernel; the last axis has the outputs.
+      dtype: of the kernel.
+    """
     return nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")(key, shape, dtype)
 
 
 def dirac(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-    """Kernel [height, width, in, out] whose first `in` outputs copy the input, the others random (2404.00498, 3.3)."""
+    """Kernel whose first `in` outputs copy the input; the others are random (arXiv:2404.00498, section 3.3).
+
+    Args:
+      key: draws the other outputs.
+      shape: (height, width, in, out).
+      dtype: of the kernel.
+    """
     height, width, features_in, features_out = shape
     copied = min(features_in, features_out)
     identity = jnp.zeros((height, width, features_in, copied), dtype)
@@ -255,7 +277,7 @@ class Airbench(nn.Module):
                 x = convolution(features, 3, use_bias=use_bias, kernel_init=dirac, dtype=self.dtype)(x)
                 if index == 0:
                     x = ops.max_pool(x, (2, 2), (2, 2), "VALID")
-                # The paper's statistics forget quickly, as the run lasts ten epochs, and its scales stay 1.
+                # As in the paper: a low momentum, as the run lasts only ten epochs, and constant scales of 1.
                 norm = Norm(self.normalization, self.dtype, self.axis_name, momentum=0.6, use_scale=False)
                 x = nn.gelu(norm(x, train=train), approximate=False)
         x = jnp.max(x, axis=(1, 2))

@@ -19,7 +19,16 @@ __all__ = ["make_feature_maps", "make_features", "make_predict", "make_recompute
 
 
 def own_or_built(config: Config, network: nn.Module | None, axis_name: str | None = None) -> nn.Module:
-    """The network that a user handed in, checked, or that of the config."""
+    """The network that the caller gives, checked, or else that of the config.
+
+    Args:
+      config: as in `make`.
+      network: a linen module, called as `network(images, train=...)`; None: that of the config.
+      axis_name: as in `make`.
+
+    Raises:
+      ValueError: the network is not such a module, or a field of the config is out of its range.
+    """
     if network is None:
         return build(config, config.num_classes, axis_name)
     return networks.require(network, "network", "images, *, train")
@@ -152,11 +161,11 @@ def make_feature_maps(
 
 
 def make_recompute(config: Config) -> Callable[[State, jax.Array], State]:
-    """Batch statistics of given images, in place of the averages that training leaves.
+    """Batch statistics recomputed from given images, in place of the averages from training.
 
-    They are those of the weights that evaluation uses, without augmentation and dropout. A few thousand training
-    images are enough, in batches as large as in training. The averages that training leaves are nearly as good; these
-    are better early in training and where the learning rate stays high.
+    They are computed with the weights that evaluation uses, without augmentation and dropout. A few thousand training
+    images are enough, in batches of the size used in training. The averages from training are nearly as good; the
+    recomputed ones are better early in training and where the learning rate stays high.
 
     Args:
       config: as in `make`, whose network the state is of.
@@ -180,7 +189,7 @@ def make_recompute(config: Config) -> Callable[[State, jax.Array], State]:
 
 
 def _unused(name: str, names: Mapping[str, Any]) -> str:
-    """The name, or with the number of its call after it where it was called before."""
+    """The name, followed by the number of its call where it was called before."""
     number = 1
     numbered = name
     while numbered in names:

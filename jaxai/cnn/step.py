@@ -51,9 +51,9 @@ def make(
     """The pure functions of an image classifier.
 
     A batch is `{"image": [batch, height, width, channels] uint8 in [0, 255] or float in [0, 1], "label": [batch]
-    int32}`, with optional `"index"` ([batch] int32, the example's place in the data, for alternating flips) in
+    int32}`, with optional `"index"` ([batch] int32, the example's index in the data, for alternating flips) in
     training and optional `"mask"` ([batch], 1 for examples that count) in evaluation. Each step checks these shapes
-    and dtypes while it is traced, and raises ValueError of one line that states the fix.
+    and dtypes while it is traced, and raises a ValueError of one line that states the fix.
 
     >>> import jax, optax
     >>> from flax import linen as nn
@@ -69,32 +69,32 @@ def make(
     ['batch_stats', 'ema']
 
     Args:
-      config: the network and how it is trained. The fields of what you hand in yourself are not used: those of
-        `cnn.Model` with `network`, `optimizer` with `transformation`.
+      config: the network and how it is trained. Fields that an argument replaces are not used: those of `cnn.Model`
+        with `network`, `optimizer` with `transformation`.
       axis_name: the mapped axis over devices (`pmap`, `shard_map`); None for one device and for `jit` over a mesh.
       network: a linen module that is called as `network(images, train=...)` with images float32 [batch, height, width,
         channels] as `normalize` returns them, and returns logits [batch, num_classes]. None: `build(config,
         num_classes)`. Its collections, as `batch_stats` or your own, are kept in `state.extra` and updated in each
-        step; over several devices their floats are averaged. Dropout and other random layers get streams of random
-        numbers of any name in training. A module of `flax.nnx` becomes one of linen with `nnx.bridge.to_linen(TheClass,
-        ...)`, where `TheClass.__call__` takes `(images, *, train)`.
-      transformation: any of optax; extra-args ones get `value`, `grad` and `value_fn`. None:
+        step; over several devices their floats are averaged. In training, dropout and other random layers can use rng
+        streams of any name. Convert a module of `flax.nnx` with `nnx.bridge.to_linen(TheClass, ...)`, where
+        `TheClass.__call__` takes `(images, *, train)`.
+      transformation: any optax transformation; one with extra arguments gets `value`, `grad` and `value_fn`. None:
         `jaxai.optimizer.make(config.optimizer)`. `grad_norm` is measured before it.
       loss: logits and label probabilities (smoothed by `label_smoothing`, mixed by mixup and cutmix) -> the loss of
         each example, [batch]; `class_weights` multiply it. None: `cross_entropy`.
 
     Returns:
-      A workload. Training metrics: `loss` (mean over the examples; with `class_weights` that of an example is
-      multiplied by its label's, that of a mixture by the mixture of theirs), `accuracy` (share of predictions that are
-      the label; an image of mixup or cutmix counts as much as the label that was predicted has in its mixture),
-      `grad_norm` (before clipping), and `learning_rate` where it is known: not for a `transformation` without
-      `optax.inject_hyperparams`. Evaluation sums: `loss`, `accuracy`, `top5_accuracy`, `count`, and `confusion`
-      ([num_classes, num_classes] counts, row the true label, column the predicted), unweighted and without label
-      smoothing. A label out of range is never predicted right, and the loss of its batch is NaN.
+      A workload. Training metrics: `loss` (mean over the examples, each multiplied by the class weight of its label,
+      or by the weighted mean of them for mixed labels), `accuracy` (mean weight that the label of an example gives to
+      the predicted class: 0 or 1 without mixup and cutmix), `grad_norm` (before clipping), and `learning_rate` where
+      it is known: not for a `transformation` without `optax.inject_hyperparams`. Evaluation sums: `loss`, `accuracy`,
+      `top5_accuracy`, `count`, and `confusion` ([num_classes, num_classes] counts; row: true label, column: predicted
+      label), unweighted and without label smoothing. A label out of range counts as a wrong prediction, and the loss
+      of its batch is NaN.
 
     Raises:
-      ValueError: a field has a value that cannot be trained with, or what is handed in has another form; one line
-        that names it.
+      ValueError: a field has a value that cannot be trained with, or an argument has another form; one line that names
+        it.
     """
     check(config)
     objective = _Objective(config, axis_name, own_or_built(config, network, axis_name), network is not None, loss)
@@ -170,7 +170,7 @@ def make_gradients(
 
 
 class _Examples(NamedTuple):
-    """A batch as the loss takes it.
+    """A batch in the form that the loss takes.
 
     Attributes:
       images: [batch, height, width, channels] float32, normalised and augmented.
@@ -191,8 +191,8 @@ class _Objective(NamedTuple):
     Attributes:
       config, axis_name: as in `make`.
       network: the linen module.
-      own_network: whether a user handed it in.
-      own_loss: of a user; None for `cross_entropy`.
+      own_network: whether the caller gave the network.
+      own_loss: the loss that the caller gave; None for `cross_entropy`.
     """
 
     config: Config
@@ -202,7 +202,7 @@ class _Objective(NamedTuple):
     own_loss: Loss | None
 
     def check(self) -> None:
-        """Raises ValueError where a network or a loss of a user returns something else than logits or losses."""
+        """Raises ValueError unless the caller's network returns logits and the caller's loss returns losses."""
         shape = jax.ShapeDtypeStruct((2, self.config.num_classes), jnp.float32)
         if self.own_loss is not None:
             found = jax.eval_shape(self.own_loss, shape, shape)
@@ -254,7 +254,7 @@ class _Objective(NamedTuple):
         )
         logits = cast(jax.Array, output).astype(jnp.float32)
         losses = (self.own_loss or cross_entropy)(logits, optax.smooth_labels(labels, config.label_smoothing))
-        # The mean over the examples, whatever their weights: then blocks and devices with other labels add up.
+        # The mean over examples and not over weights, so that the means of blocks and devices can be averaged.
         if config.class_weights != "none":
             losses = losses * (labels * jnp.array(config.class_weights)).sum(-1)
         loss = losses.mean()
@@ -280,9 +280,9 @@ class _Objective(NamedTuple):
             zeros = jax.tree.map(jnp.zeros_like, (state.params, {"loss": 0.0, "accuracy": 0.0}))
             (total, collections), _ = lax.scan(accumulate, (zeros, collections), _split(examples, blocks))
             grads, metrics = jax.tree.map(lambda leaf: leaf / blocks, total)
-        # The one-hot of a label out of range is all zeros, which would pass for a loss of 0.
+        # The one-hot vector of a label out of range is all zeros, which would give a loss of 0.
         metrics["loss"] = jnp.where(examples.in_range, metrics["loss"], jnp.nan)
-        if self.own_network:  # it may not know the axis
+        if self.own_network:  # it need not average over the axis itself
             collections = networks.pmean_floats(collections, self.axis_name)
         grads, metrics = pmean((grads, metrics), self.axis_name)
         return grads, collections, metrics
@@ -323,12 +323,12 @@ def _split(examples: _Examples, blocks: int) -> tuple[jax.Array, jax.Array, Key]
 
 
 def _averaged(params: PyTree, collections: PyTree) -> dict[str, PyTree]:
-    """What the moving average follows: statistics of the last batches would be those of other weights."""
+    """What the moving average follows: with batch statistics, as those of the last batches belong to other weights."""
     return {"params": params} | {name: collections[name] for name in collections if name == "batch_stats"}
 
 
 def _images_and_labels(config: Config, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    """Images and labels of a batch, of the shapes and dtypes that a step needs."""
+    """Images and labels of a batch, checked for shape and dtype."""
     images, labels = inputs.required(batch, "image", "label")
     inputs.check_images(images, config.image_shape)
     inputs.check_labels(labels, len(images))

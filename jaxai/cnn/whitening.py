@@ -1,7 +1,7 @@
 """The first layer of the airbench network: decorrelates 2x2 patches, with a kernel that is computed and not trained.
 
-Jordan 2024, arXiv:2404.00498, section 3.2. The kernel lives in the collection "constants", so that no gradient is
-taken; `whiten` puts there the one of the training images.
+Jordan 2024, arXiv:2404.00498, section 3.2. The kernel is in the collection "constants", so that no gradient is
+taken; `whiten` computes it from training images.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from jaxai.core import PyTree
 class Whitening(nn.Module):
     """A 2x2 VALID convolution whose kernel is a constant, set by `whiten`; only its bias is trained.
 
-    Until then the kernel is a patch's pixels and their negatives: orthogonal, so that the network learns anyway.
+    Before that the kernel is the identity on a patch's pixels and its negative, which the network can learn with too.
     """
 
     dtype: Any = jnp.float32
@@ -50,7 +50,7 @@ def whitening_kernel(images: jax.Array, eps: float = 5e-4) -> jax.Array:
 
     Args:
       images: normalised floats [batch, height, width, channels]; a few thousand are enough.
-      eps: added to the eigenvalues, so that directions that hardly vary are not blown up.
+      eps: added to the eigenvalues, so that directions of small variance are not amplified too much.
 
     Returns:
       float32 [2, 2, channels, 8 * channels]: the whitening filters and their negatives (arXiv:2404.00498, 3.2).
@@ -68,7 +68,7 @@ def whitening_kernel(images: jax.Array, eps: float = 5e-4) -> jax.Array:
 
 
 def whiten(variables: PyTree, images: jax.Array, eps: float = 5e-4) -> PyTree:
-    """The variables of an `Airbench` with the whitening kernel of `images` in them.
+    """The variables of an `Airbench`, with the whitening kernel computed from `images`.
 
     Args:
       variables: a dict of collections, "constants" among them.

@@ -1,12 +1,12 @@
-"""Operations with a second form for CPU, chosen where the program is lowered and proved equal to plain lax.
+"""Operations with a second form for CPU, chosen when the program is lowered and tested against plain lax.
 
 XLA's CPU backend loses its threaded convolution inside a loop body and differentiates `reduce_window` slowly. The
-functions here have the signature of the ones that they stand in for: on an accelerator they *are* those, in an
-ahead-of-time compilation too. The plain path, for a comparison, is `lax.conv_general_dilated`,
+functions here replace the ones of lax and flax and have the same signatures. On an accelerator they call the originals,
+also in an ahead-of-time compilation. For comparison, the plain forms are `lax.conv_general_dilated`,
 `lax.conv_transpose` and `max_pool_lax`.
 
-`jaxai.ops.lstm` and `jaxai.ops.gru` hold the recurrent layers, each with its weights and its single step; the forms of
-the LSTM are proved equal too.
+`jaxai.ops.lstm` and `jaxai.ops.gru` hold the recurrent layers, each with its weights and its single step. The forms of
+the LSTM are tested against each other too.
 """
 
 from jaxai.ops.conv import conv_general_dilated

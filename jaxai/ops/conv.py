@@ -33,8 +33,22 @@ def conv_general_dilated(
     `[height, width, channels, features]`, without dilation and groups, becomes one matmul. Any other convolution, and
     every convolution on an accelerator, is `lax.conv_general_dilated` itself.
 
-    Give it to a linen module as `nn.Conv(32, (3, 3), conv_general_dilated=ops.conv_general_dilated)`. Every
-    transformation applies, forward mode and second derivatives included.
+    Use it in a linen module as `nn.Conv(32, (3, 3), conv_general_dilated=ops.conv_general_dilated)`. All JAX
+    transformations work, including forward mode and second derivatives.
+
+    Args:
+      lhs: images, by default [batch, channels, height, width].
+      rhs: kernel, by default [features, channels, height, width].
+      window_strides: of the window, in pixels, one for each spatial axis.
+      padding: "SAME", "VALID" or zeros (before, after) for each spatial axis.
+      lhs_dilation, rhs_dilation: of images and kernel, one for each spatial axis; None: 1.
+      dimension_numbers: order of the axes, as ("NHWC", "HWIO", "NHWC").
+      feature_group_count, batch_group_count: groups of channels and of examples; 1: none.
+      precision: of the products.
+      preferred_element_type: dtype of the accumulator and the result; None: that of the inputs.
+
+    Returns:
+      The convolution, with the axes in the order of `dimension_numbers`.
     """
 
     def lax_convolution(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
@@ -70,8 +84,8 @@ def conv_general_dilated(
     def matmul_convolution(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         return patches_matmul(lhs, rhs, window_strides, pads, precision, preferred_element_type)
 
-    # Rematerialised, so that differentiation keeps `lhs` and not its patches, which are `height * width` times larger
-    # and would be carried, unused, by a program for an accelerator too.
+    # Rematerialised, so that differentiation stores `lhs` and not its patches, which are `height * width` times larger
+    # and would be stored, unused, in a program for an accelerator too.
     return lax.platform_dependent(lhs, rhs, cpu=jax.checkpoint(matmul_convolution), default=lax_convolution)
 
 

@@ -33,7 +33,7 @@ def conv_transpose(
     """The transposed convolution that `lax.conv_transpose(x, kernel, strides, padding)` computes, with its errors.
 
     Lowered for CPU, a floating-point one over images becomes one matmul. On an accelerator it is `lax.conv_transpose`
-    itself, or its polyphase form on request. Every transformation applies, second derivatives included.
+    itself, or its polyphase form on request. All JAX transformations work, including second derivatives.
 
     Args:
       x: [batch, height, width, channels].
@@ -65,8 +65,8 @@ def conv_transpose(
     def convolution_transposed(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return polyphase_convolution(x, kernel, strides, padding, precision, preferred_element_type)
 
-    # Rematerialised, so that a program for an accelerator carries no matrix of the kernel for the way back. Nothing is
-    # computed twice: the gradient of a matmul needs only what went in.
+    # Rematerialised, so that a program for an accelerator stores no matrix of the kernel for the backward pass. Nothing
+    # is computed twice: the gradient of a matmul needs only its inputs.
     return lax.platform_dependent(
         x,
         kernel,
@@ -76,7 +76,7 @@ def conv_transpose(
 
 
 class Axis(NamedTuple):
-    """One axis of a transposed convolution, which falls apart into `stride` plain ones: its phases.
+    """One axis of a transposed convolution, computed as `stride` plain ones that are interleaved: its phases.
 
     Output pixel `stride * position + phase` is the sum over `shift` of
     `image[position + shift] * kernel[before - phase + stride * shift]`.
@@ -95,7 +95,7 @@ class Axis(NamedTuple):
 
     @property
     def shifts(self) -> range:
-        """The shifts at which some phase meets a tap; at least one."""
+        """The shifts at which some phase has a tap; at least one."""
         first = -(self.before // self.stride)
         last = (self.kernel + self.stride - 2 - self.before) // self.stride
         return range(first, max(last, first) + 1)
@@ -107,7 +107,13 @@ def axes_of(
     strides: Sequence[int],
     padding: str | Sequence[tuple[int, int]],
 ) -> tuple[Axis, Axis]:
-    """The vertical and the horizontal axis; shapes are [batch, height, width, ...] and [height, width, ...]."""
+    """The geometry of the vertical and the horizontal axis.
+
+    Args:
+      image_shape: [batch, height, width, ...].
+      kernel_shape: [height, width, ...].
+      strides, padding: as in `conv_transpose`.
+    """
 
     def axis(i: int) -> Axis:
         image, kernel, stride = image_shape[1 + i], kernel_shape[i], strides[i]
@@ -118,7 +124,13 @@ def axes_of(
 
 
 def pads_of(kernel: int, stride: int, padding: str) -> tuple[int, int]:
-    """Zeros (before, after) the dilated image that "SAME" and "VALID" mean to `lax.conv_transpose`."""
+    """Zeros (before, after) that `lax.conv_transpose` adds to one axis of the dilated image.
+
+    Args:
+      kernel: taps on this axis.
+      stride: in output pixels.
+      padding: "SAME" or "VALID".
+    """
     if padding == "VALID":
         return kernel - 1, stride - 1 + max(kernel - stride, 0)
     total = kernel + stride - 2
@@ -134,7 +146,12 @@ def products_overlapped(
     precision: lax.PrecisionLike,
     dtype: DTypeLike,
 ) -> jax.Array:
-    """`conv_transpose` as one matmul and `overlap_add` on both axes; shapes as there, the result of `dtype`."""
+    """`conv_transpose` as one matmul and `overlap_add` on both axes.
+
+    Args:
+      x, kernel, strides, padding, precision: as in `conv_transpose`.
+      dtype: of the result; the products are added in float32 at least.
+    """
     vertical, horizontal = axes_of(x.shape, kernel.shape, strides, padding)
     height, width, channels, features = kernel.shape
     accumulator = jnp.promote_types(dtype, jnp.float32)  # bfloat16 would round every tap
@@ -148,7 +165,7 @@ def products_overlapped(
 
 
 def overlap_add(products: jax.Array, dimension: int, axis: Axis) -> jax.Array:
-    """Adds what each pixel contributes through each tap of one axis to the output pixel where it falls.
+    """Adds the product of each pixel and each tap of one axis to its output pixel.
 
     Args:
       products: the pixels of the axis lie along `dimension`, the taps along `dimension + 2`.
@@ -189,7 +206,11 @@ def polyphase_convolution(
     precision: lax.PrecisionLike = None,
     preferred_element_type: DTypeLike | None = None,
 ) -> jax.Array:
-    """`conv_transpose` as one `lax.conv_general_dilated` without dilation and depth-to-space; shapes as there."""
+    """`conv_transpose` as one `lax.conv_general_dilated` without dilation, followed by depth-to-space.
+
+    Args:
+      x, kernel, strides, padding, precision, preferred_element_type: as in `conv_transpose`.
+    """
     axes = axes_of(x.shape, kernel.shape, strides, padding)
     pads = [(-axis.shifts[0], axis.positions + axis.shifts[-1] - axis.image) for axis in axes]
     # Cropped first: XLA's convolution for CPU reads outside of the image where a padding is negative.
@@ -223,5 +244,5 @@ def phase_kernel(kernel: jax.Array, axes: tuple[Axis, Axis]) -> jax.Array:
     kernel = kernel.reshape(
         len(vertical.shifts), vertical.stride, len(horizontal.shifts), horizontal.stride, channels, features
     )
-    kernel = lax.rev(kernel, (1, 3))  # a later output pixel meets an earlier tap
+    kernel = lax.rev(kernel, (1, 3))  # a later output pixel uses an earlier tap
     return kernel.transpose(0, 2, 4, 1, 3, 5).reshape(len(vertical.shifts), len(horizontal.shifts), channels, -1)

@@ -1,7 +1,7 @@
 """Gated recurrent units over padded batches, with PyTorch's parameters and gates.
 
-Source: Cho et al., "Learning phrase representations using RNN encoder-decoder" (2014), as cuDNN and PyTorch have it:
-the reset gate scales the product with the recurrent weights, not the state before it.
+Source: Cho et al., "Learning phrase representations using RNN encoder-decoder" (2014), in the form of cuDNN and
+PyTorch: the reset gate scales the product with the recurrent weights, not the state before it.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from jaxai.ops.lstm import product, require_shapes
 
 
 class Weights(NamedTuple):
-    """Weights of one layer in one direction; the gates lie along the last axis in PyTorch's order r, z, n."""
+    """Weights of one layer in one direction; the gates are along the last axis in PyTorch's order r, z, n."""
 
     input: jax.Array  # [features, 3 * hidden]
     recurrent: jax.Array  # [hidden, 3 * hidden]
@@ -28,11 +28,11 @@ def zeros(x: jax.Array, weights: Weights) -> jax.Array:
 
 
 def cell(x: jax.Array, h: jax.Array, weights: Weights) -> jax.Array:
-    """One step of every sequence; the gates are computed in float32 at least, h keeps its dtype.
+    """One step of every sequence; the gates are computed in float32 or wider, and h keeps its dtype.
 
     Args:
       x: [batch, features].
-      h: [batch, hidden], the state before.
+      h: [batch, hidden], the state before the step.
       weights: of the layer.
     """
     from_input = jnp.split(product(x, weights.input) + weights.bias, 3, axis=-1)
@@ -51,13 +51,13 @@ def gru(
     *,
     reverse: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
-    """The outputs of every step, and the state after each sequence's last one.
+    """The outputs of every step, and the state after each sequence's last step.
 
     Args:
       x: [batch, time, features], padded on the right.
       weights: of the layer.
       h: [batch, hidden], the state before the first step; None: zeros.
-      lengths: [batch] int32, 0 to `time`, the steps that are no padding; None: all.
+      lengths: [batch] int32, 0 to `time`, the number of steps without padding; None: all.
       reverse: reads each sequence from its last real step to its first.
 
     Returns:
@@ -83,7 +83,14 @@ def gru(
 
 
 def check(x: jax.Array, weights: Weights, h: jax.Array, lengths: jax.Array | None) -> None:
-    """Raises ValueError unless the arguments of `gru` fit together."""
+    """Checks that the shapes of the arguments of `gru` agree.
+
+    Args:
+      x, weights, h, lengths: as in `gru`, `h` not None.
+
+    Raises:
+      ValueError: they do not; one line that names the argument.
+    """
     if x.ndim != 3:
         raise ValueError(f"x has shape {x.shape}: a GRU reads [batch, time, features]")
     (batch, _, features), hidden = x.shape, weights.recurrent.shape[0]

@@ -1,15 +1,15 @@
 """Long short-term memory over padded batches: one function, one parameter layout, the fastest form of each backend.
 
-The forms compute the same values; they differ in where their matmuls are:
+The forms compute the same values; they differ in the place of their matmuls:
 
-- `scan`: `lax.scan` of `cell`, differentiated by JAX. Every transformation applies, forward mode included.
-- `custom_gradient`: the scan on the way back holds only the matmul with the transposed recurrent weights; the gradients
-  of the weights and of the input are one matmul each after it, instead of a sum that every step reads and writes.
-- `hoisted`: the same, and the input meets its weights in one matmul before the loop: for chips that the matmul of one
-  step does not fill. On CPU it was no faster (measured).
-- `cudnn`: NVIDIA's own, through `jax.experimental.rnn`; float32 on a GPU.
+- `scan`: `lax.scan` of `cell`, differentiated by JAX. All transformations work, including forward mode.
+- `custom_gradient`: the backward scan has only the matmul with the transposed recurrent weights. The gradients of the
+  weights and of the input are one matmul each after it, instead of a sum that every step reads and writes.
+- `hoisted`: the same, and the input is multiplied by its weights in one matmul before the loop: for chips that the
+  matmul of one step does not fill. On CPU it was no faster (measured).
+- `cudnn`: NVIDIA's implementation, through `jax.experimental.rnn`; float32 on a GPU.
 
-On CPU the custom gradient is faster than flax's `nn.RNN(nn.OptimizedLSTMCell)`, most of all in small batches: the tasks
+On CPU the custom gradient is faster than flax's `nn.RNN(nn.OptimizedLSTMCell)`, above all in small batches: the tasks
 `train` and `train-16` of benchmarks/peers/compare_seq2seq.py, whose figures are in benchmarks/results.
 
 Source: Hochreiter and Schmidhuber (1997), with the forget gate of Gers et al. (2000), without peepholes.
@@ -27,7 +27,7 @@ FORMS = "auto", "scan", "custom_gradient", "hoisted", "cudnn"
 
 
 class Weights(NamedTuple):
-    """Weights of one layer in one direction; the gates lie along the last axis in PyTorch's order i, f, g, o."""
+    """Weights of one layer in one direction; the gates are along the last axis in PyTorch's order i, f, g, o."""
 
     input: jax.Array  # [features, 4 * hidden]
     recurrent: jax.Array  # [hidden, 4 * hidden]
@@ -35,10 +35,10 @@ class Weights(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """What one step hands to the next."""
+    """The state between two steps."""
 
     h: jax.Array  # [batch, hidden]
-    c: jax.Array  # [batch, hidden]; float32 also where the rest is bfloat16, unless given otherwise
+    c: jax.Array  # [batch, hidden]; `zeros` makes it float32 also where the rest is bfloat16
 
 
 def zeros(x: jax.Array, weights: Weights) -> Carry:
@@ -51,7 +51,7 @@ def zeros(x: jax.Array, weights: Weights) -> Carry:
 def cell(x: jax.Array, carry: Carry, weights: Weights) -> Carry:
     """One step of every sequence.
 
-    The gates are computed in float32 at least; h and c keep their own dtypes.
+    The gates are computed in float32 or wider; h and c keep their own dtypes.
 
     Args:
       x: [batch, features].
@@ -73,23 +73,23 @@ def lstm(
     reverse: bool = False,
     form: str = "auto",
 ) -> tuple[jax.Array, Carry]:
-    """The outputs h of every step, and the carry after each sequence's last one.
+    """The outputs h of every step, and the carry after each sequence's last step.
 
     Args:
       x: [batch, time, features], padded on the right with finite numbers.
       weights: of the layer.
       carry: before the first step; None: zeros.
-      lengths: [batch] int32, 0 to `time`, the steps that are no padding; None: all.
+      lengths: [batch] int32, 0 to `time`, the number of steps without padding; None: all.
       reverse: reads each sequence from its last real step to its first.
-      form: one of `FORMS`. "auto" is cuDNN's on a GPU where it can be, "custom_gradient" on CPU and "hoisted"
-        elsewhere, an ahead-of-time compilation for a TPU included.
+      form: one of `FORMS`. "auto" is "cudnn" on a GPU where `cudnn_refusal` allows it, "custom_gradient" on CPU and
+        "hoisted" elsewhere, also in an ahead-of-time compilation for a TPU.
 
     Returns:
       Outputs [batch, time, hidden], 0 where the input is padding, and the carry; that of an empty sequence is the one
       before the first step.
 
     Raises:
-      ValueError: shapes that do not fit, an unknown form, or "cudnn" where it cannot be.
+      ValueError: shapes that do not fit, an unknown form, or "cudnn" where it is not possible.
     """
     carry = zeros(x, weights) if carry is None else Carry(*carry)
     check(x, weights, carry, lengths, form)
@@ -107,7 +107,14 @@ def lstm(
 
 
 def check(x: jax.Array, weights: Weights, carry: Carry, lengths: jax.Array | None, form: str) -> None:
-    """Raises ValueError unless the arguments of `lstm` fit together."""
+    """Checks that the shapes of the arguments of `lstm` agree.
+
+    Args:
+      x, weights, carry, lengths, form: as in `lstm`, `carry` not None.
+
+    Raises:
+      ValueError: they do not, or the form is unknown; one line that names the argument.
+    """
     if form not in FORMS:
         raise ValueError(f"form {form!r} of the LSTM is unknown: choose one of {', '.join(FORMS)}")
     if x.ndim != 3:
@@ -126,7 +133,17 @@ def check(x: jax.Array, weights: Weights, carry: Carry, lengths: jax.Array | Non
 def require_shapes(
     expected: Mapping[str, tuple[jax.Array, tuple[int, ...]]], lengths: jax.Array | None, x: jax.Array, hidden: int
 ) -> None:
-    """Raises ValueError where an array, or the lengths, do not have the shape that `x` and `hidden` require."""
+    """Checks the shapes of a layer's arrays.
+
+    Args:
+      expected: name -> (array, the shape that it must have).
+      lengths: must be [batch]; None for none.
+      x: [batch, time, features].
+      hidden: number of units, for the message.
+
+    Raises:
+      ValueError: an array has another shape; one line that names it.
+    """
     if lengths is not None:
         expected = {**expected, "lengths": (lengths, x.shape[:1])}
     for name, (array, shape) in expected.items():
@@ -135,7 +152,7 @@ def require_shapes(
 
 
 def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x @ kernel, accumulated and returned in float32 at least."""
+    """x @ kernel, accumulated and returned in float32 or wider."""
     return jnp.dot(x, kernel, preferred_element_type=jnp.promote_types(jnp.result_type(x, kernel), jnp.float32))
 
 
@@ -154,7 +171,7 @@ def over_time(
       x: [time, batch, features].
       weights: of the layer.
       carry: before the first step.
-      real: [time, batch, 1] bool, the steps that are no padding; None: all.
+      real: [time, batch, 1] bool, False where a step is padding; None: no padding.
       reverse: from the last step to the first.
     """
 
@@ -168,12 +185,18 @@ def over_time(
 
 
 def select(real: jax.Array | None, new: Carry, old: Carry) -> Carry:
-    """The new carry of the sequences whose step is real, the old one of the rest."""
+    """The new carry where a step is real, the old one where it is padding.
+
+    Args:
+      real: [batch, 1] bool; None: all real.
+      new: after the step.
+      old: before the step.
+    """
     return new if real is None else Carry(jnp.where(real, new.h, old.h), jnp.where(real, new.c, old.c))
 
 
 class Trace(NamedTuple):
-    """What the way back needs of every step."""
+    """What the backward pass needs of every step."""
 
     h: jax.Array  # [time, batch, hidden], after the step
     c: jax.Array  # [time, batch, hidden], before the step
@@ -183,7 +206,15 @@ class Trace(NamedTuple):
 def forward(
     x: jax.Array, weights: Weights, carry: Carry, real: jax.Array | None, reverse: bool, hoisted: bool
 ) -> tuple[Trace, Carry]:
-    """`over_time` that keeps a trace; `hoisted`: the input meets its weights before the loop."""
+    """`over_time`, with a trace for the backward pass.
+
+    Args:
+      x, weights, carry, real, reverse: as in `over_time`.
+      hoisted: multiply the input by its weights before the loop.
+
+    Returns:
+      The trace, and the last carry.
+    """
 
     def step(carry: Carry, inputs: tuple[jax.Array, jax.Array | None]) -> tuple[Carry, Trace]:
         x, real = inputs
@@ -202,7 +233,12 @@ def forward(
 def traced(
     x: jax.Array, weights: Weights, carry: Carry, real: jax.Array | None, reverse: bool, form: str
 ) -> tuple[Trace, Carry]:
-    """`forward` in the form "custom_gradient" or "hoisted"; "auto" is decided where the program is lowered."""
+    """`forward` in one of two forms.
+
+    Args:
+      x, weights, carry, real, reverse: as in `over_time`.
+      form: "custom_gradient", "hoisted", or "auto", which is decided when the program is lowered.
+    """
     inside = functools.partial(forward, reverse=reverse, hoisted=False)
     before = functools.partial(forward, reverse=reverse, hoisted=True)
     if form == "auto":
@@ -214,7 +250,12 @@ def traced(
 def recurrence(
     x: jax.Array, weights: Weights, carry: Carry, real: jax.Array | None, reverse: bool, form: str
 ) -> tuple[jax.Array, Carry]:
-    """`over_time` with a gradient of its own; forms as in `traced`."""
+    """`over_time` with a custom gradient.
+
+    Args:
+      x, weights, carry, real, reverse: as in `over_time`.
+      form: as in `traced`.
+    """
     trace, carry = traced(x, weights, carry, real, reverse, form)
     return trace.h, carry
 
@@ -225,7 +266,14 @@ Residuals = tuple[jax.Array, Weights, Carry, jax.Array | None, Trace]
 def recurrence_forward(
     x: jax.Array, weights: Weights, carry: Carry, real: jax.Array | None, reverse: bool, form: str
 ) -> tuple[tuple[jax.Array, Carry], Residuals]:
-    """The outputs of `recurrence`, and what `recurrence_backward` needs."""
+    """The forward pass of the custom gradient.
+
+    Args:
+      x, weights, carry, real, reverse, form: as in `recurrence`.
+
+    Returns:
+      The outputs of `recurrence`, and the residuals for `recurrence_backward`.
+    """
     trace, last = traced(x, weights, carry, real, reverse, form)
     return (trace.h, last), (x, weights, carry, real, trace)
 
@@ -233,7 +281,16 @@ def recurrence_forward(
 def recurrence_backward(
     reverse: bool, form: str, residuals: Residuals, cotangents: tuple[jax.Array, Carry]
 ) -> tuple[jax.Array, Weights, Carry, None]:
-    """The gradients with respect to x, weights and carry."""
+    """The backward pass of the custom gradient.
+
+    Args:
+      reverse, form: as in `recurrence`.
+      residuals: of `recurrence_forward`.
+      cotangents: of the outputs [time, batch, hidden] and of the last carry.
+
+    Returns:
+      The gradients with respect to x, weights, carry and `real`; the last is None.
+    """
     x, weights, first, real, trace = residuals
     outputs_cotangent, last_cotangent = cotangents
     dtype = jnp.promote_types(trace.h.dtype, jnp.float32)
@@ -274,7 +331,11 @@ recurrence.defvjp(recurrence_forward, recurrence_backward)
 
 
 def cudnn_refusal(x: jax.Array, weights: Weights, carry: Carry) -> str | None:
-    """Why cuDNN cannot compute this LSTM; None if it can."""
+    """Why cuDNN cannot compute this LSTM; None if it can.
+
+    Args:
+      x, weights, carry: as in `lstm`; only their shapes and dtypes are read.
+    """
     if jax.default_backend() != "gpu":
         return f"the backend is {jax.default_backend()}, not a GPU"
     if any(array.dtype != jnp.float32 for array in (x, *weights, *carry)):
@@ -289,13 +350,20 @@ def cudnn_refusal(x: jax.Array, weights: Weights, carry: Carry) -> str | None:
 def over_time_cudnn(
     x: jax.Array, weights: Weights, carry: Carry, lengths: jax.Array | None, reverse: bool
 ) -> tuple[jax.Array, Carry]:
-    """`lstm` by cuDNN; raises ValueError where that cannot be."""
+    """`lstm` by cuDNN.
+
+    Args:
+      x, weights, carry, lengths, reverse: as in `lstm`, `carry` not None.
+
+    Raises:
+      ValueError: cuDNN cannot compute it; see `cudnn_refusal`.
+    """
     if refusal := cudnn_refusal(x, weights, carry):
-        raise ValueError(f"form 'cudnn' of the LSTM cannot be: {refusal}; choose 'auto'")
+        raise ValueError(f"form 'cudnn' of the LSTM is not possible: {refusal}; choose 'auto'")
     batch, time, _ = x.shape
     steps = jnp.full(batch, time, jnp.int32) if lengths is None else lengths.astype(jnp.int32)
     x = flipped(x, steps) if reverse else x
-    # Not every version takes an empty sequence: one step is run, and its result dropped.
+    # Some versions do not accept an empty sequence: one step is run, and its result dropped.
     outputs, h, c = cudnn_layer(x, carry.h[None], carry.c[None], cudnn_weights(weights), jnp.maximum(steps, 1))
     outputs = flipped(outputs, steps) if reverse else outputs
     last = Carry(h[0], c[0])
@@ -306,14 +374,14 @@ def over_time_cudnn(
 
 
 def flipped(x: jax.Array, lengths: jax.Array) -> jax.Array:
-    """The real steps of each sequence [batch, time, ...] in reverse order, the padding after them as it was."""
+    """The real steps of each sequence [batch, time, ...] in reverse order; the padding after them stays."""
     index = jnp.arange(x.shape[1])
     index = jnp.where(index < lengths[:, None], lengths[:, None] - 1 - index, index)
     return jnp.take_along_axis(x, index[..., None], axis=1)
 
 
 def cudnn_weights(weights: Weights) -> jax.Array:
-    """One layer in one direction as cuDNN packs it; its second bias is zero."""
+    """The weights of one layer in one direction in cuDNN's packed layout; the second bias is zero."""
     kernels = weights.input.T.ravel(), weights.recurrent.T.ravel()
     return jnp.concatenate((*kernels, weights.bias, jnp.zeros_like(weights.bias)))
 
@@ -334,7 +402,17 @@ def cudnn_sizes(x: jax.Array, h: jax.Array) -> dict[str, Any]:
 def cudnn_layer(
     x: jax.Array, h: jax.Array, c: jax.Array, weights: jax.Array, lengths: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`jax.experimental.rnn.lstm` of one layer, which vmap runs one by one: that one cannot be batched."""
+    """`jax.experimental.rnn.lstm` of one layer. It has no batching rule, so `vmap` runs it sequentially.
+
+    Args:
+      x: [batch, time, features] float32.
+      h, c: [1, batch, hidden] float32.
+      weights: from `cudnn_weights`.
+      lengths: [batch] int32, at least 1.
+
+    Returns:
+      Outputs [batch, time, hidden], and h and c [1, batch, hidden] after the last step.
+    """
     return cudnn_forward(x, h, c, weights, lengths)[0]
 
 
@@ -342,7 +420,14 @@ def cudnn_layer(
 def cudnn_forward(
     x: jax.Array, h: jax.Array, c: jax.Array, weights: jax.Array, lengths: jax.Array
 ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], tuple[jax.Array, ...]]:
-    """The outputs of `cudnn_layer`, and what its gradient needs."""
+    """The forward pass of `cudnn_layer`.
+
+    Args:
+      x, h, c, weights, lengths: as in `cudnn_layer`.
+
+    Returns:
+      Its outputs, and the residuals for its gradient.
+    """
     from jax.experimental import rnn
 
     return rnn.lstm_fwd(x, h, c, weights, lengths, **cudnn_sizes(x, h))
@@ -352,7 +437,7 @@ def cudnn_forward(
 def cudnn_gradients(
     residuals: tuple[jax.Array, ...], cotangents: tuple[jax.Array, jax.Array, jax.Array]
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """With respect to x, h, c and the packed weights."""
+    """The gradients with respect to x, h, c and the packed weights."""
     from jax.experimental import rnn
 
     sizes = cudnn_sizes(residuals[0], residuals[1])

@@ -17,9 +17,9 @@ def max_pool(
 ) -> jax.Array:
     """The maximum of each window, as `flax.linen.max_pool`; its gradient is much faster on CPU.
 
-    The value is the same everywhere. The gradient of a window whose maximum occurs more than once is not: on CPU it
-    is shared among the largest pixels, on an accelerator the first of them takes it all. Both are subgradients. After
-    a relu most ties are at 0, where the relu lets no gradient through.
+    The value is the same on every backend. The gradient of a window whose maximum occurs more than once is not: on CPU
+    it is divided among the largest pixels, on an accelerator the first of them gets all of it. Both are subgradients.
+    After a ReLU most ties are at 0, where the gradient of the ReLU is 0.
 
     Args:
       x: [batch, height, width, channels], floating point; other dtypes use `lax.reduce_window`.
@@ -45,12 +45,17 @@ def max_pool_lax(
     strides: Sequence[int] | None = None,
     padding: str | Sequence[tuple[int, int]] = "VALID",
 ) -> jax.Array:
-    """`max_pool` as plain `lax.reduce_window`: the reference, and the form on accelerators."""
+    """`max_pool` as plain `lax.reduce_window`: the reference, and the form on accelerators.
+
+    Args:
+      x: [batch, ..., channels] of any dtype, with one axis between for each of the window's.
+      window_shape, strides, padding: as in `max_pool`.
+    """
     batch_axes = (1,) * (x.ndim - len(window_shape) - 1)
     strides = strides or (1,) * len(window_shape)
     if not isinstance(padding, str):
         padding = [*((0, 0) for _ in batch_axes), *padding, (0, 0)]
-    # Not an array: lax knows that this is a maximum, and can differentiate it, by the concrete initial value.
+    # Not an array: lax recognises a maximum, which it can differentiate, by the concrete initial value.
     lowest = -np.inf if jnp.issubdtype(x.dtype, jnp.floating) else np.iinfo(x.dtype).min
     return lax.reduce_window(x, lowest, lax.max, (*batch_axes, *window_shape, 1), (*batch_axes, *strides, 1), padding)
 

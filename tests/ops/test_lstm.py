@@ -241,7 +241,7 @@ def test_layout_for_cudnn_reversal_and_models_give_what_the_scan_gives(reference
 
 @pytest.mark.skipif(jax.default_backend() == "gpu", reason="cuDNN can be had here")
 def test_cudnn_without_a_gpu_is_one_clear_line():
-    with pytest.raises(ValueError, match=r"^form 'cudnn' of the LSTM cannot be: the backend is \w+, not a GPU; choose"):
+    with pytest.raises(ValueError, match=r"^form 'cudnn' of the LSTM is not possible: the backend is \w+, not a GPU"):
         ops.lstm(*draw(), form="cudnn")
 
 

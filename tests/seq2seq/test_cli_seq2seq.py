@@ -138,7 +138,7 @@ def test_run_that_may_not_be_written_is_evaluated(trained, jaxai, monkeypatch):
     code, out, err = jaxai("evaluate", trained)
     assert code == 0
     assert "exact_match" in out
-    assert err == f"jaxai: {trained} may not be written: the metrics are in no evaluation.json\n"
+    assert err == f"jaxai: {trained} may not be written: the metrics are not saved in evaluation.json\n"
 
 
 def test_ensemble_with_a_run_of_another_kind_is_refused(trained, tmp_path, jaxai):
