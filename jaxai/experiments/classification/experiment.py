@@ -19,10 +19,9 @@ from jaxai.cnn.whitening import whiten
 from jaxai.core import Metric, State, Workload
 from jaxai.data import Data, Images, check_images, digests, load
 from jaxai.data.epochs import steps_in
-from jaxai.dotted_names import defined_in_preset, dotted_name
 from jaxai.experiments.classification import card
 from jaxai.experiments.classification.commands import COMMANDS
-from jaxai.experiments.data_options import with_data
+from jaxai.experiments.data_options import OnData, with_data
 from jaxai.metrics import Meanings
 from jaxai.output import say, show_notes
 from jaxai.ranges import Finite, Natural, Positive
@@ -59,7 +58,7 @@ MISTAKES = 40
 
 
 @dataclass(frozen=True)
-class Experiment(experiment.Experiment):
+class Experiment(OnData):
     """An image classifier, the data that it learns, and the run."""
 
     workload: Annotated[cnn.Config, tyro.conf.arg(name="")] = cnn.Config()
@@ -81,22 +80,6 @@ class Experiment(experiment.Experiment):
         refused={"batch_size": "the position in the data and the epochs follow from it"},
     )
     commands: ClassVar[Commands] = COMMANDS
-
-    @property
-    def from_preset(self) -> str:
-        """The function that returns the data, where the preset defines it."""
-        return f"has {dotted_name(self.data.source)}" if defined_in_preset(self.data.source) else ""
-
-    @property
-    def named_again(self) -> str:
-        """The function that returns the data, where another module defines it."""
-        function = callable(self.data.source) and not defined_in_preset(self.data.source)
-        return f"--data.source {dotted_name(self.data.source)}" if function else ""
-
-    @property
-    def task(self) -> Data:
-        """The data, wherever it is."""
-        return dataclasses.replace(self.data, dir=None, cache=Data().cache)
 
     def load(self) -> Images:
         """The data; see `jaxai.data.load` for what it raises."""

@@ -17,8 +17,7 @@ from jaxai import gan, ranges
 from jaxai.core import Metric, State, Workload
 from jaxai.data import Data, Images, check_images, digests, load
 from jaxai.data.epochs import steps_in
-from jaxai.dotted_names import defined_in_preset, dotted_name
-from jaxai.experiments.data_options import with_data
+from jaxai.experiments.data_options import OnData, with_data
 from jaxai.experiments.generation import card
 from jaxai.experiments.generation.commands import COMMANDS
 from jaxai.experiments.generation.extractor import extract, load_extractor
@@ -58,7 +57,7 @@ NEIGHBOURS, ROWS, COLUMNS = 5, 8, 8
 
 
 @dataclass(frozen=True)
-class Experiment(experiment.Experiment):
+class Experiment(OnData):
     """Two networks, the data that one learns to imitate, and the run."""
 
     workload: Annotated[gan.Config, tyro.conf.arg(name="")] = gan.Config()
@@ -95,22 +94,6 @@ class Experiment(experiment.Experiment):
         scored_on=("train", "test"),
     )
     commands: ClassVar[Commands] = COMMANDS
-
-    @property
-    def from_preset(self) -> str:
-        """The function that returns the data, where the preset defines it."""
-        return f"has {dotted_name(self.data.source)}" if defined_in_preset(self.data.source) else ""
-
-    @property
-    def named_again(self) -> str:
-        """The function that returns the data, where another module defines it."""
-        function = callable(self.data.source) and not defined_in_preset(self.data.source)
-        return f"--data.source {dotted_name(self.data.source)}" if function else ""
-
-    @property
-    def task(self) -> Data:
-        """The data, wherever it is."""
-        return dataclasses.replace(self.data, dir=None, cache=Data().cache)
 
     def load(self) -> Images:
         """The data; see `jaxai.data.load` for what it raises."""

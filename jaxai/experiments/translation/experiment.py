@@ -18,8 +18,7 @@ from jaxai.data import digests, line_files, text
 from jaxai.data.buckets import BucketedEpochs
 from jaxai.data.epochs import steps_in
 from jaxai.data.text_pairs import Pairs, PairSplit, check_pairs
-from jaxai.dotted_names import defined_in_preset, dotted_name
-from jaxai.experiments.data_options import with_data
+from jaxai.experiments.data_options import OnData, with_data
 from jaxai.experiments.translation import card, scores
 from jaxai.experiments.translation.commands import COMMANDS
 from jaxai.experiments.translation.corpus import Corpus, Tokens, make_corpus, unknown_references
@@ -54,7 +53,7 @@ METRICS = seq2seq.METRICS | scores.METRICS
 
 
 @dataclass(frozen=True)
-class Experiment(experiment.Experiment):
+class Experiment(OnData):
     """An encoder-decoder, the text that it learns, and the run."""
 
     workload: Annotated[seq2seq.Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=seq2seq.Config)
@@ -84,22 +83,6 @@ class Experiment(experiment.Experiment):
         scored_on=("validation",),
     )
     commands: ClassVar[Commands] = COMMANDS
-
-    @property
-    def from_preset(self) -> str:
-        """The function that returns the data, where the preset defines it."""
-        return f"has {dotted_name(self.data.source)}" if defined_in_preset(self.data.source) else ""
-
-    @property
-    def named_again(self) -> str:
-        """The function that returns the data, where another module defines it."""
-        function = callable(self.data.source) and not defined_in_preset(self.data.source)
-        return f"--data.source {dotted_name(self.data.source)}" if function else ""
-
-    @property
-    def task(self) -> text.TextData:
-        """The text, without the folder that it is in."""
-        return dataclasses.replace(self.data, dir=None)
 
     def load(self) -> Pairs:
         """The text; see `jaxai.data.text.load` for what it raises."""
