@@ -1,6 +1,6 @@
-"""Data to learn from: sources, files and arrays of one's own, checked, as dicts of NumPy arrays; epochs and streams.
+"""Training data: named sources, your own files and arrays, checked, as dicts of NumPy arrays; epochs and streams.
 
-Importing it loads neither tensorflow-datasets nor Pillow: the sources that need them do.
+Importing it loads neither tensorflow-datasets nor Pillow: only the sources that need them do.
 """
 
 from jaxai.data.epochs import Epochs, batch_indices, permutation

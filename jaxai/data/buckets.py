@@ -1,7 +1,7 @@
 """Pairs of sequences in length buckets: a fixed set of shapes, and batches of about the same number of tokens.
 
-Padding every pair to the longest wastes most of the work, and a shape for each length compiles a program for each.
-A few shapes that fit the lengths get within some percent of no padding at all.
+Padding every pair to the longest one wastes most of the computation, and a shape for each length compiles a program for
+each. A few shapes that fit the lengths need only a few per cent of padding.
 """
 
 import functools
@@ -16,11 +16,17 @@ from jaxai.data.epochs import permutation
 __all__ = ["Bucket", "BucketedEpochs", "Buckets", "choose_buckets", "most_rows", "padding", "row_positions"]
 
 ROWS_MULTIPLE = 8
-"""The number of rows is a multiple of this where possible, so that a batch divides over this number of devices."""
+"""The number of rows is a multiple of this where possible, so that a batch can be split over this number of devices."""
 
 
 class Bucket(NamedTuple):
-    """The shape of a batch: `rows` pairs, of which no source and no target has more tokens than these."""
+    """The shape of a batch.
+
+    Attributes:
+      source: maximum number of tokens of a source.
+      target: maximum number of tokens of a target.
+      rows: number of pairs.
+    """
 
     source: int
     target: int
@@ -28,7 +34,12 @@ class Bucket(NamedTuple):
 
 
 class Buckets(NamedTuple):
-    """Buckets, and the bucket of each pair, [pairs] int32."""
+    """Buckets, and the index of the bucket of each pair.
+
+    Attributes:
+      shapes: the buckets.
+      of: [pairs] int32, index into `shapes`.
+    """
 
     shapes: tuple[Bucket, ...]
     of: np.ndarray
@@ -37,17 +48,17 @@ class Buckets(NamedTuple):
 def choose_buckets(sources: np.ndarray, targets: np.ndarray, number: int, tokens: int) -> Buckets:
     """Splits pairs by length into at most `number` buckets with little padding.
 
-    Begins with one bucket for all pairs, and repeatedly splits the one whose best cut, along the source's or the
-    target's length, saves the most padding.
+    Starts with one bucket for all pairs, and repeatedly splits the bucket whose best cut, along the length of sources
+    or targets, saves the most padding.
 
     Args:
-      sources: [pairs] int, tokens of each source.
-      targets: [pairs] int, tokens of each target.
-      number: of buckets.
-      tokens: of a batch, padding included, on its longer side; a bucket's rows follow.
+      sources: [pairs] int, number of tokens of each source.
+      targets: [pairs] int, number of tokens of each target.
+      number: maximum number of buckets.
+      tokens: number of tokens of a batch, with padding, on its longer side; it determines the rows of a bucket.
 
     Raises:
-      ValueError: no pairs, fewer than one bucket, or so few tokens that not even one pair fits.
+      ValueError: no pairs, fewer than one bucket, or too few tokens for the longest pair.
     """
     if number < 1:
         raise ValueError(f"buckets is {number}; it must be at least 1")
@@ -78,7 +89,7 @@ def choose_buckets(sources: np.ndarray, targets: np.ndarray, number: int, tokens
 
 
 def _best_cut(group: np.ndarray, sources: np.ndarray, targets: np.ndarray) -> tuple[int, list[np.ndarray]]:
-    """The padding that the best cut of a bucket saves, and its two parts; 0 where none can be cut."""
+    """The padding that the best cut of a bucket saves, and its two parts; 0 where it cannot be cut."""
     source, target = sources[group], targets[group]
     whole = len(group) * int(source.max() + target.max())
     best: tuple[int, list[np.ndarray]] = (0, [])
@@ -99,23 +110,31 @@ def _best_cut(group: np.ndarray, sources: np.ndarray, targets: np.ndarray) -> tu
 
 
 def padding(buckets: Buckets, sources: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
-    """Padded tokens over real ones, of the sources and of the targets: 1 is no padding."""
+    """Number of tokens with padding, divided by the number without; 1: no padding.
+
+    Args:
+      buckets: from `choose_buckets`.
+      sources, targets: [pairs] int, number of tokens of each.
+
+    Returns:
+      The ratios of the sources and of the targets.
+    """
     shapes = np.array([shape[:2] for shape in buckets.shapes])
     padded = shapes[buckets.of].sum(0)
     return float(padded[0] / sources.sum()), float(padded[1] / targets.sum())
 
 
 class BucketedEpochs:
-    """`data.Epochs` for buckets: every batch has pairs of one bucket, batches of all buckets in an order of its own.
+    """`data.Epochs` for buckets: every batch has pairs of one bucket, and the order of batches is random in each epoch.
 
-    A batch is always `batch_size` rows of indices. Where its bucket has fewer rows, they are at `row_positions`, so
-    that devices that share the rows evenly have the same number of them. The other rows repeat the batch's first pair
-    and must not be read.
+    A batch always has `batch_size` rows of indices. Where its bucket has fewer rows, they are at `row_positions`, so
+    that each device gets the same number of them. The other rows repeat the first pair of the batch and must not be
+    read.
 
     Attributes:
       examples: number of pairs.
-      batch_size: rows of the bucket with the most.
-      batches: number of steps in an epoch; the pairs that fill no batch are left out of that epoch.
+      batch_size: largest number of rows of a bucket.
+      batches: number of steps in an epoch; pairs that do not fill a batch are left out of that epoch.
     """
 
     def __init__(self, key: Key, buckets: Buckets) -> None:
@@ -140,7 +159,11 @@ class BucketedEpochs:
         self._batches_of = batches_of
 
     def host_indices(self, step: int, steps: int) -> np.ndarray:
-        """Which pairs the steps [step, step + steps) learn from, [steps, batch_size] int32 on the host."""
+        """The pairs of the steps [step, step + steps): [steps, batch_size] int32 on the host.
+
+        Raises:
+          ValueError: `step` is below 0, or `steps` below 1.
+        """
         if step < 0 or steps < 1:
             raise ValueError(f"step is {step} and steps {steps}; expected at least 0 and 1")
         places = [divmod(each, self.batches) for each in range(step, step + steps)]
@@ -153,8 +176,8 @@ def most_rows(shapes: Sequence[Bucket]) -> int:
 
 
 def row_positions(rows: int, of: int) -> np.ndarray:
-    """Positions of a batch of `rows` among `of` rows, [rows] int: spread evenly.
+    """Positions of `rows` rows among `of` rows, spread evenly: [rows] int.
 
-    So `n` devices with `of / n` consecutive rows each find their `rows / n` at `row_positions(rows / n, of / n)`.
+    Each of `n` devices with `of / n` consecutive rows finds its `rows / n` at `row_positions(rows / n, of / n)`.
     """
     return np.arange(rows) * of // rows

@@ -1,4 +1,4 @@
-"""Decoded arrays kept on disk: one uncompressed .npz for each set, which is complete or not there at all."""
+"""A cache of decoded arrays on disk: one uncompressed .npz for each set, written completely or not at all."""
 
 import contextlib
 import hashlib
@@ -16,16 +16,19 @@ from jaxai.data.image_source import ImageSource, Split, Splits
 from jaxai.files.paths import given_path
 
 FORMAT = 2
-"""Increased whenever the same files would give other arrays, so that no older copy is used."""
+"""Version of the decoding: increased whenever the same files give other arrays, so that older copies are not used."""
 STALE_SECONDS = 24 * 3600
 FIELDS = ("image", "label")
 
 
 def folder(setting: str) -> Path | None:
-    """Where `setting` keeps decoded arrays; None for nowhere.
+    """The folder for decoded arrays; None: no cache.
 
     Args:
-      setting: a folder, "off", or "auto": $JAXAI_CACHE/data, or the platform's own place for caches.
+      setting: a folder, "off", or "auto": $JAXAI_CACHE/data, or the cache folder of the platform.
+
+    Raises:
+      ValueError: "auto", and the user has no home folder.
     """
     if setting == "off":
         return None
@@ -40,7 +43,7 @@ def folder(setting: str) -> Path | None:
 
 
 def _caches_of_user() -> Path:
-    """The platform's own place for caches; RuntimeError where the user has no home."""
+    """The cache folder of the platform; RuntimeError where the user has no home folder."""
     if sys.platform == "darwin":
         return Path.home() / "Library/Caches"
     if os.name == "nt":
@@ -49,9 +52,13 @@ def _caches_of_user() -> Path:
 
 
 def read(source: ImageSource, setting: str) -> Splits:
-    """The arrays of `source`: read from the cache if it has them, else decoded and kept there.
+    """The arrays of `source`: read from the cache if it has them, else decoded and stored there.
 
-    A damaged copy is decoded again. If the cache cannot be written there is a note, and no error.
+    A damaged copy is decoded again. If the cache cannot be written, there is a note and no error.
+
+    Args:
+      source: the images.
+      setting: as in `folder`.
     """
     place = folder(setting)
     if place is None or not source.files:
@@ -70,9 +77,9 @@ def read(source: ImageSource, setting: str) -> Splits:
 
 
 def _file_stem(source: ImageSource) -> str:
-    """NAME-WHERE-STATE-OPTIONS: copies that differ in STATE alone are of earlier versions of the same files.
+    """NAME-WHERE-STATE-OPTIONS: copies that differ only in STATE are from earlier versions of the same files.
 
-    The inode and the time of change are part of the state because `mv`, `cp -p` and `rsync -a` keep size and
+    The inode and the time of change are part of the state, because `mv`, `cp -p` and `rsync -a` keep size and
     modification time.
     """
     state = []
@@ -94,7 +101,7 @@ def _read_copy(path: Path) -> Splits | None:
         return None
     try:
         with zipfile.ZipFile(path) as archive:
-            # The list of the splits has a checksum, the names in the archive have none.
+            # The array with the names of splits has a checksum; the names in the archive have none.
             names, classes, notes = (
                 tuple(map(str, _read_array(archive, field))) for field in ("splits", "classes", "notes")
             )
@@ -112,12 +119,12 @@ def _read_array(archive: zipfile.ZipFile, field: str) -> np.ndarray:
         array = np.lib.format.read_array(file, allow_pickle=False)
         # zipfile compares the checksum only at the end of the file, which a damaged shape may not reach.
         if file.read(1):
-            raise ValueError(f"{field} goes on after its last element")
+            raise ValueError(f"{field} has bytes after its last element")
     return array
 
 
 def _write(path: Path, arrays: Splits) -> None:
-    """Writes another file and renames it, so that no process ever reads half a file."""
+    """Writes a temporary file and renames it, so that no process reads an incomplete file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_stale(path.parent)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.stem}-", suffix=".tmp")
@@ -138,7 +145,7 @@ def _write(path: Path, arrays: Splits) -> None:
 
 
 def _remove_outdated(path: Path) -> None:
-    """Removes copies of earlier versions of the same files; a process that reads one is not disturbed."""
+    """Removes copies from earlier versions of the same files; a process that is reading one is not affected."""
     of_source, state, _ = path.stem.rsplit("-", 2)
     for other in path.parent.glob(f"{of_source}-*.npz"):
         if other.stem.rsplit("-", 2)[:-1] != [of_source, state]:

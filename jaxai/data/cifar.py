@@ -33,10 +33,10 @@ class _Set(NamedTuple):
       title: its name.
       classes: in label order.
       files: the training batches, then the test batch.
-      layouts: sub-folder and file ending of each place where they may be.
+      layouts: sub-folder and file ending of each possible location.
       key: of the labels in a python batch.
       label_bytes: bytes before the pixels of a binary record; the last of them is the label.
-      archive: what it is downloaded as.
+      archive: name of the file to download.
     """
 
     title: str
@@ -48,7 +48,7 @@ class _Set(NamedTuple):
     archive: str
 
     def found(self, folder: Path) -> tuple[Path, ...] | None:
-        """Its files, in the first place that has any of them; None where there is none."""
+        """Its files, in the first location that has any of them; None where there is none."""
         for sub_folder, ending in self.layouts:
             paths = tuple(folder / sub_folder / f"{name}{ending}" for name in self.files)
             if any(path.is_file() for path in paths):
@@ -56,7 +56,7 @@ class _Set(NamedTuple):
         return None
 
     def fix(self, folder: Path) -> str:
-        """How to get it."""
+        """The commands that download it."""
         where = shlex.quote(str(folder))
         url = f"https://www.cs.toronto.edu/~kriz/{self.archive}"
         return f"download with: mkdir -p {where} && curl -f {url} | tar xz -C {where}"
@@ -93,9 +93,13 @@ def source(folder: Path, name: str = "", test_fraction: float = 0.0) -> ImageSou
     """The batches in `folder`, or in the sub-folder that the archive unpacks to.
 
     Args:
-      folder: holds them.
-      name: "cifar10" or "cifar100"; "": whichever is there.
-      test_fraction: above 0: the test batch, the last one, may be missing.
+      folder: with the batches.
+      name: "cifar10" or "cifar100"; "": the one that is found.
+      test_fraction: above 0: the test batch may be missing.
+
+    Raises:
+      FileNotFoundError: batches are missing; one line with the commands that download them.
+      ValueError: the folder has both sets, and `name` is "".
     """
     there = [each for each in SETS if has(folder, each)] if not name else [name]
     if len(there) > 1:
@@ -114,12 +118,19 @@ def source(folder: Path, name: str = "", test_fraction: float = 0.0) -> ImageSou
 
 
 def read_python(path: Path, name: str = "cifar10") -> tuple[np.ndarray, np.ndarray]:
-    """Images [examples, 32, 32, 3] uint8 and labels [examples] of one pickled batch, running none of its code."""
+    """One pickled batch, read without executing code in it.
+
+    Returns:
+      Images [examples, 32, 32, 3] uint8, and labels [examples].
+
+    Raises:
+      ValueError: the file is damaged, or is no such batch.
+    """
     try:
         content = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
         batch = {key.decode() if isinstance(key, bytes) else key: value for key, value in content.items()}
         data, labels = batch["data"], np.asarray(batch[SETS[name].key])
-    # A damaged or foreign pickle raises nearly anything; whatever it is, this file is not a CIFAR batch.
+    # A damaged or foreign pickle can raise nearly any exception; in each case the file is not a CIFAR batch.
     except Exception as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path} is no {SETS[name].title} python batch: {type(error).__name__}: {reason}") from error
@@ -130,7 +141,14 @@ def read_python(path: Path, name: str = "cifar10") -> tuple[np.ndarray, np.ndarr
 
 
 def read_binary(path: Path, name: str = "cifar10") -> tuple[np.ndarray, np.ndarray]:
-    """Images [examples, 32, 32, 3] uint8 and labels [examples] of one binary batch: label bytes, then 3,072 pixels."""
+    """One binary batch: for each example its label bytes, then 3,072 pixels.
+
+    Returns:
+      Images [examples, 32, 32, 3] uint8, and labels [examples].
+
+    Raises:
+      ValueError: the size of the file is not a multiple of that of an example.
+    """
     before = SETS[name].label_bytes
     content, size = np.fromfile(path, np.uint8), before + PIXELS
     if len(content) % size:
@@ -140,7 +158,7 @@ def read_binary(path: Path, name: str = "cifar10") -> tuple[np.ndarray, np.ndarr
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Builds NumPy arrays and plain containers, and refuses every other name: a pickle may run any code it names."""
+    """Builds NumPy arrays and plain containers, and refuses every other name: a pickle can run any code it names."""
 
     def find_class(self, module: str, name: str) -> Any:
         """The function behind a name that array pickles use, under the module names of NumPy 1 and 2."""
@@ -159,7 +177,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _encode_latin1(text: str, encoding: str) -> bytes:
-    """How Python 3 writes bytes into an old pickle; no other codec is needed, nor looked up."""
+    """Decodes bytes in an old pickle that Python 3 has written; no other codec is needed or looked up."""
     if encoding not in ("latin1", b"latin1"):
         raise pickle.UnpicklingError(f"it asks for the codec {encoding!r}")
     return text.encode("latin1")

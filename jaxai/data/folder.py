@@ -1,4 +1,4 @@
-"""A folder of images, one sub-folder a class: train/CLASS/*.png and test/CLASS/*.png."""
+"""A folder of images, with one sub-folder per class: train/CLASS/*.png and test/CLASS/*.png."""
 
 import difflib
 import unicodedata
@@ -18,15 +18,15 @@ from jaxai.data.split_names import HOLD_OUT, NAMES, parts
 
 LAYOUT = "expected train/CLASS/*.png and test/CLASS/*.png (also val or validation; jpg, gif, tif, bmp, webp and others)"
 SEEN = {
-    "turned": "images turned upright, as their EXIF orientation says: {}",
-    "transparent": "images with transparent parts, which are white now: {}",
-    "frames": "images with several frames, of which the first is read: {}",
+    "turned": "images rotated upright by their EXIF orientation: {}",
+    "transparent": "images with transparent parts, which become white: {}",
+    "frames": "images with several frames, only the first is read: {}",
 }
-"""The sentence on what `decode_image` counts."""
+"""Notes on the counts of `decode_image`."""
 
 
 class _Files(NamedTuple):
-    """The images of a split, their labels, and the sentences on what else is there."""
+    """The images of a split, their labels, and notes on other files."""
 
     images: list[Path]
     labels: list[int]
@@ -36,11 +36,16 @@ class _Files(NamedTuple):
 def source(folder: Path, resize: int | None, test_fraction: float) -> ImageSource:
     """All images below `folder`; the classes are the sub-folders of `train`, in alphabetical order.
 
-    All are read as grey images only if every one of them is grey.
+    They are read as grey images only if all of them are grey.
+
+    Args:
+      folder: with the folders train, and test or validation.
+      resize: height and width of the images in pixels, after scaling the shorter side and cropping; None: unchanged.
+      test_fraction: share of the training images of each class to test on, where there is no test folder; 0: none.
 
     Raises:
       FileNotFoundError: a folder, or every image, is missing.
-      ValueError: a class without images, a class that training does not know, or a name that is no text.
+      ValueError: a class without images, a class that is not in `train`, or a name that is not printable text.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}; {LAYOUT}")
@@ -72,7 +77,7 @@ def source(folder: Path, resize: int | None, test_fraction: float) -> ImageSourc
         )
 
     paths = tuple(path for split in files.values() for path in split.images)
-    # A class list, and which folder is which split, need not show in the files.
+    # The list of classes, and the folder of each split, cannot be derived from the files alone.
     options = {"resize": resize, "classes": classes, "splits": named}
     return ImageSource("folder", paths, options, read_splits, str(folder), tuple(notes))
 
@@ -92,7 +97,7 @@ def _missing(folder: Path, there: Mapping[str, Path], named: Mapping[str, str]) 
 
 
 def _class_folders(folder: Path) -> list[tuple[str, Path]]:
-    # The same letters are other code points on other systems: macOS takes accents apart.
+    # The same letters have other code points on other systems: macOS decomposes accents.
     return sorted((unicodedata.normalize("NFC", path.name), path) for path in visible_folders(folder))
 
 
@@ -104,7 +109,7 @@ def _classes(train_folder: Path) -> tuple[str, ...]:
 
 
 def _check_level(train_folder: Path) -> None:
-    """Raises ValueError where the classes are one folder deeper, which would make one class of them all."""
+    """Raises ValueError where the classes are one folder deeper, which would merge them into one class."""
     if len(only := visible_folders(train_folder)) == 1:
         below = [path.name for path in visible_folders(only[0])]
         if len(below) > 1 and not find(only[0], recursive=False).images:

@@ -1,4 +1,4 @@
-"""Datasets of other libraries as `Images`, by their interface alone: Hugging Face `datasets`, torch, and the like."""
+"""Datasets of other libraries as `Images`, by their common interface: Hugging Face `datasets`, torch and others."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,9 +15,9 @@ from jaxai.ranges import shown
 __all__ = ["from_dataset"]
 
 COLUMNS = {"image": ("image", "img", "images", "pixel_values", "x"), "label": ("label", "labels", "fine_label", "y")}
-"""Columns of images and labels, the first that is there."""
+"""Names of the columns of images and labels; the first that exists is used."""
 CHANNELS = (1, 3, 4)
-"""Numbers of channels by which a first axis is recognised as the channels, as torch has them."""
+"""Sizes by which a first axis is recognised as the channels, as in torch."""
 
 
 def from_dataset(
@@ -31,7 +31,7 @@ def from_dataset(
     test_fraction: float = 0.0,
     name: str = "dataset",
 ) -> Images:
-    """The images of a Hugging Face `datasets.Dataset`, a `torch.utils.data.Dataset`, or anything with their interface.
+    """The images of a Hugging Face `datasets.Dataset`, a `torch.utils.data.Dataset`, or another with their interface.
 
     A dataset has a length, and its items, by index from 0, are dicts (`{"image": ..., "label": ...}`) or tuples
     (image, label). An image is a PIL image, or an array or tensor [height, width, channels], [height, width], or
@@ -47,13 +47,13 @@ def from_dataset(
       classes: class names in label order; None: those that the training set states (`features[label].names` or
         `.classes`), or else numbers.
       test_fraction: share of the training images of each class to hold out where there is no test set.
-      name: what messages and the run folder call the data.
+      name: of the data, in messages and the run folder.
 
     Returns:
       The images, checked.
 
     Raises:
-      ValueError: a set or an item of another form, or what `arrays` refuses; one line.
+      ValueError: a set or an item of another form, or as for `arrays`; one line.
     """
     sets = _splits(train, test, validation, test_fraction)
     columns: list[str | int | None] = [image, label]
@@ -89,7 +89,7 @@ def _splits(train: Any, test: Any, validation: Any, test_fraction: float) -> dic
 
 
 def _read(dataset: Any, part: str, columns: list[str | int | None]) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels of all items; fills in the columns that are not known yet."""
+    """Images and labels of all items; fills in unknown columns."""
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         kind = type(dataset).__name__
         raise ValueError(f"{part} is a {kind} without length or items; expected a dataset with len() and [index]")
@@ -139,7 +139,7 @@ def _field(item: Any, column: str | int | None, where: str) -> Any:
 
 
 def _pixels(image: Any, where: str, channels: int | None) -> np.ndarray:
-    """[height, width, channels], of uint8, float32 or another dtype that `arrays` then refuses."""
+    """[height, width, channels]; `arrays` refuses dtypes other than uint8 and float32."""
     if hasattr(image, "convert") and hasattr(image, "getbands"):  # a PIL image
         from jaxai.data.image_decoding import pixels_of
 

@@ -1,4 +1,4 @@
-"""Splits of training data into parts, the same for every run."""
+"""Splits of training data, the same in every run."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from jaxai.normalisation import normalise
 
 
 def stratified(labels: np.ndarray, fraction: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Split positions so that every class gives the same share.
+    """Splits positions so that every class has the same share.
 
     Args:
       labels: [examples] integers.
@@ -20,7 +20,7 @@ def stratified(labels: np.ndarray, fraction: float, seed: int = 0) -> tuple[np.n
     Returns:
       Positions kept and positions held out, both in ascending order.
     """
-    # RandomState is frozen for good, Generator is not: the split must be the same under every NumPy.
+    # RandomState never changes, Generator may: the split must be the same in every version of NumPy.
     random = np.random.RandomState(seed)
     held_out = np.zeros(len(labels), bool)
     for label in np.unique(labels):
@@ -35,14 +35,14 @@ def hold_out(train: Split, part: str, fraction: float, argument: str) -> tuple[S
     Args:
       train: the training images.
       part: "test" or "validation", for the note.
-      fraction: share of each class to hold out.
-      argument: what the user calls the fraction, for the messages.
+      fraction: share of each class to hold out, in [0, 1).
+      argument: the user's name of the fraction, for the messages.
 
     Returns:
-      The training images that are left, those held out, and a note on their numbers.
+      The remaining training images, those held out, and a note on their numbers.
 
     Raises:
-      ValueError: nothing would be held out, or nothing would be left.
+      ValueError: one of the two parts would be empty.
     """
     examples = len(train["label"])
     kept, held_out = stratified(train["label"], fraction)
@@ -58,14 +58,14 @@ def hold_out(train: Split, part: str, fraction: float, argument: str) -> tuple[S
 def by_source(
     pairs: PairSplit, fractions: Mapping[str, float], seed: int, where: str, options: str
 ) -> dict[str, PairSplit]:
-    """Holds out pairs so that sources of one normalised form are in the same split.
+    """Holds out pairs so that sources with the same normalised form are in the same split.
 
     Args:
       pairs: the training pairs.
-      fractions: split -> share of the different sources to hold out; at least one source.
-      seed: of the choice.
-      where: names the pairs in the message.
-      options: what the user calls the fractions, for the message.
+      fractions: split -> share of the different sources to hold out; at least one source is.
+      seed: of the random choice.
+      where: name of the pairs, for the message.
+      options: the user's names of the fractions, for the message.
 
     Returns:
       `train` and each split of `fractions`.

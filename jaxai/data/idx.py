@@ -1,6 +1,6 @@
 """Raw MNIST files in the idx format, plain or gzipped (http://yann.lecun.com/exdb/mnist).
 
-The same four files hold Fashion-MNIST, KMNIST and, under names of their own, the EMNIST sets.
+Fashion-MNIST and KMNIST have files of the same names; those of the EMNIST sets have a prefix.
 """
 
 import gzip
@@ -19,9 +19,9 @@ from jaxai.data.image_source import ImageSource, Split, Splits, split
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 FILE = re.compile(r"(?:(.+)-)?(train|t10k|test)-(images|labels)[-.]idx([13])-ubyte(?:\.gz)?")
-"""Prefix, split, kind and axes in a file's name, as emnist-letters-test-images-idx3-ubyte.gz."""
+"""Prefix, split, kind and axes in the name of a file, as emnist-letters-test-images-idx3-ubyte.gz."""
 FOLDERS = ("", "raw", "gzip")
-"""Where other programs and EMNIST's archive unpack the files, below the folder."""
+"""Sub-folders into which other programs and EMNIST's archive unpack the files."""
 MIRROR = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 UBYTE = 0x08
 MOST_CLASSES = 256
@@ -29,13 +29,17 @@ MOST_CLASSES = 256
 
 
 def source(folder: Path, classes: tuple[str, ...], prefix: str = "", test_fraction: float = 0.0) -> ImageSource:
-    """The four files in `folder`, each also as `train-images.idx3-ubyte` and with `.gz`.
+    """The four files in `folder`; names as `train-images.idx3-ubyte`, and with `.gz`, are found too.
 
     Args:
-      folder: holds them, or a sub-folder raw or gzip does.
-      classes: names of the classes of all sets but EMNIST, whose classes are known.
-      prefix: what the files' names begin with, such as "emnist-letters"; "": nothing, or the only one that is there.
+      folder: with the files, or with a sub-folder raw or gzip that has them.
+      classes: names of the classes, at most 256; not used for EMNIST, whose classes are known.
+      prefix: of the file names, such as "emnist-letters"; "": none, or the only one that is found.
       test_fraction: above 0: the two test files may be missing.
+
+    Raises:
+      FileNotFoundError: files are missing; one line with the commands that download them.
+      ValueError: more than 256 classes, or files with several prefixes and `prefix` is "".
     """
     if len(classes) > MOST_CLASSES:
         raise ValueError(f"num_classes is {len(classes)}; expected at most {MOST_CLASSES}: idx labels are bytes")
@@ -93,7 +97,7 @@ def read(path: Path, axes: int) -> np.ndarray:
 
 
 def _sets(folder: Path) -> dict[str, dict[str, Path]]:
-    """Prefix -> name as MNIST has it -> file; of a file that is there twice, the plain one."""
+    """Prefix -> name in MNIST -> file; of a file that exists twice, the uncompressed one."""
     sets: dict[str, dict[str, Path]] = {}
     for below in (folder / name for name in FOLDERS):
         for path in sorted(below.iterdir()) if below.is_dir() else ():

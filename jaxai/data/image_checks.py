@@ -1,4 +1,4 @@
-"""The one check of labelled images, whether they were read from a file or given in Python."""
+"""The check of labelled images, both those read from files and those given in Python."""
 
 import math
 import unicodedata
@@ -10,21 +10,21 @@ import numpy as np
 __all__ = ["Named", "check", "check_names"]
 
 BLOCK = 4096
-"""Pixels are searched in blocks of this many images, so that the search costs no copy of the whole set."""
+"""Number of images that are searched at a time, so that the whole set is not copied."""
 OVERSHOOT = 0.05
-"""How far outside of [0, 1] a resampling filter may bring a pixel: such floats are to be clipped."""
+"""Distance from [0, 1] that a resampling filter can cause; the message then suggests clipping."""
 UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
-"""Unicode categories that no class name may hold: control characters, bytes that were no UTF-8, ends of lines."""
+"""Unicode categories not allowed in class names: control characters, undecodable bytes, line separators."""
 
 
 class Named(NamedTuple):
-    """Arrays as messages name them.
+    """Names of arrays in messages.
 
     Attributes:
-      images: what begins a message about the images: a file, "mine train", or the user's argument `x_test`.
-      labels: the same of the labels.
+      images: beginning of a message about the images: a file, "mine train", or the user's argument `x_test`.
+      labels: the same for the labels.
       image_array: the images in an expression that corrects them, as `images` in `images[..., None]`.
-      label_array: the same of the labels.
+      label_array: the same for the labels.
     """
 
     images: str
@@ -34,17 +34,17 @@ class Named(NamedTuple):
 
 
 def check(images: np.ndarray, labels: np.ndarray, num_classes: int, source: str | Named) -> None:
-    """Refuses arrays with which training would give wrong results without an error.
+    """Refuses arrays that would give wrong results without an error.
 
     Args:
       images: [examples, height, width, channels] uint8 in [0, 255], float32 in [0, 1], or bool.
       labels: [examples] of any integer dtype, each in [0, num_classes).
       num_classes: number of classes.
-      source: where the arrays come from (a file name, "training arrays"), which begins the message; or `Named`.
+      source: of the arrays (a file name, "training arrays"), the beginning of the message; or `Named`.
 
     Raises:
-      ValueError: one line that names the source, the index where there is one, the value, what was expected and the
-        fix. uint8 images that hold only 0 and 1 are refused too: they would be nearly black.
+      ValueError: one line that names the source, the index where there is one, the value, the expected value and the
+        fix. uint8 images with only 0 and 1 are refused too: they would be nearly black.
     """
     named = source if isinstance(source, Named) else Named(source, source)
     for name, array, where, expression in (
@@ -73,10 +73,14 @@ def check(images: np.ndarray, labels: np.ndarray, num_classes: int, source: str 
 
 
 def check_names(classes: Sequence[str], source: str) -> None:
-    """Refuses class names that cannot be printed, or that are not different.
+    """Refuses class names that are not printable or not unique.
+
+    Args:
+      classes: names in label order.
+      source: of the names, the beginning of the message.
 
     Raises:
-      ValueError: one line that names the source, the class and what is wrong with its name.
+      ValueError: one line that names the source, the class and the fault.
     """
     if not isinstance(classes, tuple | list) or not classes or not all(isinstance(name, str) for name in classes):
         raise ValueError(f"{source}: classes are {classes!r:.80}; expected a tuple of names, one a label")
@@ -152,8 +156,8 @@ def _fix(least: float, most: float, name: str) -> str:
     if least >= -1 and most <= 1:
         return f"give ({name} + 1) / 2"
     return (
-        f"these go from {least:g} to {most:g}; if a mean and a deviation were taken out, give the images from before "
-        "(image_mean and image_std are for that)"
+        f"these are from {least:g} to {most:g}; if they were standardised, give the images from before "
+        "(image_mean and image_std standardise them)"
     )
 
 

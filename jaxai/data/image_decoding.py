@@ -1,4 +1,4 @@
-"""PNG, JPEG and other files to uint8 pixels, through Pillow."""
+"""Decoding of PNG, JPEG and other files to uint8 pixels, with Pillow."""
 
 import contextlib
 import io
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 GREY_MODES = ("1", "L", "LA", "La")
 TRANSPARENT_MODES = ("RGBA", "RGBa", "LA", "La", "PA")
 ORIENTATION = 0x0112
-"""The EXIF tag that says how a camera was held; 1 is upright."""
+"""The EXIF tag with the orientation of the camera; 1 is upright."""
 
 
 def decode_image(
@@ -30,28 +30,28 @@ def decode_image(
     seen: Counter[str] | None = None,
     upright: bool = False,
 ) -> np.ndarray:
-    """Pixels of one encoded image; transparent ones lie on white.
+    """Pixels of one encoded image, on a white background.
 
     Args:
       data: the encoded bytes, or the file that holds them.
-      channels: 1 converts to grey, 3 to RGB, None keeps grey images grey and makes all others RGB.
-      resize: None keeps the size; a number scales the shorter side to it and crops the centre to a square.
-      source: names the image in the message.
-      seen: counts "grey" images, "transparent" ones, those of several "frames", and those "turned" upright.
-      upright: turn the image as its EXIF orientation says.
+      channels: 1 converts to grey, 3 to RGB; None keeps grey images grey and converts all others to RGB.
+      resize: None keeps the size; a number scales the shorter side to it, in pixels, and crops the centre to a square.
+      source: name of the image, for the message.
+      seen: counts "grey" and "transparent" images, those with several "frames", and those "turned" upright.
+      upright: rotate the image by its EXIF orientation.
 
     Returns:
       [height, width, channels] uint8, of the first frame.
 
     Raises:
-      ValueError: not an image, truncated, or more than 8 bits a channel.
+      ValueError: not an image, truncated, or more than 8 bits per channel.
     """
     counted: Counter[str] = Counter() if seen is None else seen
     with _opened(data, source) as image:
         if channels is None:
             channels = 1 if image.mode in GREY_MODES else 3
         counted["grey"] += image.mode in GREY_MODES
-        # A photo with a preview is no animation.
+        # A photo with a preview (MPO) is not an animation.
         counted["frames"] += getattr(image, "is_animated", False) and image.format != "MPO"
         image.load()
         if upright:
@@ -60,18 +60,18 @@ def decode_image(
 
 
 def pixels_of(image: "Image", channels: int | None, source: str) -> np.ndarray:
-    """Pixels of a PIL image, as `decode_image` gives those of a file.
+    """Pixels of a PIL image, as `decode_image` returns those of a file.
 
     Args:
-      image: of any mode with 8 bits a channel.
-      channels: 1 converts to grey, 3 to RGB; None keeps grey images grey and makes all others RGB.
-      source: names the image in the message.
+      image: of any mode with 8 bits per channel.
+      channels: 1 converts to grey, 3 to RGB; None keeps grey images grey and converts all others to RGB.
+      source: name of the image, for the message.
 
     Returns:
       [height, width, channels] uint8.
 
     Raises:
-      ValueError: more than 8 bits a channel, or what PIL raises while it reads the pixels.
+      ValueError: more than 8 bits per channel, or PIL cannot read the pixels.
     """
     if channels is None:
         channels = 1 if image.mode in GREY_MODES else 3
@@ -94,7 +94,7 @@ def _check_depth(image: "Image") -> None:
 
 
 def is_grey(data: Path, source: str) -> bool:
-    """Whether an image has no colours, by its header; raises ValueError as `decode_image`."""
+    """Whether an image is grey, by its header; raises ValueError as `decode_image`."""
     with _opened(data, source) as image:
         return image.mode in GREY_MODES
 
@@ -103,14 +103,14 @@ def is_grey(data: Path, source: str) -> bool:
 def _opened(data: bytes | Path, source: str) -> Iterator["Image"]:
     image_module = _pillow()
     try:
-        # Pillow warns of damaged EXIF data and of large images; neither is the pixels' fault.
+        # Pillow warns about damaged EXIF data and large images; the pixels are valid in both cases.
         with (
             warnings.catch_warnings(action="ignore"),
             image_module.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image,
         ):
             _check_depth(image)
             yield image
-    # Pillow raises SyntaxError for a broken PNG chunk, and others for other damage.
+    # Pillow raises SyntaxError for a damaged PNG chunk, and other exceptions for other damage.
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{source} cannot be decoded: {reason}") from error
@@ -140,11 +140,11 @@ def _on_white(image: "Image", seen: Counter[str]) -> "Image":
 
 
 def resize_all(images: np.ndarray, size: int) -> np.ndarray:
-    """Scale the shorter side of each image to `size` and crop the centre.
+    """Scales the shorter side of each image to `size` and crops the centre.
 
     Args:
       images: [examples, height, width, channels] uint8, channels 1 or 3.
-      size: height and width afterwards.
+      size: height and width of the result, in pixels.
     """
     image_module = _pillow()
     pictures = images[..., 0] if images.shape[-1] == 1 else images

@@ -10,20 +10,20 @@ ENDINGS = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif"),
 )
-"""Files of these endings, in any case, are images, and an error where they cannot be decoded."""
+"""Files with these endings, in upper or lower case, must be images that can be decoded."""
 BEGINNINGS = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
 """First bytes by which a file with another ending, or none, is recognised as an image."""
 NEVER = ("thumbs.db", "desktop.ini", "__macosx")
-"""Files of operating systems, which are ignored as hidden files are."""
+"""Files of operating systems, ignored like hidden files."""
 
 
 class Found(NamedTuple):
-    """What a folder holds.
+    """The images in a folder.
 
     Attributes:
       images: sorted by path.
-      skipped: number of the other files by ending.
-      deeper: number of images that are in folders below it.
+      skipped: number of other files, by ending.
+      deeper: number of images in folders below it.
     """
 
     images: list[Path]
@@ -32,7 +32,10 @@ class Found(NamedTuple):
 
 
 def find(folder: Path, recursive: bool = True) -> Found:
-    """All images in a folder, and in the folders below it if `recursive`; symbolic links are followed, but not up."""
+    """All images in a folder, and in the folders below it if `recursive`.
+
+    Symbolic links are followed, except to a folder that contains the link.
+    """
     images: list[Path] = []
     skipped: Counter[str] = Counter()
     _walk(folder, recursive, tuple(map(str, folder.resolve().parents)), images, skipped)
@@ -45,13 +48,13 @@ def visible_folders(folder: Path) -> list[Path]:
 
 
 def summary(skipped: Mapping[str, int]) -> str:
-    """As "3 .txt, 1 without ending", the most frequent first."""
+    """A summary as "3 .txt, 1 without ending", the most frequent first."""
     return ", ".join(f"{count} {ending}" for ending, count in Counter(skipped).most_common())
 
 
 def _walk(folder: Path, recursive: bool, above: tuple[str, ...], images: list[Path], skipped: Counter[str]) -> None:
     here = os.path.realpath(folder)
-    if here in above:  # a link to a folder that holds it
+    if here in above:  # a link to a folder that contains it
         return
     with os.scandir(folder) as entries:
         for entry in entries:

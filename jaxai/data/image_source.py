@@ -1,4 +1,4 @@
-"""A source of images: the files that it consists of, and the function that reads them."""
+"""A source of images: its files, and the function that reads them."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,11 +14,11 @@ class Splits(NamedTuple):
     """The splits as arrays.
 
     Attributes:
-      train: to learn from.
-      test: None where the source has no test set of its own.
-      classes: the class names, in label order.
+      train: training images.
+      test: test images; None where the source has none.
+      classes: class names, in label order.
       validation: None where the source has none.
-      notes: what was decided while the files were read, one sentence each, to be shown to the user.
+      notes: decisions made while reading the files, one sentence each, to show to the user.
     """
 
     train: Split
@@ -28,7 +28,7 @@ class Splits(NamedTuple):
     notes: tuple[str, ...] = ()
 
     def named(self) -> dict[str, Split]:
-        """Name -> arrays, of the splits that are there."""
+        """Name -> arrays, for the splits that exist."""
         named = {"train": self.train, "test": self.test, "validation": self.validation}
         return {name: split for name, split in named.items() if split is not None}
 
@@ -38,12 +38,12 @@ class ImageSource(NamedTuple):
 
     Attributes:
       name: as in the configuration: "mnist5k", "tfds:mnist".
-      files: every file that the arrays depend on; their sizes and times decide whether a cached copy is still good.
-        Empty for data that needs no cache.
-      options: whatever else the arrays depend on; numbers, strings and lists.
+      files: all files that the arrays depend on; their sizes and times determine whether a cached copy is valid. Empty
+        for data that is not cached.
+      options: other values that the arrays depend on: numbers, strings and lists.
       read: reads the files. Raises ValueError, in one line that names the file.
-      where: the folder of the source, where files may be added to it later; "": the files are the source.
-      notes: what was skipped or decided by the names of the files alone, one sentence each, to be shown to the user.
+      where: folder of the source, where files may be added later; "": the source is the files alone.
+      notes: what was skipped or decided from the names of the files, one sentence each, to show to the user.
     """
 
     name: str

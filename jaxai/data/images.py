@@ -1,4 +1,4 @@
-"""Labelled images as NumPy arrays, how a configuration names them, and the check that every set passes."""
+"""Labelled images as NumPy arrays, their configuration, and the check of a complete set."""
 
 from dataclasses import dataclass, replace
 
@@ -14,12 +14,12 @@ __all__ = ["ARRAYS", "Data", "Images", "check_images"]
 ARRAYS = "arrays"
 """The source of data that was given in Python."""
 DARK = 0.25
-"""There is a note where no pixel of a split is brighter than this share of white."""
+"""Share of white below which the brightest pixel of a split causes a note."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """Which images to learn from, and where they are.
+    """The images to train on, and their location.
 
     In a preset `source` may also be a function without arguments that returns `Images`, as `jaxai.data.arrays` and
     `jaxai.data.from_dataset` do; on the command line it is `package.module:function`.
@@ -27,13 +27,13 @@ class Data:
 
     source: Source = "mnist5k"  # mnist5k, synthetic, folder, npz, idx[:NAME], cifar10, tfds:NAME, or module:function
     dir: str | None = None  # folder with the files of folder, idx and cifar; the npz file; or the tfds data_dir
-    cache: str = "auto"  # folder for decoded arrays; auto: $JAXAI_CACHE or the user's cache folder; off: keep none
-    resize: Count | None = None  # pixels a side: the shorter side of each image is scaled to it, the centre cropped
+    cache: str = "auto"  # folder for decoded arrays; auto: $JAXAI_CACHE or the user's cache folder; off: no cache
+    resize: Count | None = None  # pixels per side: scale the shorter side of each image to it, crop the centre
     test_fraction: Rate = 0.0  # share of the training images of each class to test on, where there is no test split
     validation_fraction: Rate = 0.0  # share of the training images of each class to hold out for validation, below 1
     classes: tuple[str, ...] = ()  # class names of npz and idx files, in label order; none: the file's, or numbers
     image_shape: ImageShape = (32, 32, 3)  # height, width and channels of synthetic images
-    num_classes: Count | None = None  # number of classes of synthetic, idx and npz data; None: 10, of npz as labelled
+    num_classes: Count | None = None  # number of classes of synthetic, idx and npz data; None: 10, npz: from its labels
     examples: Count = 50_000  # number of synthetic training images
     test_examples: Count = 10_000  # number of synthetic test images
 
@@ -46,13 +46,13 @@ class Images:
     integers [examples]}.
 
     Attributes:
-      train: to learn from.
-      test: to measure the result on.
-      classes: the class names, in label order.
-      name: the source that it was loaded from.
-      validation: to choose the best checkpoint by; None unless the source has such a split, or a fraction asks for it.
-      notes: what loading skipped or decided, one sentence each, to be shown to the user.
-      origin: what loads the same images again; `Data("arrays")` for arrays given in Python, which no file holds.
+      train: training images.
+      test: images for the final results.
+      classes: class names, in label order.
+      name: of the source.
+      validation: images for choosing the best checkpoint; None unless the source has them or a fraction is held out.
+      notes: what loading skipped or decided, one sentence each, to show to the user.
+      origin: the configuration that loads the same images again; `Data("arrays")` for arrays given in Python.
     """
 
     train: Split
@@ -71,13 +71,13 @@ class Images:
 
 
 def check_images(images: Images) -> Images:
-    """Checks a set of images before training or evaluation, wherever it comes from.
+    """Checks a set of images from any source, before training or evaluation.
 
     Args:
-      images: each split as `Images` describes it; labels of any integer dtype, and images of bool, are converted.
+      images: splits as described in `Images`; labels of any integer dtype, and images of bool, are converted.
 
     Returns:
-      The same, with labels as int32, images of bool as uint8, black and white, and notes on what looks like a mistake.
+      The same, with labels as int32, images of bool as uint8 (0 and 255), and notes on probable mistakes.
 
     Raises:
       ValueError: an array would give wrong results without an error, or the splits do not fit together; one line that
@@ -128,7 +128,7 @@ def _without_examples(classes: tuple[str, ...], splits: dict[str, Split | None])
 
 
 def _dark(splits: dict[str, Split | None]) -> list[str]:
-    """Digits of scikit-learn go to 16, and floats may have been divided once too often."""
+    """Notes on dark splits: the digits of scikit-learn are 0 to 16, and floats may have been divided twice."""
     notes = []
     for name, split in splits.items():
         if split is not None:

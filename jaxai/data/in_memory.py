@@ -1,4 +1,4 @@
-"""Arrays and texts of one's own, checked under the names of the arguments: `arrays(x, y, x_test, y_test)`."""
+"""Your own arrays and texts, with checks that name the arguments: `arrays(x, y, x_test, y_test)`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -27,11 +27,11 @@ def arrays(
     test_fraction: float = 0.0,
     name: str = "arrays",
 ) -> Images:
-    """Labelled images of one's own, for `train` and `evaluate` of an experiment.
+    """Your own labelled images, for `train` and `evaluate` of an experiment.
 
-    Arrays may be NumPy arrays, memory-mapped ones too, JAX arrays, anything else that `numpy.asarray` takes without
-    pickling, or lists. NumPy arrays are not copied. float64 and int64 arrays are refused and not converted, because
-    their range is ambiguous; of lists, which have no dtype, floats become float32 and integers in [0, 255] uint8.
+    Arrays may be NumPy arrays, also memory-mapped, JAX arrays, other values that `numpy.asarray` accepts, or lists.
+    NumPy arrays are not copied. Images of float64 and int64 are refused and not converted, because their range is
+    ambiguous. Lists have no dtype: floats become float32, and integers in [0, 255] uint8.
 
     Args:
       x: training images [examples, height, width, channels], or [examples, height, width] for one channel; uint8 in
@@ -40,11 +40,11 @@ def arrays(
       x_test: test images of the same height, width and channels.
       y_test: their labels.
       classes: class names in label order, or their number; None: the numbers up to the largest label in `y`.
-      validation: (images, labels) to choose the best checkpoint by, or the share of the training images of each class
+      validation: (images, labels) for choosing the best checkpoint, or the share of the training images of each class
         to hold out for it, above 0 and below 1; None: no validation split.
-      test_fraction: share of the training images of each class to hold out, in place of `x_test` and `y_test`. A share
-        that is held out copies the images into memory.
-      name: what messages and the run folder call the data.
+      test_fraction: share of the training images of each class to hold out, in place of `x_test` and `y_test`. Holding
+        out a share copies the images into memory.
+      name: of the data, in messages and the run folder.
 
     Returns:
       The images, checked.
@@ -91,8 +91,8 @@ def images_of(
     """Images from arrays of each split.
 
     Args:
-      given: train, and perhaps test and validation -> images, labels, and what the user calls them.
-      fractions: split to hold out of the training images -> the share, and what the user calls it; test first.
+      given: split -> images, labels, and their names for messages; train, and optionally test and validation.
+      fractions: split to hold out from the training images -> the share, and its name for messages; test first.
       classes: see `arrays`.
       name: of the data.
 
@@ -131,19 +131,19 @@ def pairs(
     task: Literal["translation", "pronunciation", "transformation"] = "translation",
     name: str = "pairs",
 ) -> Pairs:
-    """Pairs of texts of one's own, for `train` and `evaluate` of a translation experiment.
+    """Your own pairs of texts, for `train` and `evaluate` of a translation experiment.
 
     Args:
-      sources: texts to read, for training.
-      targets: texts to write, one for each source.
-      sources_test: sources to measure the result on; None: a part of the training pairs is held out.
+      sources: input texts, for training.
+      targets: output texts, one for each source.
+      sources_test: sources for the final results; None: a part of the training pairs is held out.
       targets_test: their targets.
-      validation: (sources, targets) to choose the best checkpoint by, or the share of the different training sources
+      validation: (sources, targets) for choosing the best checkpoint, or the share of the different training sources
         to hold out for it, above 0 and below 1.
       test_fraction: share of the different training sources to hold out where `sources_test` is None.
       task: decides which scores are computed: translation (BLEU, chrF), pronunciation (word and phoneme error) or
         transformation (exact matches, character error).
-      name: what messages and the run folder call the data.
+      name: of the data, in messages and the run folder.
 
     Returns:
       The pairs, checked.
@@ -182,10 +182,14 @@ def pairs(
 
 
 def as_array(value: Any, name: str) -> np.ndarray:
-    """A user's argument as a NumPy array; not copied where it is one.
+    """A user's argument as a NumPy array; a NumPy array is not copied.
+
+    Args:
+      value: an array, or nested lists of numbers.
+      name: of the argument, for the message.
 
     Raises:
-      ValueError: it has no such form; names the argument.
+      ValueError: it is None or cannot be converted; one line that names the argument.
     """
     if value is None:
         raise ValueError(f"{name} is None; expected an array")
@@ -197,7 +201,7 @@ def as_array(value: Any, name: str) -> np.ndarray:
         reason = " ".join(str(error).split())
         hint = "; bring all images to one size" if "inhomogeneous" in reason else ""
         raise ValueError(f"{name} is a {type(value).__name__} that is no array: {reason:.150}{hint}") from error
-    if not hasattr(value, "dtype"):  # a list: its numbers have no dtype of their own
+    if not hasattr(value, "dtype"):  # a list, whose numbers have no dtype
         if array.dtype == np.float64:
             return array.astype(np.float32)
         if array.dtype == np.int64 and array.ndim > 1 and array.size and array.min() >= 0 and array.max() <= 255:
@@ -206,7 +210,7 @@ def as_array(value: Any, name: str) -> np.ndarray:
 
 
 def is_share(value: Any) -> bool:
-    """Whether an argument is a number, and so the share to hold out."""
+    """Whether an argument is a number, which is then the share to hold out."""
     return isinstance(value, int | float | np.floating) and not isinstance(value, bool)
 
 

@@ -1,4 +1,4 @@
-"""Parallel text: two files whose lines belong together, or one file with two columns."""
+"""Parallel text: two files with corresponding lines, or one file with two columns."""
 
 import codecs
 from collections.abc import Iterable, Iterator
@@ -15,12 +15,12 @@ def aligned(
     empty: str,
     options: str = "--data.dir, the split's prefix and the language suffixes",
 ) -> ReadSplit:
-    """The pairs of two text files: line i of `source` belongs to line i of `target`.
+    """The pairs of two text files: line i of `source` corresponds to line i of `target`.
 
     Args:
-      source: UTF-8 text, one sentence a line; white space around a line is not kept, nor are empty lines at its end.
+      source: UTF-8 text, one sentence per line; white space around lines and empty lines at the end are removed.
       target: the same in the other language.
-      empty: of an empty line: "error", or "drop" the pair.
+      empty: for an empty line: "error", or "drop" the pair.
       options: the options that name the files, for the message.
 
     Raises:
@@ -44,7 +44,7 @@ def aligned(
 
 
 def _trim(sources: list[str], targets: list[str]) -> None:
-    """Takes away empty lines at the end: those that one file has more than the other, then those of both."""
+    """Removes empty lines at the end: first the surplus ones of one file, then those of both."""
     for longer, shorter in ((sources, targets), (targets, sources)):
         while len(longer) > len(shorter) and not normalise(longer[-1]):
             longer.pop()
@@ -54,7 +54,16 @@ def _trim(sources: list[str], targets: list[str]) -> None:
 
 
 def columns(path: Path, empty: str) -> ReadSplit:
-    """The pairs of one text file: source, a tab, target; raises as `aligned`, and ValueError for other columns."""
+    """The pairs of one text file with lines of source, a tab, and target.
+
+    Args:
+      path: of the file.
+      empty: for an empty side: "error", or "drop" the pair.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: not UTF-8, a line without exactly two columns, an empty side with `empty="error"`, or nothing left.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}; expected lines of source, a tab, and target; check --data.dir")
     pairs = []
@@ -79,8 +88,8 @@ def open_text(path: Path) -> BinaryIO:
     """A file, a pipe or a device to read lines from.
 
     Raises:
-      FileNotFoundError: there is none.
-      ValueError: a folder, or one that may not be read.
+      FileNotFoundError: there is no such file.
+      ValueError: it is a folder, or cannot be read.
     """
     try:
         return path.open("rb")
@@ -91,11 +100,11 @@ def open_text(path: Path) -> BinaryIO:
 
 
 def utf8_lines(stream: Iterable[bytes], name: str) -> Iterator[str]:
-    r"""Lines of UTF-8, as they come; they end in "\n" or "\r\n" and in nothing else that Unicode calls a line's end.
+    r"""Decoded lines of UTF-8, one by one; only "\n" and "\r\n" end a line, not other line separators of Unicode.
 
     Args:
-      stream: lines of bytes, as a file opened for them gives; a byte-order mark at its beginning is left out.
-      name: where they come from, for the message.
+      stream: lines of bytes, as from a binary file; a byte-order mark at the beginning is removed.
+      name: of the file, for the message.
 
     Raises:
       ValueError: not UTF-8, or lines that end in "\r" alone; the message names the place.

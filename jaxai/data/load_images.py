@@ -1,4 +1,4 @@
-"""Reads the images that a configuration names: `load(Data(source="mnist5k"))`."""
+"""Reads the images of a configuration: `load(Data(source="mnist5k"))`."""
 
 import difflib
 from collections.abc import Callable
@@ -27,7 +27,7 @@ SOURCES = (
 WITHOUT_FILES = ("mnist5k", "synthetic")
 SHORT_NAMES = {"mnist": "tfds:mnist", "cifar10": "tfds:cifar10", "cifar100": "tfds:cifar100"}
 CLASSES = 10
-"""Number of classes of synthetic data and idx files where the configuration does not state it."""
+"""Default number of classes of synthetic data and idx files."""
 GIVEN_IN_PYTHON = (
     "data.source is {}: the data was given in Python, and no file holds it; give it again in Python, or train with"
     " a preset whose data.source is a function"
@@ -39,16 +39,16 @@ NAME_OF_FUNCTION = (
 
 
 def load(config: Data) -> Images:
-    """Reads a set of images, from the cache of decoded arrays where it can.
+    """Reads a set of images, from the cache of decoded arrays where possible.
 
     Args:
-      config: which images, and where they are.
+      config: the images and their location.
 
     Returns:
-      The images, checked; its `origin` is `config`.
+      The images, checked; their `origin` is `config`.
 
     Raises:
-      FileNotFoundError: the data is not there; one line with the place where it was expected and what prepares it.
+      FileNotFoundError: the data is missing; one line with the expected location and the command that prepares it.
       ValueError: a field of `config`, or the data, is wrong; one line names the file, the index and the value.
     """
     ranges.check(config, "data.")
@@ -94,7 +94,7 @@ def _check_fields(config: Data) -> None:
 
 
 def _unused_fields(config: Data) -> list[str]:
-    """Notes on fields that were set and have no effect."""
+    """Notes on fields that are set and have no effect."""
     if config.source == "synthetic":
         return ["data.classes is not used with synthetic data"] if config.classes else []
     name = "a function" if callable(config.source) else config.source
@@ -164,7 +164,7 @@ def _of_function(function: Callable[[], Any]) -> ImageSource:
 
 
 def _class_names(config: Data) -> tuple[str, ...]:
-    """The class names of files that do not state any."""
+    """The class names of files without class names."""
     names, number = config.classes, config.num_classes
     if names and number not in (None, len(names)):
         raise ValueError(f"data.num_classes is {number}, but data.classes has {len(names)} names; give one of them")

@@ -1,4 +1,4 @@
-"""Refuses data that does not fit into the memory of this machine, before it is allocated."""
+"""Checks, before allocation, that data fits into the memory of this machine."""
 
 import math
 import os
@@ -6,7 +6,7 @@ import os
 import numpy as np
 
 LABEL_BYTES = 16
-"""Bytes of a label and of its place in the order of an epoch."""
+"""Bytes of a label and of its index in the order of an epoch."""
 
 
 def new_images(examples: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -29,7 +29,7 @@ def check_memory(needed: int, what: str) -> None:
 
 
 def _memory() -> int:
-    """Bytes of memory of this machine; more than any machine has where the system does not report it."""
+    """Bytes of memory of this machine; 1 PiB where the system does not report it."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):

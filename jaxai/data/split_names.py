@@ -7,7 +7,7 @@ NAMES = {
     "test": ("test", "testing"),
     "validation": ("validation", "valid", "val", "dev"),
 }
-"""Names of the folder or split of each part, in any case."""
+"""Names of the folder or split of each part, in upper or lower case."""
 
 HOLD_OUT = "hold a part of the training images out: --data.test-fraction 0.2"
 """Advice for a set that has only training images."""
@@ -17,8 +17,8 @@ def named(names: Iterable[str], where: str) -> dict[str, str]:
     """Part -> name of its split; splits with other names than those in NAMES are left out.
 
     Args:
-      names: of the splits that are there.
-      where: the place that holds them, for the message.
+      names: of the existing splits.
+      where: their location, for the message.
 
     Raises:
       ValueError: two names for one part.
@@ -34,10 +34,12 @@ def named(names: Iterable[str], where: str) -> dict[str, str]:
 
 
 def parts(names: Iterable[str], test_fraction: float, where: str) -> tuple[dict[str, str], tuple[str, ...]]:
-    """As `named`, and what was decided, a sentence each.
+    """As `named`, with the validation split in place of a missing test split, and notes on these decisions.
 
-    At a `test_fraction` of 0 the validation split replaces a missing test split; above 0, test images are held out of
-    the training images.
+    Args:
+      names: of the existing splits.
+      test_fraction: above 0: test images are held out from the training images, and no split replaces a test split.
+      where: location of the splits, for the message.
 
     Raises:
       ValueError: two names for one part, or a test split in spite of `test_fraction`.

@@ -1,4 +1,4 @@
-"""Batches from the host for data that does not fit on the device, gathered ahead by a thread."""
+"""Batches from the host for data that does not fit on the device, gathered in advance by a thread."""
 
 import queue
 import threading
@@ -14,23 +14,30 @@ from jaxai.data.epochs import Order
 __all__ = ["HostBatches", "Stream", "calls"]
 
 HostBatches = dict[str, np.ndarray]
-"""Per key [steps, batch, ...]: what one call of `steps` steps takes."""
+"""The batches of one call of `steps` steps: key -> [steps, batch, ...]."""
 
 
 def calls(start: int, stop: int, steps_per_call: int) -> Iterator[tuple[int, int]]:
-    """(step, steps) of each call from step `start` to `stop`; the last may be shorter."""
+    """(step, steps) of each call; the last may be shorter.
+
+    Args:
+      start: first step.
+      stop: the step after the last one.
+      steps_per_call: number of steps in a call.
+    """
     for step in range(start, stop, steps_per_call):
         yield step, min(steps_per_call, stop - step)
 
 
 class Stream:
-    """Iterates over the batches of each call, which are exactly those that data on the device would give.
+    """Iterates over the batches of each call; they are exactly the same as for data on the device.
 
-    A background thread gathers them and, given `place`, puts them on the devices while the device computes. At most
-    `depth` + 2 calls' batches are alive: queued, in the making, and in use. Close it, or use it in a `with` block.
+    A background thread gathers them and, given `place`, puts them on the devices while the device computes. The batches
+    of at most `depth` + 2 calls are in memory: queued, being gathered, and in use. Close it, or use it in a `with`
+    block.
 
     Attributes:
-      seconds_waited: total time that `next` has waited; its share of the whole time is lost on data.
+      seconds_waited: total time that `next` has waited, in seconds.
     """
 
     def __init__(
@@ -43,15 +50,18 @@ class Stream:
         shard: tuple[int, int] = (0, 1),
         depth: int = 2,
     ) -> None:
-        """Start the thread.
+        """Starts the thread.
 
         Args:
-          arrays: per key [examples, ...]; may be memory-mapped.
-          epochs: the examples that each step takes.
-          calls: (step, steps) of each call, as `calls(start, stop, steps_per_call)` gives; may be endless.
-          place: applied in the thread to {key: [steps, batch, ...]}, as a `device_put`; what it returns is yielded.
+          arrays: key -> [examples, ...]; may be memory-mapped.
+          epochs: the examples of each step.
+          calls: (step, steps) of each call, as from `calls(start, stop, steps_per_call)`; may be endless.
+          place: applied in the thread to {key: [steps, batch, ...]}, as a `device_put`; its result is yielded.
           shard: (index, count) of this process: it reads the index-th of count equal parts of each batch.
-          depth: number of calls whose batches may be ready ahead of time.
+          depth: number of calls whose batches are prepared in advance.
+
+        Raises:
+          ValueError: `shard` does not fit the batch size, or the arrays have another number of examples.
         """
         index, count = shard
         if not 0 <= index < count or epochs.batch_size % count:
@@ -63,7 +73,7 @@ class Stream:
         if set(lengths.values()) != {epochs.examples}:
             raise ValueError(f"arrays have lengths {lengths}; expected {epochs.examples} examples each")
         part = epochs.batch_size // count
-        # A view, since indexing a memmap as such costs more and yields memmaps.
+        # A view, because indexing a memmap directly is slower and yields memmaps.
         views = {key: np.asarray(array) for key, array in arrays.items()}
 
         def gather(step: int, steps: int) -> Any:
@@ -80,11 +90,11 @@ class Stream:
         self._thread.start()
 
     def __iter__(self) -> Self:
-        """The stream itself: it can be gone through once."""
+        """The stream itself: it can be iterated once."""
         return self
 
     def __next__(self) -> Any:
-        """The batches of the next call. Raises what the thread raised, if it did."""
+        """The batches of the next call. Raises an exception of the thread, if there was one."""
         if self._closed.is_set():
             raise StopIteration
         began = time.perf_counter()
@@ -98,7 +108,7 @@ class Stream:
         return item
 
     def close(self) -> None:
-        """Stop the thread and wait for it; may be called twice."""
+        """Stops the thread and waits for it; may be called twice."""
         self._closed.set()
         # The thread may be waiting for room in the queue.
         while self._thread.is_alive():
@@ -120,7 +130,7 @@ class Stream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it."""
+        """Closes the stream."""
         self.close()
 
 
@@ -144,7 +154,7 @@ def _produce(
             if closed.is_set():
                 return
             ready.put(gather(step, steps))
-    # Any error is raised in the consumer, which would wait for ever otherwise.
+    # Any error is raised in the consumer, which would otherwise wait forever.
     except BaseException as caught:
         error = caught
     ready.put(_End(error))

@@ -1,4 +1,4 @@
-"""Random images of any shape with a signal that can be learnt, for benchmarks and tests."""
+"""Random images of any shape with a learnable signal, for benchmarks and tests."""
 
 import numpy as np
 
@@ -12,7 +12,17 @@ SIGNAL = 63
 
 
 def source(image_shape: tuple[int, ...], num_classes: int, examples: int, test_examples: int) -> ImageSource:
-    """Uniform noise over one fixed random pattern a class; the same arrays for the same arguments."""
+    """Uniform noise added to a fixed random pattern per class; the same arrays for the same arguments.
+
+    Args:
+      image_shape: (height, width, channels).
+      num_classes: 1 to 1,000,000.
+      examples: number of training images.
+      test_examples: number of test images.
+
+    Raises:
+      ValueError: a number out of its range, or more images than fit into memory.
+    """
     if len(image_shape) != 3 or min(image_shape) < 1:
         raise ValueError(f"image_shape is {image_shape}; expected height, width and channels, each at least 1")
     for name, value in (("num_classes", num_classes), ("examples", examples), ("test_examples", test_examples)):
@@ -38,7 +48,7 @@ def _draw(random: np.random.Generator, patterns: np.ndarray, examples: int) -> S
     images = new_images(examples, patterns.shape[1:])
     for start in range(0, examples, BLOCK):
         block = images[start : start + BLOCK]
-        # Bounded integers take ten times as long as bytes.
+        # Bounded integers are ten times slower than bytes.
         noise = np.frombuffer(random.bytes(block.size), np.uint8).reshape(block.shape)
         block[:] = noise - noise // 4
         block += patterns[labels[start : start + BLOCK]]

@@ -1,4 +1,4 @@
-"""Pairs of texts to learn from, whatever they come from: `load(TextData(source="dates"))`."""
+"""Reads pairs of texts from any source: `load(TextData(source="dates"))`."""
 
 import difflib
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ __all__ = ["KINDS", "SOURCES", "Task", "TextData", "load", "origin"]
 SOURCES = ("files", "tsv", "cmudict", "tfds:NAME", "dates", "reverse", "addition")
 
 PAIR_BYTES = 300
-"""Bytes of memory of a pair of short texts while it is generated."""
+"""Bytes of memory per pair of short texts during generation."""
 
 Task = Literal["auto", "translation", "pronunciation", "transformation"]
 KINDS = {
@@ -32,20 +32,20 @@ KINDS = {
     "reverse": "transformation",
     "addition": "transformation",
 }
-"""The task of a source, which decides on the scores; all others are translation."""
+"""The task of a source, which determines the scores; all others are translation."""
 
 
 @dataclass(frozen=True)
 class TextData:
-    """Which texts to learn from, and where they are.
+    """The pairs of texts to train on, and their location.
 
     In a preset `source` may also be a function without arguments that returns `Pairs`, as `jaxai.data.pairs` does; on
     the command line it is `package.module:function`.
     """
 
     source: Source = "dates"  # files, tsv, cmudict, dates, reverse, addition, tfds:NAME/CONFIG, or module:function
-    dir: str | None = None  # folder of files and tsv (or one tsv file), own dictionary file, or the tfds data_dir
-    task: Task = "auto"  # what is scored; auto: what the source is for
+    dir: str | None = None  # folder of files and tsv (or one tsv file), a dictionary file, or the tfds data_dir
+    task: Task = "auto"  # determines the scores; auto: the task of the source
     train: str = "train"  # prefix of the training files: DIR/train.en and DIR/train.de, or DIR/train.tsv
     validation: str = "val"  # prefix of the validation files; empty: hold out a part of the training pairs
     test: str = "test"  # prefix of the test files; empty: hold out a part of the training pairs
@@ -54,21 +54,21 @@ class TextData:
     empty: Literal["drop", "error"] = "drop"  # pairs with an empty side: drop and count them, or stop
     validation_fraction: OpenShare = 0.05  # share of the different sources held out where there is no validation split
     test_fraction: OpenShare = 0.05  # share of the different sources held out where there is no test split
-    pronunciations: Literal["all", "first"] = "all"  # of a training word; all: each its own pair
-    limit: Count | None = None  # keep this many training pairs, drawn at random; none: all
+    pronunciations: Literal["all", "first"] = "all"  # of a training word; all: one pair for each
+    limit: Count | None = None  # number of training pairs to keep, drawn at random; none: all
     examples: Count = 50_000  # number of training pairs of dates, reverse and addition
     validation_examples: Count = 1_000  # number of their validation pairs
     test_examples: Count = 2_000  # number of their test pairs
     longest: Count = 12  # letters of the longest string to reverse
     digits: Annotated[int, Range(least=1, most=17)] = 3  # digits of the largest number to add
-    seed: Seed = 0  # of generated pairs, of those held out, and of limit
+    seed: Seed = 0  # seed for generated pairs, for pairs that are held out, and for limit
 
 
 def load(config: TextData) -> Pairs:
-    """Reads or makes a set of pairs.
+    """Reads or generates a set of pairs.
 
     Args:
-      config: which pairs, and where they are.
+      config: the pairs and their location.
 
     Returns:
       The pairs, checked; their `origin` is `config`.
@@ -189,7 +189,7 @@ def _translation(found: dict[str, ReadSplit], config: TextData) -> Pairs:
 
 
 def _held_out(splits: dict[str, PairSplit], notes: tuple[str, ...], config: TextData) -> Pairs:
-    """Takes the splits that are not there out of the training pairs: sources of one form go to the same split."""
+    """Holds out missing splits from the training pairs; sources with the same normalised form are in one split."""
     whole = splits["train"]
     fractions = {"validation": config.validation_fraction, "test": config.test_fraction}
     missing = {split: share for split, share in fractions.items() if split not in splits}
@@ -218,7 +218,7 @@ def _finished(pairs: Pairs, config: TextData) -> Pairs:
 
 
 def origin(pairs: Pairs) -> TextData:
-    """The configuration of the data of a run on these pairs; it states their task where the source does not."""
+    """The data configuration of a run on these pairs, with their task where the source does not determine it."""
     if pairs.origin is None:
         return TextData(source=PAIRS, task=pairs.task)  # type: ignore[arg-type]  # `check_pairs` allows only tasks
     named = isinstance(pairs.origin.source, str)

@@ -1,4 +1,4 @@
-"""Pairs of a source text and a target text, in three splits, and the check that every set passes."""
+"""Pairs of a source text and a target text, in three splits, and the check of a complete set."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ class PairSplit(NamedTuple):
     """Aligned texts.
 
     Attributes:
-      sources: what the model reads.
-      targets: what the model must write, one for each source.
+      sources: input texts.
+      targets: output texts, one for each source.
       references: all correct targets of each source, where there are several; else None.
     """
 
@@ -29,7 +29,7 @@ class PairSplit(NamedTuple):
     references: tuple[tuple[str, ...], ...] | None = None
 
     def answers(self) -> tuple[tuple[str, ...], ...]:
-        """The correct targets of each source: its references, or its one target."""
+        """The correct targets of each source: its references, or else its target."""
         return tuple((target,) for target in self.targets) if self.references is None else self.references
 
     def take(self, positions: Sequence[int] | np.ndarray) -> "PairSplit":
@@ -43,13 +43,13 @@ class Pairs:
     """One set of pairs.
 
     Attributes:
-      train: to learn from; vocabularies are built from it.
-      validation: to select the best checkpoint.
-      test: for the final scores.
-      name: the source that it was loaded from.
-      task: "translation", "pronunciation" or "transformation": decides which scores are computed.
-      notes: what loading left out or decided, one sentence each, to be shown to the user.
-      origin: the `TextData` that loads the same pairs again; None for pairs given in Python, which no file holds.
+      train: training pairs; vocabularies are built from them.
+      validation: pairs for choosing the best checkpoint.
+      test: pairs for the final scores.
+      name: of the source.
+      task: "translation", "pronunciation" or "transformation": determines the scores.
+      notes: what loading left out or decided, one sentence each, to show to the user.
+      origin: the `TextData` that loads the same pairs again; None for pairs given in Python.
     """
 
     train: PairSplit
@@ -62,13 +62,13 @@ class Pairs:
 
 
 def check_pairs(pairs: Pairs) -> Pairs:
-    """Checks pairs before training or evaluation, wherever they come from, and returns them.
+    """Checks pairs from any source, before training or evaluation, and returns them.
 
     Args:
       pairs: texts in three splits.
 
     Raises:
-      ValueError: a split is empty, its sides differ in number, a text is no string, or the task is not known.
+      ValueError: a split is empty, its sides differ in number, a text is not a string, or the task is unknown.
     """
     if not isinstance(pairs, Pairs):
         raise ValueError(
@@ -98,11 +98,11 @@ def check_pairs(pairs: Pairs) -> Pairs:
 
 
 class ReadSplit(NamedTuple):
-    """One split as it was read.
+    """One split, with a note from reading it.
 
     Attributes:
       split: the pairs, at least one.
-      note: how many pairs were left out because a side was empty; None if none was.
+      note: number of pairs that were left out because a side was empty; None: no pair.
     """
 
     split: PairSplit
@@ -110,11 +110,11 @@ class ReadSplit(NamedTuple):
 
 
 def without_empty(pairs: Sequence[tuple[str, str]], place: Callable[[int, int], str], empty: str) -> ReadSplit:
-    """The pairs that have text on both sides, white space around it not kept.
+    """The pairs with text on both sides, without surrounding white space.
 
     Args:
       pairs: sources and targets.
-      place: from a pair's index and the empty side (0: source, 1: target), where that text was read, for the message.
+      place: (index of a pair, 0 for source or 1 for target) -> location of that text, for the message.
       empty: "error" or "drop".
 
     Raises:

@@ -16,22 +16,22 @@ READ_AT_ONCE = 1024
 
 
 def source(name: str, data_dir: str | None, resize: int | None, test_fraction: float) -> ImageSource:
-    """The set `name`, as tfds writes it: NAME, NAME/CONFIG, either with :VERSION (else the newest that is there).
+    """A set that tfds has prepared: NAME or NAME/CONFIG, with :VERSION or else the newest version that is found.
 
-    Looks only at the disk, so that missing data is reported at once: tfds would first try to download for minutes.
+    Only the disk is searched, so that missing data is reported at once; tfds would first try to download for minutes.
 
     Args:
       name: such as "mnist" or "cifar10:3.0.2".
       data_dir: the tfds data_dir; None for $TFDS_DATA_DIR or ~/tensorflow_datasets.
-      resize: height and width of the images afterwards; None keeps their size.
-      test_fraction: above 0: test images are held out of the training images, and no other split replaces a test split.
+      resize: height and width of the images in pixels, after scaling and cropping; None: unchanged.
+      test_fraction: above 0: test images are held out from the training images, and no split replaces a test split.
     """
     folder = tfds_files.folder(name, data_dir)
     files = sorted(folder.iterdir())
     records = [path for path in files if ".array_record" in path.name]
     metadata = [path for path in files if path.suffix in (".json", ".txt")]
     paths = tuple(records + metadata)
-    # Whether there is to be a test split decides which one the validation split is.
+    # `test_fraction` determines whether the validation split is used as the test split.
     options = {"resize": resize, "holds_out": test_fraction > 0}
     return ImageSource(f"tfds:{name}", paths, options, lambda: _read_splits(folder, resize, test_fraction), str(folder))
 
@@ -62,7 +62,7 @@ def _read_splits(folder: Path, resize: int | None, test_fraction: float) -> Spli
 def _split_names(builder: Any, folder: Path, test_fraction: float) -> tuple[dict[str, str], tuple[str, ...]]:
     splits = dict(builder.info.splits)
     notes: tuple[str, ...] = ()
-    # Sets with a contest, as ImageNet, hide the labels of their test images behind -1.
+    # Sets of a competition, as ImageNet, hide the labels of their test images: they are -1.
     if "test" in splits and _encoded(builder, "test", folder).read([0])[0]["label"] < 0:
         del splits["test"]
         notes = ("the test split is not used: its labels are hidden",)
@@ -104,7 +104,7 @@ def _read(builder: Any, split: str, folder: Path, resize: int | None) -> Split:
 
 
 def _class_names(names: list[str], folder: Path) -> tuple[str, ...]:
-    # The names are in a text file of their own, which may be missing from a copy of the data.
+    # The names are in a separate text file, which may be missing in a copy of the data.
     if list(names) == [str(label) for label in range(len(names))]:
         for name, known in cifar.SETS.items():
             if len(names) == len(known.classes) and name in folder.parts:

@@ -1,4 +1,4 @@
-"""Sets that TensorFlow Datasets has prepared as array_record: found on the disk, and read without TensorFlow."""
+"""Sets that TensorFlow Datasets has prepared as array_record: found on disk and read without TensorFlow."""
 
 import difflib
 import json
@@ -11,20 +11,20 @@ from jaxai import extras
 from jaxai.files.paths import given_path
 
 LONGEST_NAME = 200
-"""Letters; longer ones name no folder."""
+"""Maximum number of letters of a name; longer ones cannot be a folder."""
 
 
 def folder(name: str, data_dir: str | None) -> Path:
-    """The folder of the set `name`, which holds array_record files.
+    """The folder with the array_record files of a set.
 
-    Looks only at the disk, so that missing data is reported at once: tfds would first try to download for minutes.
+    Only the disk is searched, so that missing data is reported at once; tfds would first try to download for minutes.
 
     Args:
-      name: NAME, NAME/CONFIG, either with :VERSION (else the newest that is there), such as "cifar10:3.0.2".
+      name: NAME or NAME/CONFIG, with :VERSION or else the newest version that is found, such as "cifar10:3.0.2".
       data_dir: the tfds data_dir; None for $TFDS_DATA_DIR or ~/tensorflow_datasets.
 
     Raises:
-      FileNotFoundError: it is not there; the message holds the command that prepares it.
+      FileNotFoundError: it does not exist; the message has the command that prepares it.
       ValueError: the name is wrong, or the set is prepared in another format.
     """
     if data_dir is None:
@@ -42,7 +42,8 @@ def builder(folder: Path) -> Any:
 
     Raises:
       MissingExtraError: tensorflow-datasets is not installed.
-      ValueError: what describes the set is damaged; names the file.
+      FileNotFoundError: a file that describes the set is missing.
+      ValueError: a file that describes the set is damaged; the message names it.
     """
     tfds = extras.load("tensorflow_datasets", f"reading {folder}", "data")
     for name in ("dataset_info.json", "features.json"):
@@ -52,7 +53,7 @@ def builder(folder: Path) -> Any:
         for split in builder.info.splits.values():
             if not split.filenames or split.num_examples < 0:
                 raise ValueError(f"split {split.name} has {split.num_examples} examples")
-    # What a field of the wrong kind raises depends on the field.
+    # The exception for a field of the wrong type depends on the field.
     except Exception as error:
         where = f"dataset_info.json or features.json in {folder}"
         raise _damaged(where, f"{type(error).__name__}: {error}") from error
@@ -72,7 +73,7 @@ def _check_described(path: Path) -> None:
 
 
 def check_names(folder: Path, feature: str) -> None:
-    """Raises ValueError where the file of a feature's class names is damaged: tfds would use numbers instead."""
+    """Raises ValueError where the file with a feature's class names is damaged: tfds would use numbers instead."""
     path = folder / f"{feature}.labels.txt"
     if not path.is_file():  # it may be left out when the data is copied
         return
@@ -93,7 +94,7 @@ class Records:
 
     Attributes:
       where: its file, or the split where it has several, for messages.
-      examples: how many there are, at least one.
+      examples: number of examples, at least one.
     """
 
     def __init__(self, builder: Any, split: str, folder: Path, decoders: dict[str, Any] | None = None) -> None:
@@ -108,10 +109,14 @@ class Records:
         self._source = builder.as_data_source(split=split, decoders=decoders)
 
     def read(self, positions: list[int]) -> list[dict[str, Any]]:
-        """The examples at `positions`; raises ValueError, naming the file, where it is damaged."""
+        """The examples at `positions`.
+
+        Raises:
+          ValueError: the file is damaged; the message names it.
+        """
         try:
             return self._source.__getitems__(positions)
-        # What array_record raises for a file that is truncated or whose checksums do not hold.
+        # array_record raises these for a truncated file and for wrong checksums.
         except (RuntimeError, IndexError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(
@@ -137,7 +142,7 @@ def _versioned(name: str, root: Path) -> Path:
 
 
 def _missing(name: str, path: str, root: Path, versions: list[str]) -> str:
-    """What to do about a set that is not prepared below `root`."""
+    """The message for a set that is not prepared below `root`, with the fix."""
     where = f"tfds:{name} is not prepared in {root / path}"
     if versions:
         there = ", ".join(versions)
@@ -145,7 +150,7 @@ def _missing(name: str, path: str, root: Path, versions: list[str]) -> str:
     for folder in _folders(root / path):
         if all(part.isdigit() for part in folder.name.split(".")):
             return f"no dataset_info.json in {folder}, which describes its files: copy it again, or prepare it again"
-    # A folder too deep or too high: it must not be answered with a command that prepares a second copy.
+    # --data.dir is too deep or too high: the message must not suggest to prepare a second copy.
     for other in (*list(root.parents)[:3], *_folders(root)):
         if _is_prepared(other / path):
             return f"{where}, but in {other / path}; give the tfds data_dir with --data.dir {shlex.quote(str(other))}"
@@ -162,7 +167,7 @@ def _is_prepared(folder: Path) -> bool:
 
 
 def _folders(folder: Path) -> list[Path]:
-    """The folders in a folder; none where it is not there, or may not be read."""
+    """The folders in a folder; none where it does not exist or cannot be read."""
     try:
         return sorted(path for path in folder.iterdir() if path.is_dir())
     except OSError:
@@ -182,7 +187,7 @@ def _prepare(name: str, root: Path) -> str:
         "import tensorflow_datasets as tfds; "
         f"tfds.builder({name!r}, data_dir={str(root)!r}, file_format='array_record').download_and_prepare()"
     )
-    # Double quotes read best; a folder with a character that they do not protect gets what shlex makes of it.
+    # Double quotes are most readable; shlex quotes a folder with characters that they do not protect.
     quoted = f'"{code}"' if not set('"$`\\!') & set(code) else shlex.quote(code)
     return f"pip install tensorflow tensorflow-datasets array-record && python -c {quoted}"
 

@@ -10,13 +10,13 @@ READ_AT_ONCE = 1024
 
 
 def load(name: str, data_dir: str | None, languages: tuple[str, str], empty: str) -> dict[str, ReadSplit]:
-    """The pairs of each of the splits train, validation and test that the set has.
+    """The pairs of each split of a set: train, validation and test, as far as they exist.
 
     Args:
       name: such as "wmt16_translate/de-en".
       data_dir: the tfds data_dir; None for $TFDS_DATA_DIR or ~/tensorflow_datasets.
-      languages: the features to take as source and target, such as ("en", "de").
-      empty: of an empty text: "error", or "drop" the pair.
+      languages: features of the source and the target, such as ("en", "de").
+      empty: for an empty text: "error", or "drop" the pair.
 
     Raises:
       FileNotFoundError: the set is not prepared, or tensorflow-datasets is not installed.
@@ -40,7 +40,7 @@ def load(name: str, data_dir: str | None, languages: tuple[str, str], empty: str
 
 
 def _is_text(feature: Any) -> bool:
-    # What tfds calls a string differs with its version and with NumPy's: object, str_ and bytes_.
+    # The dtype of strings depends on the versions of tfds and NumPy: object, str_ or bytes_.
     return tuple(feature.shape) == () and feature.np_dtype in (object, str, bytes)
 
 

@@ -1,4 +1,4 @@
-"""Adversarial image generation: the configuration, and what follows from it alone."""
+"""Adversarial image generation: the configuration, and functions of it alone."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -31,23 +31,23 @@ class Config(Model):
     num_classes: Count = 10  # labels of a conditional model are 0 to num_classes - 1
     label_frequencies: tuple[
         Share, ...
-    ] = ()  # share of each label among generated images of a conditional model; (): as in the data
+    ] = ()  # frequency of each label in generated images of a conditional model; (): as in the data
     loss: Loss = "non_saturating"  # adversarial loss of both networks
-    smooth_real: Smoothing = 0.0  # the target of real images is 1 - smooth_real (one-sided label smoothing)
-    smooth_fake: Smoothing = 0.0  # target of generated images, for smoothing on both sides
+    smooth_real: Smoothing = 0.0  # one-sided label smoothing: the target of real images is 1 - smooth_real
+    smooth_fake: Smoothing = 0.0  # target of generated images, for two-sided label smoothing
     gradient_penalty: NonNegative | None = None  # weight of the Wasserstein penalty; None: 10 with that loss, else 0
     r1: NonNegative = 0.0  # gamma of the R1 penalty on real images; 0: off
     r1_interval: Count = 1  # number of discriminator updates per R1 penalty; the penalty is scaled by it
-    updates: Updates = "alternating"  # of both networks in a step: the generator's after the other's, or both at once
+    updates: Updates = "alternating"  # order in a step: alternating: discriminator, then generator; or simultaneous
     discriminator_steps: Count = 1  # discriminator updates per generator update
     generator_optimizer: Optimizer = ADAM
     discriminator_optimizer: Optimizer = ADAM
-    ema_decay: Rate = 0.0  # decay of the moving average of the generator, which samples are drawn from; 0: no average
+    ema_decay: Rate = 0.0  # decay of the moving average of the generator, used for samples; 0: no average
     diffaugment: tuple[str, ...] = ()  # augmentation of the discriminator's inputs: color, translation, cutout
 
 
 def normalize(config: Config, images: jax.Array) -> jax.Array:
-    """Images as the networks see them: float32 in [-1, 1].
+    """Images in the range of the networks: float32 in [-1, 1].
 
     Args:
       config: has the number of channels.
@@ -65,20 +65,20 @@ def as_uint8(images: jax.Array) -> jax.Array:
     """The inverse of `normalize`.
 
     Args:
-      images: floats in [-1, 1]; what is outside is clipped.
+      images: floats in [-1, 1]; other values are clipped.
 
     Returns:
       The same shape, uint8 in [0, 255], rounded.
 
     Raises:
-      ValueError: images that are no floats.
+      ValueError: images of another dtype than float.
     """
     inputs.check_floats("images", images, "floats in [-1, 1], as make_predict returns them")
     return jnp.round(jnp.clip((images + 1) * 127.5, 0, 255)).astype(jnp.uint8)
 
 
 def example_batch(config: Config, batch_size: int) -> dict[str, Any]:
-    """Shapes and dtypes of a training batch, to lower and to count with.
+    """Shapes and dtypes of a training batch, to lower a step or to count its operations.
 
     Args:
       config: of both networks.
@@ -99,11 +99,14 @@ def penalty_weight(config: Config, own_loss: bool = False) -> float:
 
 
 def check(config: Config, own_loss: bool = False) -> None:
-    """Raises ValueError, of one line, where a field of the config has a value that cannot be trained with.
+    """Checks a configuration.
 
     Args:
       config: of both networks.
-      own_loss: whether the loss is not the one that the config names.
+      own_loss: the loss is the caller's, not the one that the config names.
+
+    Raises:
+      ValueError: a field has a value that cannot be trained with; one line that names it.
     """
     ranges.check(config)
     for name in ("smooth_real", "smooth_fake"):

@@ -1,7 +1,7 @@
-"""Differentiable augmentation of what the discriminator sees, real and fake (Zhao et al. 2020, arXiv:2006.10738).
+"""Differentiable augmentation of the discriminator's inputs, real and fake (Zhao et al. 2020, arXiv:2006.10738).
 
-Pure functions of a key on images [batch, height, width, channels] float, in [-1, 1] as a rule, so that 0 is mid-grey.
-Every example has its own draw, and the gradient passes through to the images.
+Pure functions of a key on images [batch, height, width, channels] float, usually in [-1, 1], so that 0 is mid-grey.
+Random numbers are drawn for each example separately, and the gradient passes through to the images.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +13,8 @@ from jax import Array
 from jaxai import inputs
 from jaxai.core import Key
 
-TRANSLATION = 1 / 8  # of a side, the farthest an image moves along it
-CUTOUT = 1 / 2  # of a side, that of the blanked box
+TRANSLATION = 1 / 8  # largest shift, as a share of the side
+CUTOUT = 1 / 2  # side of the blanked box, as a share of the image's side
 
 
 def diffaugment(policy: Sequence[str], key: Key, images: Array) -> Array:
@@ -29,7 +29,7 @@ def diffaugment(policy: Sequence[str], key: Key, images: Array) -> Array:
       Images of the same shape and dtype, not clipped to [-1, 1].
 
     Raises:
-      ValueError: an unknown name in the policy, or images that are no floats.
+      ValueError: an unknown name in the policy, or images of another dtype than float.
     """
     check(policy)
     inputs.check_floats("images", images, "floats in [-1, 1]: gan.normalize(config, images)")
@@ -46,7 +46,7 @@ def check(policy: Sequence[str]) -> None:
 
 
 def color(key: Key, images: Array) -> Array:
-    """Brightness, then saturation, then contrast, each by one number an example.
+    """Brightness, then saturation, then contrast, each with one random number per example.
 
     `x + U(-0.5, 0.5)`; `(x - m) * U(0, 2) + m`, m the mean over channels of each pixel; `(x - m) * U(0.5, 1.5) + m`, m
     the mean over pixels and channels.
@@ -59,9 +59,9 @@ def color(key: Key, images: Array) -> Array:
 
 
 def translation(key: Key, images: Array) -> Array:
-    """Each image moved by a whole number of pixels, up to an eighth of the side in each direction, 0 moving in.
+    """Shifts each image by up to an eighth of the side in each direction, filled with 0.
 
-    The eighth is rounded to a pixel, half a pixel up.
+    The eighth is rounded to whole pixels, half a pixel up.
     """
     height, width, channels = images.shape[1:]
     rows, columns = _share(TRANSLATION, height), _share(TRANSLATION, width)
@@ -74,9 +74,9 @@ def translation(key: Key, images: Array) -> Array:
 
 
 def cutout(key: Key, images: Array) -> Array:
-    """A box of half the sides blanked with 0 at a random place of each image, cut off at the border.
+    """Sets a box of half the sides to 0 at a random position of each image, clipped at the border.
 
-    Its middle falls on any pixel; where the side of the box is even, on any edge between pixels, the border's included.
+    The centre is any pixel, or, where the side of the box is even, any edge between pixels including the border.
     """
     inside = []
     for axis_key, pixels in zip(jax.random.split(key), images.shape[1:3], strict=True):

@@ -1,16 +1,17 @@
 """Measures of generated images over features, jitted and on the device.
 
-Features are float32 [examples, features], from whatever extractor the caller has: a function of images that is no part
-of this file. A value can be compared with others of the same extractor and number of samples, and with the floor
-that two samples of real images give; never across extractors.
+Features are float32 [examples, features], computed by any extractor of the caller: a function of images. A value can be
+compared with others of the same extractor and number of samples, and with the value between two samples of real images
+(the floor), but not across extractors.
 
-* `frechet_distance`, `kernel_distance`: how far two samples are from each other in distribution; 0 is best.
-* `precision_recall`, `density_coverage`: how many generated samples are like real ones, how much of the real is found.
-* `inception_score`, `mode_coverage`: predictions of a classifier for the generated samples.
-* `neighbours`: the nearest examples, of features or pixels; to see whether a generator copies.
+* `frechet_distance`, `kernel_distance`: distance between the distributions of two samples; 0 is best.
+* `precision_recall`, `density_coverage`: share of generated samples that resemble real ones, and share of the real
+  distribution that is covered.
+* `inception_score`, `mode_coverage`: from a classifier's predictions for the generated samples.
+* `neighbours`: the nearest examples, of features or pixels; shows whether a generator copies training images.
 
-Every function may be called inside `jax.jit` and `jax.vmap`; its arguments' values are then not checked, their shapes
-are. A bad argument raises ValueError.
+Every function may be called inside `jax.jit` and `jax.vmap`, where only the shapes of arguments are checked and not
+their values. An invalid argument raises ValueError.
 """
 
 import functools
@@ -44,18 +45,18 @@ __all__ = [
 # A matrix unit that rounds its inputs to bfloat16 or TF32 would lose small distances.
 _dot = functools.partial(jnp.dot, precision=lax.Precision.HIGHEST)
 _BLOCK = 2**21  # distances held at a time: 8 MiB, which fit the caches
-_TIES = 1e-6  # relative: sums of squares in float32 that differ by less are taken for equal
-_SAME = 1e-12  # of the mean square of examples: what a network's rounding makes of two copies of an image
+_TIES = 1e-6  # relative: sums of squares in float32 that differ by less count as equal
+_SAME = 1e-12  # share of the mean square of examples: rounding error between the features of two copies of an image
 
 
 class Statistics(struct.PyTreeNode):
-    """Mean and covariance of features: all that `frechet_distance` needs of a sample, and small enough to store.
+    """Mean and covariance of features: sufficient for `frechet_distance`, and small enough to store.
 
     Attributes:
       mean: [features] float32.
       covariance: [features, features] float32, unbiased.
-      count: examples that they were estimated from.
-      extractor: name of the network of the features; two different names are refused.
+      count: number of examples that they were estimated from.
+      extractor: name of the network of the features; statistics of different extractors are not compared.
     """
 
     mean: Array
@@ -65,7 +66,7 @@ class Statistics(struct.PyTreeNode):
 
 
 class KernelDistance(NamedTuple):
-    """Float32 [] each: the mean over subsets, its standard error, and the deviation between subsets."""
+    """Float32 [] each: mean over subsets, its standard error, and standard deviation between subsets."""
 
     mean: Array
     standard_error: Array
@@ -73,26 +74,30 @@ class KernelDistance(NamedTuple):
 
 
 class InceptionScore(NamedTuple):
-    """Float32 [] each: mean and deviation over splits."""
+    """Float32 [] each: mean and standard deviation over splits."""
 
     mean: Array
     standard_deviation: Array
 
 
 def least_samples(features: int) -> int:
-    """The fewest examples that `frechet_distance` takes: one more than features, or the covariance has no full rank.
+    """Smallest number of examples for `frechet_distance`: features + 1, below which the covariance is singular.
 
-    It is a minimum and not a recommendation. The distance is biased upwards by about 1/examples, so that two figures
-    compare only at the same number of them; 10,000 is usual.
+    It is a minimum and not a recommendation. The distance is biased upwards by about 1/examples, so that two values are
+    comparable only for the same number of examples; 10,000 is usual.
     """
     return features + 1
 
 
 def statistics(features: Array, extractor: str = "") -> Statistics:
-    """Mean and unbiased covariance of features, [examples, features] with two examples or more.
+    """Mean and unbiased covariance of features.
 
     Args:
+      features: [examples, features] float, at least 2 examples.
       extractor: name of the network of the features, stored with them.
+
+    Raises:
+      ValueError: another shape, fewer than 2 examples, or non-finite values.
     """
     features = _features("features", features)
     if features.shape[0] < 2:
@@ -104,13 +109,13 @@ def statistics(features: Array, extractor: str = "") -> Statistics:
 def frechet_distance(real: Array | Statistics, generated: Array | Statistics) -> Array:
     """The squared Fréchet distance between Gaussians fitted to two samples (Heusel et al. 2017, eq. 6).
 
-    `|mu_1 - mu_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2))` (Dowson and Landau 1982), arXiv:1706.08500. Called FID where
-    the extractor is the Inception network of that paper, and only there.
+    `|mu_1 - mu_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2))` (Dowson and Landau 1982), arXiv:1706.08500. It is the FID only
+    where the extractor is the Inception network of that paper.
 
-    The trace is the least `|F_1 - U F_2|^2` over rotations U, where `S = F^T F`. As a sum of squares it does not cancel
-    where the distance is small, and F comes from the QR decomposition of the centred features, so that a singular
-    covariance does no harm: float32 agrees with float64 to 1e-3 and better. Statistics know only S, whose rounding
-    error is that of its largest eigenvalue: prefer features for a distance near the floor of many features.
+    The trace is the minimum of `|F_1 - U F_2|^2` over rotations U, where `S = F^T F`. This sum of squares has no
+    cancellation where the distance is small, and F is from the QR decomposition of the centred features, so that a
+    singular covariance is no problem: float32 agrees with float64 to 1e-3 or better. Statistics hold only S, with a
+    rounding error relative to its largest eigenvalue: for small distances in many dimensions, pass features.
 
     Args:
       real, generated: [examples, features] each, or their `statistics`.
@@ -119,7 +124,8 @@ def frechet_distance(real: Array | Statistics, generated: Array | Statistics) ->
       [] float32.
 
     Raises:
-      ValueError: widths or extractors differ, examples are fewer than `least_samples`, or a value is not finite.
+      ValueError: numbers of features or extractors differ, there are fewer examples than `least_samples`, or a value
+        is not finite.
     """
     first, second = _sample("real", real), _sample("generated", generated)
     _expect_same_extractor(first, second)
@@ -139,14 +145,21 @@ def kernel_distance(
     """The unbiased squared maximum mean discrepancy of the kernel `(x.y / features + 1)^degree`, over random subsets.
 
     Binkowski et al. 2018, arXiv:1801.01401 (KID where the extractor is Inception). Unlike the Fréchet distance it has
-    no bias, and may come out below 0. A subset is drawn without replacement, anew for each.
+    no bias, and may be below 0. Subsets are drawn independently, each without replacement.
 
     Args:
-      real, generated: [examples, features], both with `subset_size` examples or more.
+      real, generated: [examples, features] float, both with at least `subset_size` examples.
+      key: draws the subsets.
+      subsets: number of subsets.
+      subset_size: number of examples of each sample in a subset, at least 2.
+      degree: of the polynomial kernel, at least 1.
 
     Returns:
-      The mean over subsets; its standard error, `standard_deviation / sqrt(subsets)`, which is that of the choice of
+      The mean over subsets; its standard error, `standard_deviation / sqrt(subsets)`, which reflects the choice of
       subsets and not of the samples; and the standard deviation, which torch-fidelity prints.
+
+    Raises:
+      ValueError: shapes that do not fit, too few examples, non-finite values, or a number below its minimum.
     """
     real, generated = _pair(real, generated)
     for name, sample in (("real", real), ("generated", generated)):
@@ -163,15 +176,18 @@ def kernel_distance(
 def inception_score(logits: Array, splits: int = 10) -> InceptionScore:
     """`exp E KL(p(y|x) || p(y))`: high where each label is certain and all labels occur (Salimans et al. 2016).
 
-    arXiv:1606.03498. From 1 to the number of classes. An inception-style score: of the classifier that computed the
-    logits, and comparable only with others of it.
+    arXiv:1606.03498. Between 1 and the number of classes. Values are comparable only for the same classifier; it is the
+    Inception score only where that is Inception.
 
     Args:
-      logits: [examples, classes], not normalised.
-      splits: contiguous parts, in the order given, that are scored one by one.
+      logits: [examples, classes] float, not normalised.
+      splits: number of contiguous parts, in the given order, that are scored separately.
 
     Returns:
       Mean and (population) standard deviation over the splits.
+
+    Raises:
+      ValueError: another shape, non-finite values, or fewer examples than splits.
     """
     logits = _features("logits", logits)
     if not 1 <= splits <= logits.shape[0]:
@@ -182,15 +198,19 @@ def inception_score(logits: Array, splits: int = 10) -> InceptionScore:
 def precision_recall(real: Array, generated: Array, k: int = 3) -> tuple[Array, Array]:
     """Improved precision and recall (Kynkäänniemi et al. 2019, arXiv:1904.06991, eq. 1 and 2).
 
-    The manifold of a sample is the union of balls about its examples that reach to their `k`-th neighbour in the same
-    sample, and hold what is as far as that neighbour. Precision: the share of generated examples in the real manifold.
-    Recall: of real ones in the generated.
+    The manifold of a sample is the union of closed balls around its examples, with the distance to the `k`-th neighbour
+    in the same sample as radius. Precision: share of generated examples in the real manifold. Recall: share of real
+    examples in the generated manifold.
 
     Args:
-      real, generated: [examples, features], both with more than `k` examples.
+      real, generated: [examples, features] float, both with more than `k` examples.
+      k: the neighbour that sets the radius, from 1.
 
     Returns:
       Precision and recall, [] float32 each, 0 to 1.
+
+    Raises:
+      ValueError: shapes that do not fit, too few examples, or non-finite values.
     """
     real, generated = _pair(real, generated)
     _expect_neighbours(k, real, generated)
@@ -198,16 +218,20 @@ def precision_recall(real: Array, generated: Array, k: int = 3) -> tuple[Array, 
 
 
 def density_coverage(real: Array, generated: Array, k: int = 5) -> tuple[Array, Array]:
-    """Density and coverage (Naeem et al. 2020, arXiv:2002.09797, eq. 4 and 5), which one outlier does not sway.
+    """Density and coverage (Naeem et al. 2020, arXiv:2002.09797, eq. 4 and 5), which are robust to outliers.
 
-    Of the balls about real examples that reach to their `k`-th real neighbour: density is how many of them a generated
-    example lies in, on average, by `k`; coverage is the share of balls that hold a generated example.
+    Each real example has a ball with the distance to its `k`-th real neighbour as radius. Density: average number of
+    balls that contain a generated example, divided by `k`. Coverage: share of balls that contain a generated example.
 
     Args:
-      real, generated: [examples, features], both with more than `k` examples.
+      real, generated: [examples, features] float, both with more than `k` examples.
+      k: the neighbour that sets the radius, from 1.
 
     Returns:
       Density, 0 or more and about 1 for equal distributions, and coverage, 0 to 1; [] float32 each.
+
+    Raises:
+      ValueError: shapes that do not fit, too few examples, or non-finite values.
     """
     real, generated = _pair(real, generated)
     _expect_neighbours(k, real, generated)
@@ -218,12 +242,16 @@ def neighbours(queries: Array, references: Array, k: int) -> tuple[Array, Array]
     """The `k` references nearest to each query, nearest first.
 
     Args:
-      queries: [queries, features], features or flattened pixels.
-      references: [references, features], with `k` or more of them.
+      queries: [queries, features] float: features or flattened pixels.
+      references: [references, features] float, at least `k` of them.
+      k: number of neighbours, from 1.
 
     Returns:
       Euclidean distances, [queries, k] float32, in the units of the features; indices of the references, [queries, k]
       int32.
+
+    Raises:
+      ValueError: shapes that do not fit, too few references, or non-finite values.
     """
     queries, references = _features("queries", queries), _features("references", references)
     _expect_same_width("queries", queries, "references", references)
@@ -233,7 +261,18 @@ def neighbours(queries: Array, references: Array, k: int) -> tuple[Array, Array]
 
 
 def mode_coverage(labels: Array, classes: int) -> Array:
-    """The share of each label among those a classifier gave: [examples] int -> [classes] float32, which sum to 1."""
+    """The share of each label among a classifier's predictions.
+
+    Args:
+      labels: [examples] int, 0 to classes - 1, at least one.
+      classes: number of classes.
+
+    Returns:
+      [classes] float32, with the sum 1.
+
+    Raises:
+      ValueError: another shape or dtype, no labels, or a label out of range.
+    """
     labels = jnp.asarray(labels)
     if labels.ndim != 1 or labels.size == 0 or not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ValueError(f"labels are {labels.dtype} {labels.shape}, expected int [examples], one or more")
@@ -260,7 +299,7 @@ def _features(name: str, value: Array) -> Array:
 def _expect_finite(name: str, value: Array) -> None:
     if isinstance(value, jax.core.Tracer):
         return
-    with jax.ensure_compile_time_eval():  # a constant of the caller's jit is checked as well
+    with jax.ensure_compile_time_eval():  # checks constants inside the caller's jit too
         finite = int(_finite(value))
     if finite < value.size:
         raise ValueError(f"{name} has {value.size - finite} non-finite values of {value.size}")
@@ -318,14 +357,14 @@ def _expect_same_extractor(real: Array | Statistics, generated: Array | Statisti
 
 
 def _mean(features: Array) -> Array:
-    """Mean of examples, in two passes: the second mends what rounding the long sum has cost."""
+    """Mean of examples, in two passes: the second corrects the rounding error of the long sum."""
     rough = jnp.mean(features, axis=0)
     return rough + jnp.mean(features - rough, axis=0)
 
 
 @jax.jit
 def _moments(features: Array) -> tuple[Array, Array]:
-    """Mean and a factor F of the covariance `F^T F`, without forming that, which would square the condition."""
+    """Mean and a factor F of the covariance `F^T F`, which is not formed: that would square the condition number."""
     mean = _mean(features)
     factor = jnp.linalg.qr(features - mean, mode="r") / np.sqrt(features.shape[0] - 1)
     return mean, factor
@@ -333,7 +372,7 @@ def _moments(features: Array) -> tuple[Array, Array]:
 
 @jax.jit
 def _covariance_factor(covariance: Array) -> Array:
-    """F of `covariance = F^T F`; of the correlations, so that features of a small scale keep their digits."""
+    """F of `covariance = F^T F`, from the correlations, so that features of small scale keep their precision."""
     scale = jnp.sqrt(jnp.clip(jnp.diagonal(covariance), 0.0))
     unit = jnp.where(scale > 0, scale, 1.0)
     values, vectors = jnp.linalg.eigh(covariance / unit[:, None] / unit[None, :])
@@ -358,7 +397,7 @@ def _between(mean_1: Array, factor_1: Array, mean_2: Array, factor_2: Array) -> 
 def _kernel_distance(
     real: Array, generated: Array, key: Key, subsets: int, subset_size: int, degree: int
 ) -> KernelDistance:
-    # k(x, y) - k(x, c) - k(c, y) + k(c, c) has the same discrepancy for any c, and sums that hardly cancel.
+    # k(x, y) - k(x, c) - k(c, y) + k(c, c) has the same discrepancy for any c, and its sums have little cancellation.
     centre = 0.5 * (_mean(real) + _mean(generated))
     width = real.shape[1]
     constant = _dot(centre, centre) / width + 1.0
@@ -406,8 +445,8 @@ def _inception_score(logits: Array, splits: int) -> InceptionScore:
 class _Distances(NamedTuple):
     """Squared distances to references, blockwise, from the differences themselves.
 
-    `|x|^2 + |y|^2 - 2 x.y` is rounded by as much as the squares are: two copies would not be at distance 0, and of two
-    examples that are equally far, one would be outside of a ball.
+    `|x|^2 + |y|^2 - 2 x.y` has the rounding error of the squares: two copies would not be at distance 0, and one of two
+    examples at the same distance could be outside of a ball.
     """
 
     columns: Array  # [features, references]
@@ -441,9 +480,9 @@ def _neighbours(queries: Array, references: Array, k: int) -> tuple[Array, Array
 
 
 def _squared_radii(features: Array, k: int) -> Array:
-    """Squared distance of each example to its `k`-th neighbour; the example itself is the one before the first.
+    """Squared distance of each example to its `k`-th neighbour, not counting the example itself.
 
-    With room for rounding: an example that is exactly as far as the neighbour is inside of the ball.
+    A tolerance for rounding is added: an example at exactly the distance of the neighbour is inside the ball.
     """
     squared_distances = _Distances.to(features)
     squares = squared_distances.map(lambda query: -lax.top_k(-squared_distances(query), k + 1)[0][k], features)
@@ -452,7 +491,7 @@ def _squared_radii(features: Array, k: int) -> Array:
 
 @functools.partial(jax.jit, static_argnums=2)
 def _share_within(queries: Array, references: Array, k: int) -> Array:
-    """The share of queries that lie in the ball of a reference."""
+    """The share of queries that are in the ball of a reference."""
     squared_distances, squared_radii = _Distances.to(references), _squared_radii(references, k)
     within = squared_distances.map(lambda query: jnp.any(squared_distances(query) <= squared_radii), queries)
     return jnp.mean(within, dtype=jnp.float32)

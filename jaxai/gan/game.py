@@ -1,4 +1,4 @@
-"""What two adversarial networks minimise, and the gradients of it."""
+"""The objectives of two adversarial networks, and their gradients."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,20 +19,20 @@ __all__ = ["Game", "Players"]
 
 
 class Players(NamedTuple):
-    """The same kind of thing of both networks: parameters, collections, gradients, transformations."""
+    """A pair of values, one for each network: parameters, collections, gradients, transformations."""
 
     generator: Any
     discriminator: Any
 
 
 class Game(NamedTuple):
-    """What both networks minimise, and the gradients of it.
+    """The objectives of both networks, and their gradients.
 
     Attributes:
       config, axis_name: as in `make`.
       generator, discriminator: the linen modules.
-      own: Players of bool, whether a user handed the network in.
-      loss: of both.
+      own: Players of bool, whether the caller gave the network.
+      loss: of both networks.
       penalty: weight of the Wasserstein gradient penalty; 0: off.
     """
 
@@ -45,7 +45,7 @@ class Game(NamedTuple):
     penalty: float
 
     def check(self) -> None:
-        """Raises ValueError where a network of a user returns something else than images or logits."""
+        """Raises ValueError unless the caller's generator returns images and the caller's discriminator logits."""
         if any(self.own):
             config, key = self.config, jax.random.key(0)
             images, logits = jax.eval_shape(lambda: tuple(each[2] for each in self._initialize(key, key)))
@@ -70,7 +70,17 @@ class Game(NamedTuple):
     def generate(
         self, params: PyTree, variables: PyTree, key: Key, count: int
     ) -> tuple[jax.Array, jax.Array | None, PyTree]:
-        """`count` images, their labels, and the generator's updated collections."""
+        """Generates images from new latents, in training mode.
+
+        Args:
+          params: of the generator.
+          variables: its other collections.
+          key: for latents, labels and random layers.
+          count: number of images.
+
+        Returns:
+          Images [count, height, width, channels], their labels [count] int32 or None, and the updated collections.
+        """
         config = self.config
         latent_key, label_key = jax.random.split(key)
         latents, labels = jax.random.normal(latent_key, (count, config.latent_size)), None
@@ -82,7 +92,18 @@ class Game(NamedTuple):
     def discriminate(
         self, params: PyTree, variables: PyTree, images: jax.Array, labels: jax.Array | None, key: Key
     ) -> tuple[jax.Array, PyTree]:
-        """Logits [batch] and the discriminator's updated collections."""
+        """Applies the discriminator, in training mode.
+
+        Args:
+          params: of the discriminator.
+          variables: its other collections.
+          images: [batch, height, width, channels] float32 in [-1, 1].
+          labels: [batch] int32; None for an unconditional model.
+          key: for random layers.
+
+        Returns:
+          Logits [batch] float32, and the updated collections.
+        """
         return self._apply(1, params, variables, given(images, labels), key)
 
     def _apply(
@@ -106,7 +127,16 @@ class Game(NamedTuple):
         count: jax.Array,
         key: Key,
     ) -> tuple[PyTree, PyTree, Metrics]:
-        """Gradient and new collections of the discriminator, and metrics; `count` is its number of updates so far."""
+        """Gradient and updated collections of the discriminator, and metrics.
+
+        Args:
+          players: parameters of both networks.
+          variables: other collections of both networks.
+          images: real images [batch, height, width, channels] float32 in [-1, 1].
+          labels: of the real images, [batch] int32; None for an unconditional model.
+          count: [] int32, number of updates of the discriminator so far.
+          key: of this update.
+        """
         noise_key, loss_key = jax.random.split(key)
         fake, fake_labels, _ = self.generate(players.generator, variables.generator, noise_key, len(images))
         grads, (updated, metrics) = jax.grad(self.discriminator_loss, has_aux=True)(
@@ -133,7 +163,16 @@ class Game(NamedTuple):
         count: jax.Array,
         key: Key,
     ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
-        """What the discriminator minimises; its updated collections, and metrics."""
+        """The loss that the discriminator minimises, and (updated collections, metrics).
+
+        Args:
+          params: of the discriminator.
+          variables: its other collections.
+          real, fake: images [batch, height, width, channels] float32 in [-1, 1].
+          labels, fake_labels: of the real and of the generated images, [batch] int32, or None.
+          count: [] int32, number of updates of the discriminator so far.
+          key: for augmentation, dropout and the penalty.
+        """
         config = self.config
         real_key, fake_key, dropout_key, penalty_key = jax.random.split(key, 4)
         real, fake = _augment(config, real_key, real), _augment(config, fake_key, fake)
@@ -161,7 +200,16 @@ class Game(NamedTuple):
     def generator_gradient(
         self, players: Players, variables: Players, real: jax.Array, labels: jax.Array | None, key: Key
     ) -> tuple[PyTree, PyTree, Metrics]:
-        """Gradient and new collections of the generator, and metrics."""
+        """Gradient and updated collections of the generator, and metrics.
+
+        Args:
+          players: parameters of both networks.
+          variables: other collections of both networks.
+          real: images [batch, height, width, channels] float32; they set the number of generated images, and a
+            relativistic loss compares with them.
+          labels: of the real images, [batch] int32; None for an unconditional model.
+          key: of this update.
+        """
         grads, (updated, metrics) = jax.grad(self.generator_loss, has_aux=True)(
             players.generator, variables.generator, players.discriminator, variables.discriminator, real, labels, key
         )
@@ -178,7 +226,13 @@ class Game(NamedTuple):
         labels: jax.Array | None,
         key: Key,
     ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
-        """What the generator minimises; its updated collections, and metrics."""
+        """The loss that the generator minimises, and (updated collections, metrics).
+
+        Args:
+          params, variables: parameters and other collections of the generator.
+          rival_params, rival_variables: the same of the discriminator.
+          real, labels, key: as in `generator_gradient`.
+        """
         noise_key, augment_key, dropout_key = jax.random.split(key, 3)
         fake, fake_labels, variables = self.generate(params, variables, noise_key, len(real))
         fake = _augment(self.config, augment_key, fake)
@@ -193,7 +247,7 @@ class Game(NamedTuple):
 
     @property
     def _apart(self) -> bool:
-        """Whether an image in the batch affects the logits of another, which real and generated ones must not do."""
+        """Whether images in a batch can affect the logits of others: real and generated ones are then separated."""
         config = self.config
         return config.discriminator_normalization == "batch" or config.minibatch_std > 0 or self.own.discriminator
 
@@ -206,7 +260,7 @@ def given(x: jax.Array, labels: jax.Array | None) -> tuple[jax.Array, ...]:
 def _every(interval: int, count: jax.Array, penalty: Callable[[], jax.Array]) -> jax.Array:
     """`interval * penalty()` at each `interval`-th count, else 0: lazy regularization.
 
-    Karras et al. 2020 (arXiv:1912.04958, section 3.1). Its mean is that of the penalty at each count.
+    Karras et al. 2020 (arXiv:1912.04958, section 3.1). The mean equals that of the penalty at each count.
     """
     if interval == 1:
         return penalty()
@@ -218,7 +272,7 @@ def _augment(config: Config, key: Key, images: jax.Array) -> jax.Array:
 
 
 def _scores(loss: AdversarialLoss, real_logits: jax.Array, fake_logits: jax.Array) -> Metrics:
-    """Mean scores of both, and the share that is on the right side of the threshold of the loss."""
+    """Mean scores of real and generated images, and the share on the correct side of the threshold of the loss."""
     threshold: jax.Array | float | None = loss.threshold
     if threshold is None:
         threshold = (real_logits.mean() + fake_logits.mean()) / 2

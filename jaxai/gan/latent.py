@@ -1,4 +1,4 @@
-"""The generator's input: standard normal vectors, the way from one to another, and labels."""
+"""The generator's input: labels, and interpolation between latents."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,19 @@ from jaxai.core import Key
 
 
 def draw_labels(key: Key, count: int, num_classes: int, frequencies: Sequence[float] = ()) -> jax.Array:
-    """Random labels, [count] int32, with the probabilities `frequencies` [num_classes], which sum to 1; (): uniform.
+    """Random labels.
 
-    Where the labels of the data are imbalanced, uniform labels would train and measure the generator against another
-    distribution than that of the data.
+    Where the labels of the data are imbalanced, uniform labels would train and evaluate the generator on a distribution
+    that differs from that of the data.
+
+    Args:
+      key: draws the labels.
+      count: number of labels.
+      num_classes: labels are 0 to num_classes - 1.
+      frequencies: probability of each label, with the sum 1; (): uniform.
+
+    Returns:
+      [count] int32.
     """
     if not frequencies:
         return jax.random.randint(key, (count,), 0, num_classes)
@@ -22,7 +31,7 @@ def draw_labels(key: Key, count: int, num_classes: int, frequencies: Sequence[fl
 def spherical_interpolation(start: jax.Array, end: jax.Array, share: jax.typing.ArrayLike) -> jax.Array:
     """Interpolation along the great circle between two latents (White 2016, arXiv:1609.04468).
 
-    Points on the straight line between two draws of a normal distribution have too small a norm for it.
+    Points on the straight line between two normal samples have a norm that is too small for the distribution.
 
     Args:
       start, end: [..., latent_size].

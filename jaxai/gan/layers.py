@@ -1,4 +1,4 @@
-"""Layers of both networks that linen lacks, or has in another form."""
+"""Layers of both networks that linen does not have, or has in another form."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,7 +15,14 @@ DEFAULT_KERNEL: Initializer = nn.initializers.lecun_normal()
 
 
 def convolution(features: int, window: int, stride: int = 1, **arguments: Any) -> nn.Conv:
-    """A square convolution of `jaxai.ops` with SAME padding, which has a lowering of its own on CPU."""
+    """A square convolution with SAME padding and `jaxai.ops.conv_general_dilated`, which is faster on CPU.
+
+    Args:
+      features: number of output channels.
+      window: side of the kernel, in pixels.
+      stride: in pixels, for both axes.
+      **arguments: further fields of `nn.Conv`.
+    """
     return nn.Conv(
         features, (window, window), (stride, stride), conv_general_dilated=ops.conv_general_dilated, **arguments
     )
@@ -47,17 +54,17 @@ class ConvTranspose(nn.Module):
 
 
 def call(layer: nn.Module, *inputs: jax.Array, spectral: bool, update: bool) -> jax.Array:
-    """What `layer` returns, with its matrices divided by their largest singular value where `spectral`.
+    """Applies `layer`, with its matrices divided by their largest singular value if `spectral`.
 
-    Miyato et al. 2018 (arXiv:1802.05957), algorithm 1: one power iteration a call, with gradients through the
+    Miyato et al. 2018 (arXiv:1802.05957), algorithm 1: one power iteration per call, with gradients through the
     singular value but not through the vectors. A kernel is the matrix [window * window * channels, features].
 
     Args:
-      layer: made inside a compact method.
+      layer: created inside a compact method.
       inputs: of the layer.
-      spectral: False calls the layer as it is.
-      update: store the iteration's vector, in the collection "batch_stats" with the batch statistics. It depends only
-        on the parameters, so that it is the same on all devices.
+      spectral: False: the layer without normalisation.
+      update: store the iteration's vector in the collection "batch_stats". It depends only on the parameters, so that
+        it is the same on all devices.
     """
     if not spectral:
         return layer(*inputs)
@@ -68,8 +75,8 @@ class BatchNorm(nn.Module):
     """Batch normalisation over the batch, the pixels and the devices of `axis_name`.
 
     With `num_classes`, each class has its own scale and bias: Dumoulin et al. 2017 (arXiv:1610.07629), de Vries et al.
-    2017 (arXiv:1707.00683). With `modulation`, a hidden layer of this many units computes them from each latent:
-    Chen et al. 2019 (arXiv:1810.01365), equations 1 to 4, the scale's bias beginning at 1; never spectrally normalised.
+    2017 (arXiv:1707.00683). With `modulation`, a network with one hidden layer of `modulation` units computes them from
+    each latent: Chen et al. 2019 (arXiv:1810.01365), equations 1 to 4; the bias of the scale is initialised with 1.
     """
 
     num_classes: int = 0
@@ -81,8 +88,8 @@ class BatchNorm(nn.Module):
     def __call__(self, x: jax.Array, condition: jax.Array | None, *, train: bool) -> jax.Array:
         """Normalises [batch, ..., channels].
 
-        `condition` is what scales and biases follow from: labels [batch] int32 where there are classes, latents
-        [batch, latent_size] where there is modulation; else it is not used.
+        `condition` determines scales and biases: labels [batch] int32 with `num_classes`, latents [batch, latent_size]
+        with `modulation`; otherwise it is not used.
         """
         learned = not (self.num_classes or self.modulation)
         options = batch_statistics.options(self, x, self.axis_name, 0.9, train=train)
@@ -103,9 +110,9 @@ class BatchNorm(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Every pixel attends to every other: `x + gamma o`, gamma 0 at the start (arXiv:1805.08318, equations 1 to 3).
+    """Self-attention over pixels: `x + gamma * o`, with gamma initialised with 0.
 
-    Zhang et al. 2019. The queries, keys and values have an eighth of the channels.
+    Zhang et al. 2019 (arXiv:1805.08318), equations 1 to 3. Queries, keys and values have an eighth of the channels.
     """
 
     spectral: bool = False
@@ -140,13 +147,13 @@ def with_minibatch_std(x: jax.Array, group: int) -> jax.Array:
 
     Args:
       x: [batch, height, width, channels].
-      group: images in a group.
+      group: number of images in a group; must divide the batch.
 
     Returns:
       [batch, height, width, channels + 1], of the dtype of `x`.
 
     Raises:
-      ValueError: the batch does not divide into such groups.
+      ValueError: `group` does not divide the batch.
     """
     batch, height, width, _ = x.shape
     if batch % group:
@@ -155,14 +162,14 @@ def with_minibatch_std(x: jax.Array, group: int) -> jax.Array:
             "choose a divisor of the batch size on each device, or 0 for none"
         )
     groups = x.astype(jnp.float32).reshape(batch // group, group, *x.shape[1:])
-    deviation = jnp.sqrt(jnp.var(groups, axis=1) + 1e-8)  # the gradient of the root of 0 is infinite
+    deviation = jnp.sqrt(jnp.var(groups, axis=1) + 1e-8)  # the square root has an infinite gradient at 0
     statistic = jnp.repeat(jnp.mean(deviation, axis=(1, 2, 3)), group).astype(x.dtype)
     channel = jnp.broadcast_to(statistic[:, None, None, None], (batch, height, width, 1))
     return jnp.concatenate([x, channel], axis=-1)
 
 
 def leaky_relu(x: jax.Array) -> jax.Array:
-    """`x` where it is above 0, else `SLOPE * x`."""
+    """`x` where it is positive, else `SLOPE * x`."""
     return nn.leaky_relu(x, SLOPE)
 
 

@@ -1,8 +1,8 @@
 """Adversarial losses: pure functions of logits, D = sigmoid(logit) where a formula has probabilities.
 
-Logits are float of any shape, [batch] as a rule; every loss is a mean over them, [] float32, computed in float32 and to
-be minimised. x stands for real images, G(z) for fake ones. A discriminator's loss is the sum of its real and its fake
-mean, not half of it. The caller holds the parameters of the other network fixed.
+Logits are float of any shape, usually [batch]. Every loss is a mean over them, [] float32, computed in float32 and to
+be minimised. x denotes real images, G(z) generated ("fake") ones. The loss of a discriminator is the sum of the means
+over real and over fake images, not half of it. The caller keeps the parameters of the other network fixed.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,7 +35,7 @@ Loss = Literal["minimax", "non_saturating", "least_squares", "wasserstein", "hin
 
 
 class AdversarialLoss(NamedTuple):
-    """What the discriminator and the generator minimise, and how the discriminator's logits are reported.
+    """The losses of discriminator and generator, and how the discriminator's logits are reported.
 
     Attributes:
       discriminator: (real_logits [batch], fake_logits [batch]) -> [] float32, a mean over the batch. It gets the
@@ -43,8 +43,8 @@ class AdversarialLoss(NamedTuple):
       generator: fake_logits [batch] -> [] float32, a mean over the batch.
       output: logits -> D(x), whose means are the metrics `d_real` and `d_fake`; by default a probability.
       threshold: logits above it count as real in `discriminator_accuracy`; None: the middle between both means.
-      relativistic: whether the generator's loss compares with real images (Jolicoeur-Martineau 2019,
-        arXiv:1807.00734): it is then called as (fake_logits, real_logits).
+      relativistic: the generator's loss compares with real images (Jolicoeur-Martineau 2019, arXiv:1807.00734): it is
+        called as (fake_logits, real_logits).
     """
 
     discriminator: Callable[..., Array]
@@ -55,7 +55,7 @@ class AdversarialLoss(NamedTuple):
 
 
 def require(loss: AdversarialLoss) -> AdversarialLoss:
-    """The loss of a user, if both of its functions return a mean.
+    """A loss that the caller gives, checked: both of its functions must return a mean.
 
     Raises:
       ValueError: they do not; one line that states the fix.
@@ -98,7 +98,9 @@ def minimax_discriminator_loss(
 
 
 def minimax_generator_loss(fake_logits: Array) -> Array:
-    """`mean log(1 - D(G(z)))` (Goodfellow et al. 2014, arXiv:1406.2661, eq. 1), whose gradient vanishes where D wins.
+    """`mean log(1 - D(G(z)))` (Goodfellow et al. 2014, arXiv:1406.2661, eq. 1).
+
+    Its gradient vanishes where the discriminator is confident that the images are fake.
 
     Args:
       fake_logits: of fake images.
@@ -106,7 +108,7 @@ def minimax_generator_loss(fake_logits: Array) -> Array:
     return -_cross_entropy(fake_logits, 0.0)
 
 
-# The non-saturating game has the discriminator of the minimax one (Goodfellow et al. 2014, section 3).
+# The non-saturating game has the discriminator loss of the minimax game (Goodfellow et al. 2014, section 3).
 non_saturating_discriminator_loss = minimax_discriminator_loss
 
 
@@ -149,7 +151,7 @@ def wasserstein_discriminator_loss(
 ) -> Array:
     """`mean D(G(z)) - mean D(x)`, D the logit (Arjovsky et al. 2017, arXiv:1701.07875, eq. 3).
 
-    Unbounded unless D is held near 1-Lipschitz, by `wasserstein_gradient_penalty` for one.
+    Unbounded unless D is kept near 1-Lipschitz, for example by `wasserstein_gradient_penalty`.
 
     Args:
       real_logits, fake_logits: of real and of fake images.
@@ -200,7 +202,7 @@ def hinge_generator_loss(fake_logits: Array) -> Array:
 
 
 def _itself(logits: Array) -> Array:
-    """The output of a discriminator that is not a probability."""
+    """The identity, for discriminators whose output is not a probability."""
     return logits
 
 
@@ -218,14 +220,14 @@ def wasserstein_gradient_penalty(
 ) -> Array:
     """`mean (|grad_x critic(x_hat)|_2 - target)^2` (Gulrajani et al. 2017, arXiv:1704.00028, eq. 3, without lambda).
 
-    `x_hat = eps * x + (1 - eps) * G(z)` with one eps ~ U[0, 1) an example. The paper adds 10 times this to the
-    Wasserstein loss. Where a gradient is exactly 0 its norm has the subgradient 0, not NaN.
+    `x_hat = eps * x + (1 - eps) * G(z)` with one eps ~ U[0, 1) per example. The paper adds 10 times this to the
+    Wasserstein loss. Where a gradient is exactly 0, the gradient of its norm is 0, not NaN.
 
     Args:
       critic: images -> logits [batch], each a function of its own image: no batch normalisation in training mode.
       real_images, fake_images: [batch, height, width, channels] float.
       key: draws eps.
-      target: [] 0 or more, the norm with no penalty, in logits per unit of a pixel.
+      target: the norm without penalty, 0 or more, in logits per unit of a pixel.
     """
     chex.assert_equal_shape([real_images, fake_images])
     eps = jax.random.uniform(key, real_images.shape[:1] + (1,) * (real_images.ndim - 1))

@@ -1,4 +1,4 @@
-"""What the metrics of an adversarial pair's steps mean."""
+"""Declarations of the metrics of a generator and a discriminator."""
 
 from jaxai.core import Metric
 

@@ -1,9 +1,9 @@
-"""Generators and discriminators in linen: the textbook's DCGAN, and the residual pair of SNGAN.
+"""Generators and discriminators in linen: DCGAN, and the residual networks of SNGAN.
 
 A generator takes latents [batch, latent_size] and returns float32 images [batch, height, width, channels] in (-1, 1);
 a discriminator takes such images and returns float32 logits [batch], above 0 for images that it classifies as real.
-Both take labels [batch] int32, which an unconditional network ignores. Parameters and batch statistics are float32,
-whatever the dtype of activations.
+Both take labels [batch] int32, which an unconditional network ignores. Parameters and batch statistics are always
+float32.
 """
 
 from dataclasses import dataclass
@@ -37,33 +37,33 @@ DiscriminatorNormalization = Literal["none", "batch", "layer"]
 DIVISOR = {"dcgan": 4, "residual": 8}  # of the images' sides: the smallest grid of each generator is 1x1
 
 DCGAN_KERNEL: Initializer = nn.initializers.normal(0.02)  # Radford et al. 2016
-# Of SNGAN's published code: Glorot's uniform draw, wider by the root of 2 inside a residual branch.
+# From SNGAN's published code: Glorot's uniform distribution, wider by sqrt(2) inside a residual branch.
 GLOROT: Initializer = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
 GLOROT_BRANCH: Initializer = nn.initializers.variance_scaling(2.0, "fan_avg", "uniform")
 
 
 @dataclass(frozen=True)
 class Model:
-    """The two networks: which ones, how large, how regularised."""
+    """The two networks: architecture, size and regularisation."""
 
-    architecture: Architecture = "dcgan"  # both networks: the textbook's, or the residual pair of SNGAN
-    latent_size: Count = 100  # dimensions of the latent that an image is generated from (SNGAN: 128)
-    width: Count = 64  # channels of dcgan's last hidden layer; of each residual block (SNGAN: 256 and 128)
+    architecture: Architecture = "dcgan"  # of both networks: DCGAN, or the residual networks of SNGAN
+    latent_size: Count = 100  # dimensions of the latent vector (SNGAN: 128)
+    width: Count = 64  # channels of dcgan's last hidden layer, or of each residual block (SNGAN: 256 and 128)
     discriminator_width: Natural = 0  # channels of the discriminator's first layer; 0: width
     discriminator_hidden: Natural = 0  # units of a dense layer before the logit of dcgan (InfoGAN: 1024); 0: none
-    conditional: bool = False  # both networks get the class: conditional BatchNorm, projection
-    spectral_normalization: SpectralNormalization = "none"  # networks with matrices of largest singular value 1
+    conditional: bool = False  # both networks get the label: by conditional BatchNorm and by projection
+    spectral_normalization: SpectralNormalization = "none"  # networks whose matrices are spectrally normalised
     attention: Natural = 0  # height in pixels of the feature maps with self-attention, in both networks; 0: none
-    minibatch_std: Natural = 0  # images in a group whose deviation the discriminator's last layer gets; 0: off
+    minibatch_std: Natural = 0  # group size of the minibatch standard deviation in the discriminator; 0: off
     dropout: Rate = 0.0  # share of units dropped in the discriminator
-    discriminator_normalization: DiscriminatorNormalization = "none"  # of its hidden layers but for the first
-    self_modulation: Natural = 0  # units that make the generator's scales and biases of the latent (paper: 32); 0: off
-    polyphase: bool = False  # dcgan's transposed convolutions as plain ones on accelerators that are slow at them
+    discriminator_normalization: DiscriminatorNormalization = "none"  # after its hidden layers, except the first
+    self_modulation: Natural = 0  # hidden units of the generator's self-modulation by the latent (paper: 32); 0: off
+    polyphase: bool = False  # dcgan: replace transposed convolutions by plain ones, for accelerators slow at them
     dtype: Dtype = "auto"  # of activations; auto: float32 on CPU, bfloat16 on accelerators
 
 
 class Network(nn.Module):
-    """What the four networks share.
+    """The base class of the four networks.
 
     Attributes:
       image_shape: (height, width, channels).
@@ -84,24 +84,38 @@ class Network(nn.Module):
     axis_name: str | None = None
 
     def layer(self, layer: nn.Module, *inputs: jax.Array, train: bool) -> jax.Array:
-        """What `layer` returns, spectrally normalised where this network is; statistics stay where they are frozen."""
+        """Applies `layer`, spectrally normalised if `spectral`; stored vectors change only where they are mutable."""
         return call(layer, *inputs, spectral=self.spectral, update=train and self.is_mutable_collection("batch_stats"))
 
     def attend(self, x: jax.Array, kernel_init: Initializer, *, train: bool) -> jax.Array:
-        """Self-attention where `x` [batch, height, width, channels] has the height of `attention`, else `x`."""
+        """Self-attention where the height of `x` is `attention`, else `x`.
+
+        Args:
+          x: [batch, height, width, channels].
+          kernel_init: of all kernels.
+          train: update the vectors of the spectral normalisation.
+        """
         if x.shape[1] != self.attention:
             return x
         update = train and self.is_mutable_collection("batch_stats")
         return SelfAttention(self.spectral, self.dtype, kernel_init, name="attention")(x, update=update)
 
     def check_labels(self, labels: jax.Array | None, batch: int) -> jax.Array | None:
-        """The labels; raises ValueError where a conditional network has none for each of the batch."""
+        """The labels, checked for a conditional network.
+
+        Args:
+          labels: [batch] int32, or None.
+          batch: number of examples.
+
+        Raises:
+          ValueError: a conditional network gets no labels, or labels of another shape or dtype.
+        """
         if not self.num_classes:
             return labels
         if labels is None:
             raise ValueError(f"a conditional model was given no labels; expected integers [{batch}]")
         inputs.check_labels(labels, batch)
-        # A negative index would count from the end; one beyond the last class gives NaN.
+        # A negative index would count from the end; an index beyond the last class gives NaN.
         return jnp.where(labels < 0, self.num_classes, labels)
 
 
@@ -109,7 +123,7 @@ class Generator(Network):
     """A network from latents [batch, latent_size] to images; see `Network`.
 
     Attributes:
-      modulation: units of the hidden layer that makes scales and biases out of the latent, as in `BatchNorm`; 0: none.
+      modulation: hidden units of the self-modulation, as in `BatchNorm`; 0: none.
       polyphase: form of the transposed convolutions on accelerators, as in `ops.conv_transpose`.
     """
 
@@ -117,11 +131,17 @@ class Generator(Network):
     polyphase: bool = False
 
     def condition(self, latents: jax.Array, labels: jax.Array | None) -> jax.Array | None:
-        """What scales and biases follow from, if anything."""
+        """The condition of batch normalisation: latents with self-modulation, else labels; see `BatchNorm`."""
         return latents if self.modulation else labels
 
     def normalize(self, x: jax.Array, condition: jax.Array | None, *, train: bool) -> jax.Array:
-        """Batch normalisation, conditional or modulated where the network is."""
+        """Batch normalisation, conditional on labels or latents where the network is.
+
+        Args:
+          x: [batch, height, width, channels].
+          condition: from `condition`.
+          train: normalise with the statistics of the batch.
+        """
         return BatchNorm(self.num_classes, self.dtype, self.axis_name, self.modulation)(x, condition, train=train)
 
 
@@ -164,10 +184,10 @@ class Discriminator(Network):
         Miyato and Koyama 2018 (arXiv:1802.05637): `psi(f) + <embed(y), f>`.
 
         Args:
-          features: [batch, inputs] of the dense layer, which the label's embedding is held against too.
+          features: [batch, inputs] of the dense layer and of the product with the label's embedding.
           labels: [batch] int32 or None.
-          kernel_init: of both.
-          train: whether the spectral normalisation's vectors move.
+          kernel_init: of the dense layer and the embedding.
+          train: update the vectors of the spectral normalisation.
         """
         dense = nn.Dense(1, kernel_init=kernel_init, name="logit")
         features = features.astype(jnp.float32)
@@ -255,13 +275,19 @@ class ResidualGenerator(Generator):
         return jnp.tanh(x.astype(jnp.float32))
 
     def block(self, x: jax.Array, condition: jax.Array | None, *, train: bool) -> jax.Array:
-        """Twice the height and width: BatchNorm, ReLU, upsampling, 3x3, BatchNorm, ReLU, 3x3; a 1x1 shortcut."""
+        """Doubles height and width: BatchNorm, ReLU, upsampling, 3x3, BatchNorm, ReLU, 3x3; a 1x1 shortcut.
+
+        Args:
+          x: [batch, height, width, channels].
+          condition: from `condition`.
+          train: normalise with the statistics of the batch.
+        """
         options = {"dtype": self.dtype, "kernel_init": GLOROT_BRANCH}
         branch = upsample(nn.relu(self.normalize(x, condition, train=train)))
         branch = self.layer(convolution(self.width, 3, use_bias=False, **options), branch, train=train)
         branch = nn.relu(self.normalize(branch, condition, train=train))
         branch = self.layer(convolution(self.width, 3, **options), branch, train=train)
-        # A 1x1 convolution may be on either side of the upsampling: before, it has a quarter of the work.
+        # A 1x1 convolution and upsampling commute: before it, the convolution needs a quarter of the operations.
         return branch + upsample(
             self.layer(convolution(self.width, 1, dtype=self.dtype, kernel_init=GLOROT), x, train=train)
         )
@@ -281,14 +307,20 @@ class ResidualDiscriminator(Discriminator):
         x = images.astype(self.dtype)
         for index in range(4):
             x = self.block(x, index, train=train)
-            if index < 2:  # once at each height, though the last two blocks keep it
+            if index < 2:  # once at each height; the last two blocks keep the height
                 x = self.attend(x, GLOROT, train=train)
         x = self.drop(nn.relu(x), train=train)
         features = self.with_spread(x)
         return self.logits(jnp.sum(features, axis=(1, 2), dtype=jnp.float32), labels, GLOROT, train=train)
 
     def block(self, x: jax.Array, index: int, *, train: bool) -> jax.Array:
-        """(ReLU, 3x3) twice; the first two halve the height and width and have a 1x1 shortcut."""
+        """(ReLU, 3x3) twice; the first two blocks halve height and width and have a 1x1 shortcut.
+
+        Args:
+          x: [batch, height, width, channels].
+          index: of the block, from 0.
+          train: normalise with the statistics of the batch.
+        """
         options = {"dtype": self.dtype, "kernel_init": GLOROT_BRANCH}
         # The input of the first block is the image, whose negative values ReLU must not remove; it is not normalised.
         branch = x if index == 0 else nn.relu(self.normalize(x, train=train))
@@ -297,7 +329,7 @@ class ResidualDiscriminator(Discriminator):
         branch = self.layer(convolution(self.width, 3, **options), branch, train=train)
         if index > 1:
             return branch + x
-        # Pooling and a 1x1 convolution may be exchanged: after it, the convolution has a quarter of the work.
+        # Pooling and a 1x1 convolution commute: after it, the convolution needs a quarter of the operations.
         shortcut = convolution(self.width, 1, dtype=self.dtype, kernel_init=GLOROT)
         return downsample(branch) + self.layer(shortcut, downsample(x), train=train)
 
@@ -314,12 +346,12 @@ def build(
     Args:
       model: the config.
       image_shape: (height, width, channels).
-      num_classes: of the labels; an unconditional model has no use for it.
+      num_classes: of the labels; not used by an unconditional model.
       axis_name: of the devices that batch statistics are averaged over; None for one device or `jit` over a mesh.
 
     Raises:
-      ValueError: a field of the config is out of its range, or the generator cannot make such images; the message
-        names it.
+      ValueError: a field of the config is out of its range, or the generator cannot produce images of this shape; the
+        message names it.
     """
     check(model, image_shape, num_classes)
     shared: dict[str, Any] = {
@@ -348,7 +380,14 @@ def build(
 
 
 def check(model: Model, image_shape: tuple[int, int, int], num_classes: int) -> None:
-    """Raises ValueError, of one line, where `build` could not build these networks."""
+    """Checks that `build` can build these networks.
+
+    Args:
+      model, image_shape, num_classes: as in `build`.
+
+    Raises:
+      ValueError: a field is out of its range or does not fit the images; one line that names it.
+    """
     ranges.check(model)
     if model.discriminator_hidden and model.architecture != "dcgan":
         raise ValueError(

@@ -18,7 +18,16 @@ __all__ = ["make_predict", "make_recompute", "parameters", "variables"]
 def own_or_built(
     config: Config, generator: nn.Module | None, discriminator: nn.Module | None, axis_name: str | None = None
 ) -> tuple[nn.Module, nn.Module]:
-    """(generator, discriminator): those that a user handed in, checked, and those of the config for the others."""
+    """(generator, discriminator): those that the caller gives, checked, or else those of the config.
+
+    Args:
+      config: as in `make`.
+      generator, discriminator: linen modules, as in `make`; None: that of the config.
+      axis_name: as in `make`.
+
+    Raises:
+      ValueError: a network is not such a module, or a field of the config is out of its range.
+    """
     built: tuple[nn.Module | None, nn.Module | None] = (None, None)
     if generator is None or discriminator is None:
         built = build(config, config.image_shape, config.num_classes, axis_name)
@@ -40,11 +49,11 @@ def make_predict(
       generator: as in `make`; None: that of the config.
 
     Returns:
-      (state, inputs) -> images [batch, height, width, channels] float32 in [-1, 1]; `as_uint8` makes them pixels.
+      (state, inputs) -> images [batch, height, width, channels] float32 in [-1, 1]; `as_uint8` converts them to pixels.
       Inputs are latents, standard normal floats [batch, latent_size], or `{"latent": latents, "label": [batch] int32}`,
-      whose labels a conditional model needs and others ignore. Weights and batch statistics are the averaged ones where
-      `ema_decay` is set; statistics are not those of the batch, so that an image depends only on its own latent.
-      Latents and labels of another shape or dtype raise ValueError of one line.
+      where a conditional model requires labels and others ignore them. Weights and batch statistics are the averaged
+      ones where `ema_decay` is set; the statistics of the batch are not used, so that an image depends only on its own
+      latent. Latents and labels of another shape or dtype raise a ValueError of one line.
     """
     network: nn.Module
     if generator is None:
@@ -60,10 +69,11 @@ def make_predict(
 
 
 def make_recompute(config: Config) -> Callable[..., State]:
-    """The generator's batch statistics of given latents, in place of the averages that training leaves.
+    """The generator's batch statistics recomputed from given latents, in place of the averages from training.
 
-    The standing statistics of Brock et al. 2019 (arXiv:1809.11096, section 4.1), of the weights that `make_predict`
-    uses. A few thousand latents are enough, in batches as large as in training, labels as frequent as in the data.
+    These are the standing statistics of Brock et al. 2019 (arXiv:1809.11096, section 4.1), with the weights that
+    `make_predict` uses. A few thousand latents are enough, in batches of the size used in training, with the label
+    frequencies of the data.
 
     Args:
       config: as in `make`, whose generator the state is of.

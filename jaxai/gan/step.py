@@ -21,7 +21,7 @@ from jaxai.optimizer import Optimizer
 __all__ = ["make"]
 
 MINIMISED = ("discriminator_loss", "gradient_penalty", "r1")
-"""The metrics whose sum the discriminator minimises."""
+"""The metrics whose sum is the discriminator's objective."""
 
 
 def make(
@@ -36,11 +36,11 @@ def make(
     """The pure functions of a generator and a discriminator that are trained against each other.
 
     A batch is `{"image": [discriminator_steps * batch, height, width, channels] uint8 in [0, 255] or float in [0, 1],
-    "label": [...] int32}`; only a conditional model uses the label. Each update of the discriminator sees its own part
-    of the images and the same number of generated ones; each update draws fresh latents. The state's parameters are
-    `Players(generator, discriminator)`, `state.extra["variables"]` their other collections. Labels of generated images
-    are drawn by `label_frequencies`, without which all are equally frequent; give those of the data. Each step checks
-    shapes and dtypes while it is traced, and raises ValueError of one line that states the fix.
+    "label": [...] int32}`; only a conditional model uses the label. Each update of the discriminator uses its own part
+    of the images and the same number of generated ones; each update draws new latents. The state's parameters are
+    `Players(generator, discriminator)`, and `state.extra["variables"]` has their other collections. Labels of generated
+    images are drawn with `label_frequencies`, which should be those of the data; the default is uniform. Each step
+    checks shapes and dtypes while it is traced, and raises a ValueError of one line that states the fix.
 
     >>> import jax, jax.numpy as jnp, optax
     >>> from jaxai import gan
@@ -55,19 +55,19 @@ def make(
     ()
 
     Args:
-      config: the networks and how they are trained. The fields of what you hand in yourself are not used.
+      config: the networks and how they are trained. Fields that an argument replaces are not used.
       axis_name: the mapped axis over devices (`pmap`, `shard_map`); None for one device and for `jit` over a mesh.
       generator: a linen module that is called as `generator(latents, labels, train=...)`, or without labels where the
         model is not `conditional`, with latents float32 [batch, latent_size] and labels int32 [batch], and returns
         images float [batch, height, width, channels] in [-1, 1]. None: the first of `build(config, image_shape,
         num_classes)`.
       discriminator: a linen module that is called as `discriminator(images, labels, train=...)`, or without labels,
-        and returns logits [batch], higher for real images. None: the second of `build`. It sees real and generated
+        and returns logits [batch], higher for real images. None: the second of `build`. It gets real and generated
         images in two calls. The collections of both networks are kept in the state; over several devices the floats
-        of networks that are handed in are averaged. Random layers get streams of random numbers of any name in
-        training. A module of `flax.nnx` becomes one of linen with `nnx.bridge.to_linen`.
+        in the collections of your own networks are averaged. In training, random layers can use rng streams of any
+        name. Convert a module of `flax.nnx` with `nnx.bridge.to_linen`.
       transformations: of optax, (generator's, discriminator's); None, or None for one of them: that of the config.
-        Extra-args ones get `value` and `grad`.
+        Transformations with extra arguments get `value` and `grad`.
       loss: of both networks, see `AdversarialLoss`. None: that of the config, `losses.LOSSES[config.loss]`.
         `gradient_penalty` and `r1` of the config are added to it.
 
@@ -81,8 +81,8 @@ def make(
       `predict` is that of `make_predict`.
 
     Raises:
-      ValueError: a field has a value that cannot be trained with, or what is handed in has another form; one line
-        that names it.
+      ValueError: a field has a value that cannot be trained with, or an argument has another form; one line that names
+        it.
     """
     check(config, loss is not None)
     game = Game(
@@ -134,7 +134,7 @@ def make(
             shares = jax.tree.map(lambda leaf: split_batch(leaf, parts), (images, labels))
             counts, keys = state.step * parts + jnp.arange(parts), jax.random.split(jax.random.fold_in(key, 1), parts)
             carry, outputs = lax.scan(body, carry, (*shares, counts, keys))
-            # The sum of the gradients is finite only where each of them is.
+            # The sum of the gradients is finite only if each of them is.
             grads, metrics = jax.tree.map(lambda leaf: leaf.sum(0), outputs[0]), jax.tree.map(jnp.mean, outputs[1])
         updated = Players(Players(params.generator, carry[0]), Players(variables.generator, carry[2]))
         generator_grads, generator_variables, generator_metrics = game.generator_gradient(
@@ -188,7 +188,7 @@ def make(
 def _transformation(
     player: str, optimizer: Optimizer, own: optax.GradientTransformation | None
 ) -> tuple[optax.GradientTransformation, Callable[[jax.Array, PyTree], dict[str, jax.Array]]]:
-    """The transformation of a player and its learning rate as a metric; errors begin as generator_optimizer.b1."""
+    """The transformation of a network and its learning rate as a metric; errors name `generator_optimizer.b1`."""
     try:
         transformation, rate = optimizers.own_or_made(optimizer, own, f"the {player}'s part of transformations")
     except ValueError as error:

@@ -152,7 +152,7 @@ def test_photos_are_turned_upright(tmp_path, format, orientation):
     images = loaded(tmp_path)
     assert np.abs(images.train["image"][0].astype(int) - shown).max() < 30
     if format != "TIFF":  # which Pillow turns by itself
-        assert images.notes == ("images turned upright, as their EXIF orientation says: 1",) * (orientation > 1)
+        assert images.notes == ("images rotated upright by their EXIF orientation: 1",) * (orientation > 1)
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_transparent_pixels_lie_on_white(tmp_path):
     shown[:2] = (10, 20, 30)
     np.testing.assert_array_equal(images.train["image"], [shown, shown])
     np.testing.assert_array_equal(images.test["image"][0], opaque[..., :3])
-    assert images.notes == ("images with transparent parts, which are white now: 2",)
+    assert images.notes == ("images with transparent parts, which become white: 2",)
 
 
 def test_the_first_frame_of_an_animation_is_read(tmp_path):
@@ -290,7 +290,7 @@ def test_the_first_frame_of_an_animation_is_read(tmp_path):
     (tmp_path / "train/cat/0.png").unlink()
     images = loaded(tmp_path)
     np.testing.assert_array_equal(images.train["image"][0], np.full((4, 6, 3), 200))
-    assert images.notes == ("images with several frames, of which the first is read: 1",)
+    assert images.notes == ("images with several frames, only the first is read: 1",)
 
 
 def test_print_colours_are_converted(tmp_path):

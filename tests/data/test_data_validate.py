@@ -46,7 +46,7 @@ def test_other_image_dtypes_are_refused_with_what_makes_them_right(dtype, fix):
         (lambda unit: unit * 1.02 - 0.01, r"expected floats in \[0, 1\]: give images\.clip\(0, 1\)$"),
         (
             lambda unit: (unit - 0.5) / 0.2,
-            r"these go from -2\.5 to 2\.5; if a mean and a deviation were taken.*image_mean",
+            r"these are from -2\.5 to 2\.5; if they were standardised.*image_mean",
         ),
     ],
 )
