@@ -225,7 +225,7 @@ def test_real_images_of_a_conditional_run_are_judged_as_the_class_that_their_nam
     """The same images with their classes in another order, and a classifier that has yet another."""
     from rich.console import Console
 
-    from jaxai.experiments.generation.experiment import _Evaluator
+    from jaxai.experiments.generation.evaluator import Evaluator
     from jaxai.runtime.run_folder import RunFolder
 
     experiment = RunFolder(runs[2]).load_config()
@@ -241,7 +241,7 @@ def test_real_images_of_a_conditional_run_are_judged_as_the_class_that_their_nam
     one, two = (experiment.of_run(each).evaluate(quiet) for each in (images, other))
     assert "not that of the run" not in quiet.file.getvalue()
     assert one == two
-    floors = [_Evaluator(experiment, each)._quality._classified["label_accuracy_floor"] for each in (images, other)]
+    floors = [Evaluator(experiment, each)._quality._classified["label_accuracy_floor"] for each in (images, other)]
     assert floors[0] == floors[1]
     unlike = dataclasses.replace(images, classes=("aardvark", *images.classes[1:]))
     with pytest.raises(ValueError, match="has the class aardvark"):

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from jaxai import gan
 from jaxai.data import Data, Images, load
-from jaxai.experiments.generation.experiment import Experiment, _nearest
+from jaxai.experiments.generation.drawing import nearest_images
+from jaxai.experiments.generation.experiment import Experiment
 from jaxai.experiments.generation.quality import Quality, found_wrong
 from jaxai.experiments.generation.trained import label_number
 from jaxai.runtime import parallel
@@ -163,14 +164,14 @@ def test_pictures_show_samples_progress_the_way_between_latents_and_neighbours(t
 
 
 def test_neighbours_tell_copies_from_images_as_far_as_new_ones(images):
-    copies, ratio = _nearest(WORKLOAD, images.train["image"][:64], images)
+    copies, ratio = nearest_images(WORKLOAD, images.train["image"][:64], images)
     assert ratio == 0
     cells = copies[2:].reshape(8, 10, -1, 1)[:, :8, 2:]
     np.testing.assert_array_equal(cells[:, :, :8], cells[:, :, 10:18])
     np.testing.assert_array_equal(cells[:, :, :8], images.train["image"][:8])
-    assert _nearest(WORKLOAD, images.test["image"], images)[1] == pytest.approx(1)
+    assert nearest_images(WORKLOAD, images.test["image"], images)[1] == pytest.approx(1)
     floats = [{**part, "image": np.float32(part["image"] / 255)} for part in (images.train, images.test)]
-    as_floats, same_ratio = _nearest(
+    as_floats, same_ratio = nearest_images(
         WORKLOAD, images.train["image"][:64], dataclasses.replace(images, train=floats[0], test=floats[1])
     )
     np.testing.assert_array_equal(as_floats, copies)

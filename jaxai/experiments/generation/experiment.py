@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from jax.sharding import Mesh
 from rich.console import Console
 
 from jaxai import gan, ranges
@@ -18,20 +17,16 @@ from jaxai.core import Metric, State, Workload
 from jaxai.data import Data, Images, check_images, digests, load
 from jaxai.data.epochs import steps_in
 from jaxai.experiments.data_options import OnData, with_data
-from jaxai.experiments.generation import card
+from jaxai.experiments.generation import card, drawing
 from jaxai.experiments.generation.commands import COMMANDS
-from jaxai.experiments.generation.extractor import extract, load_extractor
-from jaxai.experiments.generation.generator import CHUNK, Generator
+from jaxai.experiments.generation.evaluator import Evaluator
+from jaxai.experiments.generation.generator import CHUNK, MEASURED, Generator
 from jaxai.experiments.generation.metrics import METRICS
-from jaxai.experiments.generation.quality import Quality, found_wrong, table
-from jaxai.files.array_files import read_arrays
-from jaxai.files.unwritten import writing
-from jaxai.gan import fidelity
-from jaxai.gan.latent import spherical_interpolation
+from jaxai.experiments.generation.quality import found_wrong, table
 from jaxai.metrics import Meanings
 from jaxai.output import say, show_notes
 from jaxai.ranges import Count, Finite, Natural, Positive
-from jaxai.report import mosaic, pictures
+from jaxai.report import pictures
 from jaxai.runtime import experiment, flops, model_card, parallel, progress
 from jaxai.runtime.callbacks import Callback, Measure
 from jaxai.runtime.checkpoint import Which
@@ -49,11 +44,8 @@ if TYPE_CHECKING:
 
 EVALUATIONS = 10
 """As many evaluations in a run when nobody says: each draws thousands of samples."""
-MEASURED = 1_000_000
-"""Folded into the run's seed for the latents that evaluation draws, so that training draws others."""
 STATISTICS_LATENTS = 10_000
 """Latents that the generator's batch statistics are computed anew from."""
-NEIGHBOURS, ROWS, COLUMNS = 5, 8, 8
 
 
 @dataclass(frozen=True)
@@ -186,9 +178,9 @@ class Bound(experiment.Bound):
         return self.config.load() if self._images is None else self._images
 
     @functools.cached_property
-    def evaluator(self) -> "_Evaluator":
+    def evaluator(self) -> Evaluator:
         """What measures the generator: made once, as it takes the features of all real images."""
-        return _Evaluator(self.config, self.images)
+        return Evaluator(self.config, self.images)
 
     def with_data_in(self, folder: str | None, function: str | None = None) -> "Bound":
         """The same with the data of another folder, or of a function by its name; None: as it is."""
@@ -261,7 +253,7 @@ class Bound(experiment.Bound):
             result = result | self.evaluator.in_full(outcome.state)
             folder.write_json("result.json", result)
         with pictures.optional(console):
-            self.draw(outcome.state, folder)
+            drawing.draw(config, self.images, outcome.state, folder)
         self._write_card(outcome)
         console = console or Console()
         if "frechet_distance" not in result:
@@ -316,7 +308,7 @@ class Bound(experiment.Bound):
             frequencies = _frequencies(images.train["label"], len(images.classes))
             workload = dataclasses.replace(config.workload, label_frequencies=frequencies)
             measured = dataclasses.replace(config, workload=workload)
-        evaluator = _Evaluator(measured, images)
+        evaluator = Evaluator(measured, images)
         state = self.restore(which)
         if recompute:
             state = self._recomputed(state)
@@ -330,36 +322,6 @@ class Bound(experiment.Bound):
         console.print(table(result) if "extractor" in result else progress.results(result, Meanings(METRICS)))
         return result
 
-    def draw(self, state: State, folder: RunFolder) -> None:
-        """The pictures of a trained state: its progress, the way between latents, and the nearest training images."""
-        if not mosaic.available():
-            return
-        generator, key = Generator(self.config.workload, parallel.make_mesh(1)), jax.random.key(self.config.run.seed)
-        state = jax.device_put(state, jax.devices()[0])
-        captions = {"samples.png": "Samples of the trained generator, from fixed latents" + self._by_column}
-        mosaic.write_png(_grid(self.config, generator, state), folder.pictures / "samples.png")
-        frames = sorted((folder.pictures / "progress").glob("*.png"))
-        if frames:
-            steps = [f"step {int(frame.stem):,}" for frame in frames]
-            mosaic.write_gif(
-                [mosaic.read_png(frame) for frame in frames], folder.pictures / "progress.gif", captions=steps
-            )
-            captions["progress.gif"] = "The same latents as training went on"
-        ends = generator.latents(jax.random.fold_in(key, MEASURED + 1), 2 * ROWS).reshape(2, ROWS, 1, -1)
-        ways = spherical_interpolation(ends[0], ends[1], np.linspace(0, 1, COLUMNS + 2))
-        labels = np.repeat(np.resize(self.config.learned_labels, ROWS), COLUMNS + 2)
-        between = generator.images(state, np.asarray(ways).reshape(-1, ways.shape[-1]), labels)
-        mosaic.write_png(mosaic.tile(mosaic.visible(between), COLUMNS + 2), folder.pictures / "interpolation.png")
-        captions["interpolation.png"] = "From one latent to another along the sphere, a row each"
-        samples = generator(state, ROWS * COLUMNS, jax.random.fold_in(key, MEASURED + 2)).image
-        nearest, ratio = _nearest(self.config.workload, samples, self.images)
-        mosaic.write_png(nearest, folder.pictures / "neighbours.png")
-        captions["neighbours.png"] = (
-            f"Is it copying? Left: samples; right: their {NEIGHBOURS} nearest training images, by pixels. The nearest"
-            f" is {ratio:.2f} times as far from a sample as from a test image (medians); far below 1 would be copies"
-        )
-        folder.write_json("pictures/captions.json", captions)
-
     def _recomputed(self, state: State) -> State:
         generator = Generator(self.config.workload, parallel.make_mesh(1))
         count = max(1, STATISTICS_LATENTS // self.config.batch_size) * self.config.batch_size
@@ -369,10 +331,6 @@ class Bound(experiment.Bound):
             generator.labels(count).reshape(-1, self.config.batch_size) if self.config.workload.conditional else None
         )
         return jax.jit(gan.make_recompute(self.config.workload))(state, batches, labels)
-
-    @property
-    def _by_column(self) -> str:
-        return "; a column for each label" if self.config.workload.conditional else ""
 
     def _flops_per_step(self) -> float | None:
         """On average over the updates with a penalty and those without; None where all are alike."""
@@ -396,106 +354,10 @@ def as_in_run(config: Experiment, images: Images) -> Images:
     return RunFolder(config.run.workdir).as_in_run(images) if config.workload.conditional else images
 
 
-def _grid(config: Experiment, generator: Generator, state: State) -> np.ndarray:
-    """Images of the same latents at every call, a column for each label of a conditional model."""
-    shown = config.learned_labels[:20] if config.workload.conditional else [0] * COLUMNS
-    columns = len(shown)
-    latents = generator.latents(jax.random.key(config.run.seed), ROWS * columns)
-    labels = np.resize(shown, ROWS * columns)
-    return mosaic.tile(mosaic.visible(generator.images(state, latents, labels)), columns)
-
-
 def _frequencies(labels: np.ndarray, classes: int) -> tuple[float, ...]:
     """The share of each label; () where all are equally frequent, which needs no configuration."""
     counts = np.bincount(labels, minlength=classes)
     return () if counts.min() == counts.max() else tuple((counts / counts.sum()).tolist())
-
-
-class _Evaluator:
-    """What a run measures of its generator, and the frames of its progress."""
-
-    def __init__(self, experiment: Experiment, images: Images):
-        self._experiment, self._images = experiment, images
-        self._folder = RunFolder(experiment.run.workdir)
-        self._generators: dict[Mesh, Generator] = {}
-        self._draws = mosaic.available()
-        # A mistake in the extractor or the number of samples is told before anything is trained.
-        self._quality = None if experiment.extractor == "none" else self._reference()
-
-    def _reference(self) -> Quality:
-        seen, labels = self._images.train["image"], self._images.train["label"]
-        extractor = load_extractor(self._experiment.extractor, self._images.shape)
-        place = extractor.labels_of(self._images.classes)
-        known = None if place is None else place[labels]
-        # Of data and extractor alone, and so the same for every seed.
-        quality = Quality(extractor, seen, self._experiment.fidelity_samples, jax.random.key(0), known)
-        path = self._folder.path / "reference.npz"
-        if path.exists():
-            remedy = "delete it, and training writes a new one"
-            quality.check_stored(read_arrays(path, remedy, "extractor", "mean"), str(path))
-        return quality
-
-    def measure(self, mesh: Mesh, state: State, draw: bool = True) -> dict[str, Any]:
-        """Fidelity while it trains; leaves a frame of the progress and the reference's statistics in the folder.
-
-        Nothing is measured with the extractor "none".
-        """
-        generator = self._generators.setdefault(mesh, Generator(self._experiment.workload, mesh))
-        if draw and self._quality:
-            self._store_reference(self._quality)
-        if draw and self._draws:
-            self._draws = False  # a frame that fails is told once
-            with pictures.optional(None):
-                frame = _grid(self._experiment, generator, state)
-                mosaic.write_png(frame, self._folder.pictures / "progress" / f"{int(state.step):08}.png", scale=1)
-                self._draws = True
-        return self._quality.during_training(*self._measured(self._quality, generator, state)) if self._quality else {}
-
-    def _store_reference(self, quality: Quality) -> None:
-        path = self._folder.path / "reference.npz"
-        # Whole or not at all: a run that was killed here goes on.
-        unfinished = path.with_name(".reference.npz")
-        with writing(path):
-            np.savez(unfinished, **quality.stored())  # type: ignore[arg-type]  # its allow_pickle is no array
-            unfinished.replace(path)
-
-    def in_full(self, state: State) -> dict[str, float]:
-        """The measures that take longer."""
-        if self._quality is None:
-            return {}
-        state = jax.device_put(state, jax.devices()[0])
-        generator = Generator(self._experiment.workload, parallel.make_mesh(1))
-        return self._quality.at_the_end(self._measured(self._quality, generator, state)[0])
-
-    def _measured(
-        self, quality: Quality, generator: Generator, state: State
-    ) -> tuple[jax.Array, jax.Array, np.ndarray | None]:
-        """Features, logits and labels of the samples that every evaluation draws anew from the same latents."""
-        key = jax.random.fold_in(jax.random.key(self._experiment.run.seed), MEASURED)
-        samples = generator(state, max(self._experiment.samples, quality.samples), key)
-        known = quality.extractor.labels_of(self._images.classes)
-        asked = None if samples.label is None or known is None else known[samples.label]
-        return *extract(quality.extractor, samples.image), asked
-
-
-def _nearest(config: gan.Config, samples: np.ndarray, images: Images) -> tuple[np.ndarray, float]:
-    """A picture of samples beside their nearest training images, and how far they are, as a multiple of test images."""
-    # Samples are uint8, so that floats in [0, 1] would be compared with what is 255 times as bright.
-    trained, tested = (
-        each if each.dtype == np.uint8 else np.asarray(gan.as_uint8(gan.normalize(config, jnp.asarray(each))))
-        for each in (images.train["image"], images.test["image"])
-    )
-    flat = [
-        jnp.asarray(each.reshape(len(each), -1), jnp.float32) for each in (samples, tested[: len(samples)], trained)
-    ]
-    neighbours = min(NEIGHBOURS, len(trained))
-    distances, indices = fidelity.neighbours(flat[0], flat[2], neighbours)
-    usual, _ = fidelity.neighbours(flat[1], flat[2], 1)
-    shown = [
-        np.stack([sample, *trained[row]]) for sample, row in zip(samples[:ROWS], np.asarray(indices), strict=False)
-    ]
-    ratio = float(np.median(distances[:, 0]) / max(np.median(usual), 1e-9))
-    return mosaic.tile(mosaic.visible(np.concatenate(shown)), neighbours + 1), ratio
 
 
 def _summarize(result: dict[str, Any], lines: list[dict[str, Any]]) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from jaxai.runtime import parallel
 
 CHUNK = 500
 """Number of images in a chunk; the result does not depend on it."""
+MEASURED = 1_000_000
+"""Folded into the seed of a run for the latents of its evaluations, so that training draws others."""
 
 
 class Samples(NamedTuple):
