@@ -60,7 +60,7 @@ def test_both_networks_are_trained_with_the_datas_labels(tmp_path, monkeypatch):
         asked.append((num_classes, frequencies))
         return draw_labels(key, count, num_classes, frequencies)
 
-    monkeypatch.setattr(gan.step, "draw_labels", recorded)
+    monkeypatch.setattr("jaxai.gan.game.draw_labels", recorded)
     workload = gan.make(config)
     batch = {name: array[:16] for name, array in IMAGES.train.items()}
     jax.eval_shape(workload.train_step, jax.eval_shape(workload.init, jax.random.key(0)), batch)

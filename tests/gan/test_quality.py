@@ -202,7 +202,7 @@ def test_the_features_of_the_real_images_are_computed_once_a_training(tmp_path, 
             built.append(arguments)
             super().__init__(*arguments)
 
-    monkeypatch.setattr(generation, "Quality", Counted)
+    monkeypatch.setattr("jaxai.experiments.generation.evaluator.Quality", Counted)
     data = load(Data("synthetic", image_shape=(8, 8, 1), num_classes=3, examples=200, test_examples=40))
     run = Run(workdir=str(tmp_path / "run"))
     workload = gan.Config(width=2, latent_size=4)
