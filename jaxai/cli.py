@@ -14,7 +14,7 @@ import tyro
 
 from jaxai import __version__, options
 from jaxai.errors import explained
-from jaxai.output import Lasting, leave_standard_output, say
+from jaxai.output import Lasting, leave_standard_output, print_line
 from jaxai.ranges import Count
 from jaxai.run_commands import PRESET, RUN, class_of, commands, listed, name_of, run_among, run_command
 from jaxai.runtime import registry
@@ -221,12 +221,12 @@ def _report(runs: Sequence[Path], output: Path, console: "Console") -> None:
     from jaxai.report import pictures
 
     if not pictures.available():
-        say(console, "no report: it needs matplotlib; pip install '.[demo]' in the checkout")
+        print_line(console, "no report: it needs matplotlib; pip install '.[demo]' in the checkout")
         return
     from jaxai.report import write_report
 
     with pictures.optional(console, "the report could not be written"):
-        say(console, f"report: {write_report(runs, output)}")
+        print_line(console, f"report: {write_report(runs, output)}")
 
 
 def _configure_jax() -> None:

@@ -98,7 +98,7 @@ def make(optimizer: Optimizer) -> optax.GradientTransformation:
     return optax.chain(*chain, constructor(**arguments))
 
 
-def own_or_made(
+def own_or_built(
     optimizer: Optimizer, transformation: optax.GradientTransformation | None, name: str = "transformation"
 ) -> tuple[optax.GradientTransformation, Callable[[jax.Array, PyTree], dict[str, jax.Array]]]:
     """The transformation that a user gives, or else that of the optimizer; and its learning rate as a metric.

@@ -49,7 +49,7 @@ class Lasting:
         return length
 
 
-def say(console: Console, text: str) -> None:
+def print_line(console: Console, text: str) -> None:
     """Prints a line without markup such as [red] and emoji such as :cat:, which paths and names may contain."""
     console.print(text, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
@@ -59,4 +59,4 @@ def show_notes(notes: Iterable[str], console: Console | None) -> None:
     if console is None:
         return
     for note in notes:
-        say(console, note)
+        print_line(console, note)

@@ -99,7 +99,7 @@ def make(
     check(config)
     objective = _Objective(config, axis_name, own_or_built(config, network, axis_name), network is not None, loss)
     objective.check()
-    transform, rate = optimizers.own_or_made(config.optimizer, transformation)
+    transform, rate = optimizers.own_or_built(config.optimizer, transformation)
     predict = make_predict(config, network=network)
 
     def init(key: Key) -> State:

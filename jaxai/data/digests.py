@@ -109,10 +109,10 @@ def is_description(values: Mapping[str, Any]) -> bool:
     )
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+def differences(previous: Mapping[str, Any], current: Mapping[str, Any]) -> dict[str, str]:
     """Each split that differs -> a description of the difference; classes are compared by `relabel`."""
     found = {}
-    old, new = before["splits"], now["splits"]
+    old, new = previous["splits"], current["splits"]
     for name in dict.fromkeys((*old, *new)):
         if name not in old or name not in new:
             found[name] = "it is missing now" if name in old else "it is new"

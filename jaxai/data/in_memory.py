@@ -200,7 +200,9 @@ def as_array(value: Any, name: str) -> np.ndarray:
     except Exception as error:
         reason = " ".join(str(error).split())
         hint = "; bring all images to one size" if "inhomogeneous" in reason else ""
-        raise ValueError(f"{name} is a {type(value).__name__} that is no array: {reason:.150}{hint}") from error
+        raise ValueError(
+            f"{name} is a {type(value).__name__} that cannot be converted to an array: {reason:.150}{hint}"
+        ) from error
     if not hasattr(value, "dtype"):  # a list, whose numbers have no dtype
         if array.dtype == np.float64:
             return array.astype(np.float32)

@@ -52,13 +52,13 @@ def describe_named_arrays(splits: Mapping[str, Mapping[str, np.ndarray]]) -> dic
 
 def _checked(where: str, name: Any, array: Any) -> np.ndarray:
     if not isinstance(name, str) or name in RESERVED:
-        why = f"is the name of {RESERVED[name]}, which jaxai adds" if name in RESERVED else "is no text"
+        why = f"is the name of {RESERVED[name]}, which jaxai adds" if name in RESERVED else "is not a string"
         raise ValueError(f"{where} has an array {name!r}, which {why}; choose another name")
     place = f"{where}[{name!r}]"
     try:
         found = np.asarray(array)
     except ValueError as error:  # of lists of different lengths
-        raise ValueError(f"{place} is no array: {' '.join(str(error).split()):.100}") from None
+        raise ValueError(f"{place} cannot be converted to an array: {' '.join(str(error).split()):.100}") from None
     if found.ndim == 0:
         raise ValueError(f"{place} is a single value; expected an array [examples, ...]")
     if found.dtype.kind not in "biufcV" or found.dtype.names:

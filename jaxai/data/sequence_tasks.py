@@ -165,7 +165,7 @@ def _split_of(key: str) -> str:
 def _check_count(what: str, wanted: int, there: int) -> None:
     # Drawing without repetition is slow where nearly all examples are needed.
     if wanted < 0 or 2 * wanted > there:
-        raise ValueError(f"{wanted} {what} asked for; expected 0 to {there // 2}, half of those that exist")
+        raise ValueError(f"{wanted} {what} requested; expected 0 to {there // 2}, half of those that exist")
 
 
 def _distinct(draw: Callable[[int], dict[str, Value]], count: int) -> dict[str, Value]:
@@ -177,9 +177,7 @@ def _distinct(draw: Callable[[int], dict[str, Value]], count: int) -> dict[str, 
             found.setdefault(key, value)
         in_vain = in_vain + 1 if len(found) == before else 0
         if in_vain == 100:
-            raise ValueError(
-                f"{count} different examples asked for, but there are hardly more than {before}; ask for less"
-            )
+            raise ValueError(f"{count} different examples requested, but there are only about {before}; request fewer")
     return dict(list(found.items())[:count])
 
 

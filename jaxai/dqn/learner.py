@@ -100,7 +100,7 @@ def make_learner(
     optimizer = config.optimizer
     if not optimizer.decay_steps:
         optimizer = dataclasses.replace(optimizer, decay_steps=config.train_steps * config.updates_per_step)
-    initial, learning_rate = optimizers.own_or_made(optimizer, transformation)
+    initial, learning_rate = optimizers.own_or_built(optimizer, transformation)
     apply = parts.apply(parts.for_updates(network))
     shape = observation_shape(config, spec)
     example = jnp.zeros((1, *shape), spec.observation_dtype)

@@ -36,7 +36,7 @@ from jaxai.core import Metric, Workload
 from jaxai.data.epochs import steps_in
 from jaxai.data.named_arrays import check_named_arrays, describe_named_arrays
 from jaxai.metrics import Meanings
-from jaxai.output import say, show_notes
+from jaxai.output import print_line, show_notes
 from jaxai.ranges import Finite, Natural, Positive
 from jaxai.runtime import experiment, model_card, parallel, progress
 from jaxai.runtime.callbacks import Callback, Measure
@@ -188,7 +188,7 @@ class BoundArrays(experiment.Bound):
         outcome = fit(self.training().measuring(measures, metrics), config, console, callbacks)
         if console and config.expected and config.score and not outcome.interrupted:
             value = outcome.result[config.score]
-            say(console, progress.expectation(config.score, config.expected, value, Meanings(config.metrics)))
+            print_line(console, progress.expectation(config.score, config.expected, value, Meanings(config.metrics)))
         arguments, commands = f"experiments=[{type(config).__name__}]", ("jaxai evaluate RUN --preset PRESET",)
         model = model_card.of_arrays(outcome.state.params, describe_named_arrays(self.splits), arguments, commands)
         model_card.write(RunFolder(config.run.workdir), model, bool(outcome.interrupted))

@@ -190,7 +190,7 @@ def _transformation(
 ) -> tuple[optax.GradientTransformation, Callable[[jax.Array, PyTree], dict[str, jax.Array]]]:
     """The transformation of a network and its learning rate as a metric; errors name `generator_optimizer.b1`."""
     try:
-        transformation, rate = optimizers.own_or_made(optimizer, own, f"the {player}'s part of transformations")
+        transformation, rate = optimizers.own_or_built(optimizer, own, f"the {player}'s part of transformations")
     except ValueError as error:
         raise ValueError(f"{player}_{error}" if own is None else str(error)) from None
     return transformation, lambda step, opt_state: {

@@ -168,7 +168,7 @@ def overlap_add(products: jax.Array, dimension: int, axis: Axis) -> jax.Array:
     """Adds the product of each pixel and each tap of one axis to its output pixel.
 
     Args:
-      products: the pixels of the axis lie along `dimension`, the taps along `dimension + 2`.
+      products: the pixels of the axis are on axis `dimension`, the taps on axis `dimension + 2`.
       dimension: of the pixels.
       axis: its geometry.
 

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from jaxai import extras
 from jaxai.files.unwritten import UnwrittenError, writing
-from jaxai.output import say
+from jaxai.output import print_line
 from jaxai.report.lettering import Letters, readable
 from jaxai.report.statistics import bootstrap_interval
 
@@ -68,7 +68,7 @@ def optional(console: Console | None, what: str = "a picture could not be drawn"
     except Exception as error:  # a picture is not worth the run
         reason = " ".join(str(error).split())[:200]
         line = f"warning: {what} ({type(error).__name__}: {reason}); all else is complete"
-        say(console or Console(), readable(line))
+        print_line(console or Console(), readable(line))
 
 
 def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], path: Path) -> Path:

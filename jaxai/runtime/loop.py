@@ -14,7 +14,7 @@ from rich.console import Console
 
 from jaxai.core import State, Workload
 from jaxai.files.json_files import SUPERSEDED
-from jaxai.output import say, show_notes
+from jaxai.output import print_line, show_notes
 from jaxai.runtime import chips, continuation, flops, nonfinite, parallel, progress
 from jaxai.runtime.batches import CallBatches, example_batch, make_batches
 from jaxai.runtime.callbacks import Callback, CallbackError, call_back, check_callbacks, measured
@@ -109,7 +109,7 @@ def fit(training: Training, config: Any, console: Console | None = None, callbac
         folder.rewind(first_step)
         stopped_by = folder.stopped_by(first_step, goes_on=run.resume_with_changes)
         if first_step:
-            say(console, _resumes(training, first_step, stopped_by))
+            print_line(console, _resumes(training, first_step, stopped_by))
         batches = make_batches(training.data, run, mesh, plan, first_step)
         with batches, progress.Display(console, declared.meanings, first_step, training.steps) as display:
             recorder = Recorder(folder, training, machine, display, started)
@@ -126,7 +126,7 @@ def fit(training: Training, config: Any, console: Console | None = None, callbac
     lines = [line for line in folder.lines("metrics.jsonl") if not line.get(SUPERSEDED)]
     curves = history(lines, training.scoring.is_evaluation)
     if step < training.steps and not stopped_by and not recorder.stale(run.early_stopping):
-        say(console, f"{stop.name}: saved at step {step}; the same command goes on from there")
+        print_line(console, f"{stop.name}: saved at step {step}; the same command goes on from there")
         return Outcome(state, {}, interrupted=stop.name, history=curves)
     result = finished
     if result is None or step != first_step or result.get("best_step", recorder.best_step) != recorder.best_step:
@@ -137,7 +137,7 @@ def fit(training: Training, config: Any, console: Console | None = None, callbac
         folder.write_json("result.json", result)
     console.print(progress.results(result, declared.meanings))
     if result.get("selected_on") == "test":
-        say(console, SELECTED_ON_TEST)
+        print_line(console, SELECTED_ON_TEST)
     return Outcome(state, result, stopped_by=stopped_by, history=curves)
 
 
@@ -322,7 +322,7 @@ def _announce(training: Training, machine: Machine, console: Console) -> None:
     parameters = jax.eval_shape(lambda key: program.parameters(init(key)), jax.random.key(0))
     console.print(progress.summary(parameters, machine.flops_per_unit, log.unit))
     if log.opening:
-        say(console, log.opening)
+        print_line(console, log.opening)
 
 
 def _resumes(training: Training, step: int, stopped_by: str) -> str:

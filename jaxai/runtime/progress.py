@@ -12,7 +12,7 @@ from rich.text import Text
 
 from jaxai.core import PyTree
 from jaxai.metrics import Meanings, is_number
-from jaxai.output import say
+from jaxai.output import print_line
 from jaxai.runtime.timing import RATE
 
 __all__ = ["Display", "describe", "expectation", "results", "summary"]
@@ -61,9 +61,9 @@ class Display:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def say(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         """Shows a line."""
-        say(self._console, text)
+        print_line(self._console, text)
 
     def training(self, step: int, metrics: Mapping[str, Any], timing: Mapping[str, Any]) -> None:
         """Shows the metrics and the timing of a call.
@@ -78,7 +78,7 @@ class Display:
         due = time.monotonic() - self._last_line >= PLAIN_SECONDS or step == self._steps
         if due and not self._console.is_terminal:
             self._last_line = time.monotonic()
-            self.say(f"step {step}/{self._steps}  {text}")
+            self.print_line(f"step {step}/{self._steps}  {text}")
 
     def evaluation(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Shows the metrics of an evaluation."""
@@ -86,7 +86,7 @@ class Display:
         # Statistics over seeds and floors, which stay the same, are for the report.
         single = [name for name in values if not self._meanings.parse(name).statistic]
         single = [name for name in single if not self._meanings.is_floor(name)]
-        self.say(f"step {step}/{self._steps}  {_line(values, single, self._meanings)}")
+        self.print_line(f"step {step}/{self._steps}  {_line(values, single, self._meanings)}")
 
 
 def describe(metrics: Mapping[str, Any], timing: Mapping[str, Any], meanings: Meanings) -> str:

@@ -79,7 +79,7 @@ class Recorder:
     def compiled(self, devices: str) -> None:
         """The compilation has ended; the clock of the first call starts."""
         self._compile_seconds = time.monotonic() - self._mark
-        self._display.say(f"compiled in {self._compile_seconds:.1f} s for {devices}")
+        self._display.print_line(f"compiled in {self._compile_seconds:.1f} s for {devices}")
         self._mark = time.monotonic()
 
     def submit(self, step: int, steps: int, metrics: Metrics, waited: float) -> None:
@@ -147,7 +147,7 @@ class Recorder:
     def _warn(self, values: Mapping[str, Any]) -> None:
         """Shows new warnings, and writes them down for the report."""
         for text in self._news(values):
-            self._display.say(f"step {values['step']}: {text}")
+            self._display.print_line(f"step {values['step']}: {text}")
             self.folder.append("warnings.jsonl", {"step": values["step"], "warning": text})
 
     def _news(self, values: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from jaxai.files.results import over_seeds
 from jaxai.files.unwritten import FULL, UnwrittenError, reason
-from jaxai.output import say
+from jaxai.output import print_line
 from jaxai.runtime import progress
 from jaxai.runtime.checkpoint import Checkpoints
 from jaxai.runtime.config import check_experiment
@@ -58,7 +58,7 @@ def train_seeds(experiment: Experiment, console: Console, hooks: Mapping[str, An
         except FloatingPointError as error:
             diverged[seed] = error
             results.append({})
-            say(console, f"seed {seed} diverged: {error}")
+            print_line(console, f"seed {seed} diverged: {error}")
             continue
         if outcome.interrupted:
             return outcome.interrupted
@@ -72,7 +72,7 @@ def train_seeds(experiment: Experiment, console: Console, hooks: Mapping[str, An
     console.print(progress.results(together, meanings, title=f"Mean and spread of {run.seeds} seeds"))
     if diverged:
         lost = f"seed{'s' * (len(diverged) > 1)} {', '.join(map(str, diverged))} diverged"
-        say(console, f"{lost}: mean and spread are over the others")
+        print_line(console, f"{lost}: mean and spread are over the others")
     return ""
 
 

@@ -97,7 +97,7 @@ def make(
         trace_loss(loss)
     predict = make_predict(config, network=network)
     own, network = network is not None, own_or_built(config, network)
-    transform, rate = optimizers.own_or_made(config.optimizer, transformation)
+    transform, rate = optimizers.own_or_built(config.optimizer, transformation)
     train_loss = partial(cross_entropy, label_smoothing=config.label_smoothing) if loss is None else loss
 
     def initialize(key: Key) -> tuple[PyTree, dict[str, PyTree], jax.Array]:

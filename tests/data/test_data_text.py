@@ -114,11 +114,11 @@ def test_strings_are_reversed_and_as_long_as_allowed():
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        (TextData("addition", digits=1), "2000 test sums of numbers of at most 1 digits asked for; expected 0 to 2"),
+        (TextData("addition", digits=1), "2000 test sums of numbers of at most 1 digits requested; expected 0 to 2"),
         (TextData("addition", digits=18), "data.digits is 18; it must be at most 17"),
-        (TextData("reverse", longest=2), "2000 test strings of at most 2 letters asked for; expected 0 to 35"),
+        (TextData("reverse", longest=2), "2000 test strings of at most 2 letters requested; expected 0 to 35"),
         (TextData("reverse", longest=0), "data.longest is 0; it must be at least 1"),
-        (TextData("dates", test_examples=10**6), "1000000 test dates asked for; expected 0 to"),
+        (TextData("dates", test_examples=10**6), "1000000 test dates requested; expected 0 to"),
         (TextData("dates", examples=0), "data.examples is 0; it must be at least 1"),
         (TextData("date"), "no text source date; expected one of files, tsv, .*; did you mean dates?"),
         (TextData("files"), "text source files needs --data.dir"),

@@ -76,7 +76,10 @@ WRONG = {
     "size": ({"x_test": X_TEST[:, :6]}, r"x_test: images are \[6, 8, 1\], but those of x \[8, 8, 1\]"),
     "one-hot": ({"y": np.eye(3)[Y]}, r"y: labels have shape \[12, 3\].*give y.argmax\(-1\)"),
     "words": ({"y": np.array(["a", "b", "c"])[Y]}, "y: labels have dtype <U1; .*numpy.unique.y, return_inverse"),
-    "ragged": ({"x": [[1, 2], [3]]}, "x is a list that is no array: .*bring all images to one size"),
+    "ragged": (
+        {"x": [[1, 2], [3]]},
+        "x is a list that cannot be converted to an array: .*bring all images to one size",
+    ),
     "nothing": ({"x": None}, "x is None; expected an array"),
     "no labels": ({"y": None}, r"y is None; .* for images without labels, give numpy.zeros\(len\(x\), int\)"),
     "no test": ({"x_test": None, "y_test": None}, "x_test is None; .*test_fraction=0.2"),

@@ -219,7 +219,7 @@ def test_best_checkpoint_stays_at_the_best_evaluation(tmp_path):
 
 def recorder(folder):
     class Silent:
-        def say(self, line):
+        def print_line(self, line):
             pass
 
         def evaluation(self, step, metrics):

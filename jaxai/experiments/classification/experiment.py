@@ -23,7 +23,7 @@ from jaxai.experiments.classification import card
 from jaxai.experiments.classification.commands import COMMANDS
 from jaxai.experiments.data_options import OnData, with_data
 from jaxai.metrics import Meanings
-from jaxai.output import say, show_notes
+from jaxai.output import print_line, show_notes
 from jaxai.ranges import Finite, Natural, Positive
 from jaxai.report import mosaic, pictures
 from jaxai.report.lettering import readable
@@ -210,7 +210,7 @@ class Bound(experiment.Bound):
                 self.draw(outcome.state, folder)
             if console and config.expected:
                 got = outcome.result["test_accuracy"]
-                say(console, progress.expectation("test_accuracy", config.expected, got, Meanings(cnn.METRICS)))
+                print_line(console, progress.expectation("test_accuracy", config.expected, got, Meanings(cnn.METRICS)))
         model_card.write(folder, card.describe(config.workload, outcome.state.params), bool(outcome.interrupted))
         return outcome
 

@@ -24,7 +24,7 @@ from jaxai.experiments.generation.generator import CHUNK, MEASURED, Generator
 from jaxai.experiments.generation.metrics import METRICS
 from jaxai.experiments.generation.quality import found_wrong, table
 from jaxai.metrics import Meanings
-from jaxai.output import say, show_notes
+from jaxai.output import print_line, show_notes
 from jaxai.ranges import Count, Finite, Natural, Positive
 from jaxai.report import pictures
 from jaxai.runtime import experiment, flops, model_card, parallel, progress
@@ -261,7 +261,7 @@ class Bound(experiment.Bound):
         console.print(table(result))
         if config.expected:
             got = result["frechet_distance"]
-            say(console, progress.expectation("frechet_distance", config.expected, got, Meanings(METRICS)))
+            print_line(console, progress.expectation("frechet_distance", config.expected, got, Meanings(METRICS)))
         return dataclasses.replace(outcome, result=result)
 
     def _write_card(self, outcome: Outcome) -> None:

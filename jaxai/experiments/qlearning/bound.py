@@ -19,7 +19,7 @@ from jaxai.experiments.qlearning import card, figures
 from jaxai.experiments.qlearning.changes import apply
 from jaxai.experiments.qlearning.metrics import METRICS
 from jaxai.metrics import Meanings
-from jaxai.output import say
+from jaxai.output import print_line
 from jaxai.report import pictures
 from jaxai.runtime import experiment, model_card, parallel, progress
 from jaxai.runtime.callbacks import Callback, Measure
@@ -128,7 +128,7 @@ class Bound(experiment.Bound):
             self.draw(outcome, RunFolder(self.config.run.workdir), console)
             if console and self.config.expected:
                 got = outcome.result["return_mean"]
-                say(console, progress.expectation("return_mean", self.config.expected, got, Meanings(METRICS)))
+                print_line(console, progress.expectation("return_mean", self.config.expected, got, Meanings(METRICS)))
         self._write_card(outcome)
         return outcome
 

@@ -26,7 +26,7 @@ from jaxai.experiments.translation.drawing import draw
 from jaxai.experiments.translation.held_out import DECODED_AT_ONCE, HeldOut
 from jaxai.files.unwritten import writing
 from jaxai.metrics import Meanings
-from jaxai.output import say, show_notes
+from jaxai.output import print_line, show_notes
 from jaxai.ranges import Count, Finite, Positive
 from jaxai.report import pictures
 from jaxai.runtime import experiment, flops, model_card, progress
@@ -244,7 +244,7 @@ class Bound(experiment.Bound):
         self._write_card(outcome)
         console.print(progress.results(_main(result), Meanings(METRICS), title="Test set"))
         if config.expected:
-            say(console, progress.expectation(score, config.expected, result[score], Meanings(METRICS)))
+            print_line(console, progress.expectation(score, config.expected, result[score], Meanings(METRICS)))
         return dataclasses.replace(outcome, result=result)
 
     def _write_card(self, outcome: Outcome) -> None:
@@ -308,7 +308,7 @@ class Bound(experiment.Bound):
         if translator.cut:
             notes.append(f"sources cut because they had more than {translator.longest} tokens: {translator.cut:,}")
         for note in notes:
-            say(console, note)
+            print_line(console, note)
         return result
 
     def _test(self, translator: Translator, split: PairSplit, task: str) -> tuple[list[Translation], dict[str, Any]]:
