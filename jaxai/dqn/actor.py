@@ -79,7 +79,7 @@ def make_actor(config: Config, interface: Interface, buffer: ReplayBuffer, greed
         """One stored step of all environments, and the sums over the episodes that it ended."""
         following = step_all(keys, worker.environment, action, env_params)
         terminated, truncated = following.terminated, following.truncated
-        # Actions, and what follows from them, depend on the parameters; the reward is made to depend on them here.
+        # Actions and their results depend on the parameters; the reward is made to depend on them here.
         reward = computed_after(following.reward, learned)
         ended = terminated | truncated
         returns, lengths = worker.episode_return + reward, worker.episode_length + 1
@@ -156,7 +156,7 @@ def make_actor(config: Config, interface: Interface, buffer: ReplayBuffer, greed
 
     def refill(state: State) -> Worker:
         key = jax.random.fold_in(jax.random.fold_in(state.key, REPLAY_STREAM), state.step)
-        # The number of steps that write every slot, so that no random step is left; a younger run keeps some.
+        # The number of steps that write every slot: no random step is left, except in a shorter run.
         first = jnp.maximum(0, state.step - -(-buffer.slots // config.vector_steps))
 
         def again(step: jax.Array, worker: Worker) -> Worker:
@@ -169,7 +169,7 @@ def make_actor(config: Config, interface: Interface, buffer: ReplayBuffer, greed
 
 
 def faults(worker: Worker, name: str) -> dict[str, PyTree]:
-    """What is wrong with what an environment of this name returned, in words -> bool arrays, True where it is."""
+    """Text of each problem with the values that an environment returned -> bool arrays, True where it occurs."""
     memory = worker.memory
     shown = (worker.observation, memory.observation, memory.final_observation)
     found: dict[str, PyTree] = {

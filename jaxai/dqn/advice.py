@@ -35,7 +35,7 @@ def of_config(config: Config) -> dict[str, str]:
     if config.target_every < config.train_every:
         found["target_every"] = (
             f"target_every is {config.target_every}, below train_every: the target network is updated every"
-            f" {config.train_every} environment steps, since it stands still between updates"
+            f" {config.train_every} environment steps, as the network changes only then"
         )
     start, end = config.epsilons
     share = min(1.0, config.total_steps / config.epsilon_steps)
@@ -45,7 +45,7 @@ def of_config(config: Config) -> dict[str, str]:
     if end <= RANDOM < last:
         found["epsilon_steps"] = (
             f"epsilon_steps is {config.epsilon_steps:g} and total_steps {config.total_steps}: {last:.0%} of the actions"
-            f" are still random in the end, and not {end:.0%}; lower --epsilon-steps"
+            f" are still random at the end, and not {end:.0%}; lower --epsilon-steps"
         )
     if config.warmup_steps > config.capacity:
         found["learning_starts"] = (
@@ -56,10 +56,10 @@ def of_config(config: Config) -> dict[str, str]:
 
 
 def of_call(values: Mapping[str, Any], config: Config, names: Sequence[str]) -> dict[str, str]:
-    """What went wrong in a call: kind -> line, or "" where it is well.
+    """Problems of a call: kind -> line, or "" where there is none.
 
     Args:
-      values: what the call wrote down.
+      values: the logged values of the call.
       config: of the run.
       names: of its trainings, as `seed 3`.
     """
@@ -77,13 +77,13 @@ def of_call(values: Mapping[str, Any], config: Config, names: Sequence[str]) -> 
         if (share := values.get("evaluation_unfinished", 0.0)) and not config.evaluation_steps:
             found["unfinished"] = (
                 f"{share:.0%} of the evaluation's episodes did not end: they are cut off after"
-                f" {values['evaluation_length']:,.0f} steps and count as they are; --evaluation-steps is where"
+                f" {values['evaluation_length']:,.0f} steps and are counted as they are; --evaluation-steps is where"
             )
     if lost := [name for name, share in zip(names, values.get("diverged_per_seed", ()), strict=False) if share]:
         more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
-        # Each further one is news.
+        # Each further diverged training is reported.
         found[f"diverged {len(lost)}"] = (
-            f"{len(lost)} of {len(names)} trainings diverged ({', '.join(lost[:NAMED])}{more}): the others go on, and"
-            " means are over them"
+            f"{len(lost)} of {len(names)} trainings diverged ({', '.join(lost[:NAMED])}{more}): the others continue,"
+            " and means are over them"
         )
     return found

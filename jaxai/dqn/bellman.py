@@ -36,31 +36,31 @@ class Networks(NamedTuple):
 
 
 Loss = Callable[[Networks, Any, Key], tuple[jax.Array, dict[str, jax.Array]]]
-"""(networks, batch, key) -> losses [batch], and what to report of them: name -> array [batch].
+"""(networks, batch, key) -> losses [batch], and values to report: name -> array [batch].
 
-The learner multiplies the losses by the batch's weights and takes their mean. It reports the mean of each array; the
-size of `error`, which is not reported, is the priority in prioritized replay (without it, the loss is)."""
+The learner multiplies the losses by the batch's weights and takes their mean. It reports the mean of each array
+except `error`, whose absolute value is the priority in prioritized replay (the loss, if there is no `error`)."""
 
 
 def bellman_loss(
     config: Config, networks: Networks, batch: Any, key: Key, *, error_loss: ErrorLoss = losses.td_loss
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The loss that a configuration asks for: (double) Q-learning or Munchausen, of values or of distributions.
+    """The loss of a configuration: (double) Q-learning or Munchausen, of values or of distributions.
 
     The default of `make` and `make_learner`. Another loss of the TD error, here the logarithm of its hyperbolic cosine:
 
         functools.partial(bellman_loss, config, error_loss=lambda error, delta: jnp.log(jnp.cosh(error)))
 
     Args:
-      config: `double`, `munchausen*`, `distribution`, `huber_delta` and the atoms are read.
+      config: `double`, `munchausen*`, `distribution`, `huber_delta` and the atoms are used.
       networks: of the update.
       batch: as in `make_learner`.
       key: of the noise in noisy layers.
       error_loss: of TD errors, where values are learned; distributions have losses of their own.
 
     Returns:
-      Losses [batch]; `error` [batch], the size of the TD error or the loss of a distribution; `q_mean` [batch], the
-      value of each action taken.
+      Losses [batch]; `error` [batch], the absolute TD error, or the loss if a distribution is learned; `q_mean`
+      [batch], the value of each action taken.
 
     Raises:
       ValueError: `error_loss` is given, and a distribution is learned.

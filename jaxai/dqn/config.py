@@ -45,7 +45,7 @@ class Config(Network):
     capacity: Steps = 100_000  # transitions in the replay buffer, over all devices
     discount: Share = 0.99  # gamma
     n_step: Count = 1  # rewards in a return before it bootstraps (Sutton 1988)
-    save_replay: bool = True  # checkpoints contain the replay buffer; else a resumed run fills it anew, with other bits
+    save_replay: bool = True  # checkpoints contain the replay buffer; else a resumed run refills it, with other bits
     frame_stack: Count = 1  # number of last observations in the network's input (Mnih et al. 2015)
     storage: Literal["auto", "bits", "dtype"] = "auto"  # of stored observations; auto: bits where they are binary
     truncation_spacing: Natural = 0  # minimum steps between truncations of an environment; 0: longest episode, or 64
@@ -117,7 +117,7 @@ class Hyperparameters(struct.PyTreeNode):
 
 
 def env_steps(config: Config, time: jax.Array) -> jax.Array:
-    """Steps of all environments together -> environment steps, float32: an int32 ends at two thousand million."""
+    """Steps of all environments together -> environment steps, float32: the largest int32 is about 2e9."""
     return time.astype(jnp.float32) * config.num_envs
 
 
@@ -132,7 +132,7 @@ def epsilon(config: Config, hyperparameters: Hyperparameters, steps: jax.Array) 
     start, end = hyperparameters.epsilon_start, hyperparameters.epsilon_end
     share = jnp.minimum(1.0, steps / hyperparameters.epsilon_steps)
     if config.epsilon == "exponential":
-        # A constant 0, as with noisy layers, is no geometric sequence.
+        # A constant 0, as with noisy layers, is not a geometric sequence.
         return jnp.where(start > 0, start * (end / start) ** share, 0.0)
     return jnp.asarray(start + (end - start) * share)
 

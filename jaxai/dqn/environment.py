@@ -67,7 +67,7 @@ DISCRETE = (
     "Pong-misc",
     "FrozenLake-misc",
 )
-"""gymnax's environments with discrete actions, but for MNISTBandit-bsuite, which downloads its data."""
+"""gymnax's environments with discrete actions, except MNISTBandit-bsuite, which downloads its data."""
 Setting = Finite | bool | str
 
 
@@ -85,7 +85,7 @@ class Environment:
     """
 
     name: str = "CartPole-v1"  # of gymnax, as Breakout-MinAtar, or one's own, as my_package.my_module:make
-    # MutableMapping and not dict: of a preset's dict tyro would make options with its names and take no others.
+    # MutableMapping, not dict: tyro would turn the keys of a preset's dict into options and accept no other keys.
     params: MutableMapping[str, Setting] = field(  # its parameters and constructor arguments that differ, as size 20
         default_factory=dict, hash=False
     )

@@ -1,4 +1,4 @@
-"""Greedy episodes in environments of their own, all at once on the device."""
+"""Greedy episodes in separate environments, all at once on the device."""
 
 from collections.abc import Callable
 from typing import Any
@@ -70,7 +70,7 @@ def make_eval_step(
             keys = jax.random.split(jax.random.fold_in(step_key, time), episodes)
             following = step_all(keys, environment, action, env_params)
             ended = following.terminated | following.truncated
-            # An environment goes on after its first episode; later episodes do not count.
+            # An environment continues after its first episode; later episodes do not count.
             returns, lengths = returns + jnp.where(done, 0.0, following.reward), lengths + ~done
             observation = frames.following(observation, following.observation, ended, config.frame_stack)
             return time + 1, following.state, observation, following.mask, done | ended, returns, lengths

@@ -28,7 +28,7 @@ KNOWN = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0", "LunarLander-v3")
 class HostEnvironments:
     """Vectorized gymnasium environments on the host, with a replay buffer on the device: batches for a learner.
 
-    `next` takes the environment steps between two train steps and returns a batch of the replay buffer. Truncation is
+    `next` takes the environment steps between two train steps and returns a batch from the replay buffer. Truncation is
     not termination: a truncated episode bootstraps from its true last observation, in each autoreset mode of gymnasium.
     In gymnasium's default mode (NEXT_STEP) the step that only begins an episode is stored but has no effect on an
     update; SAME_STEP has no such steps.

@@ -32,7 +32,7 @@ class Transition(NamedTuple):
 
     Attributes:
       observation: [*shape] to act on next: of the next episode where this one ended.
-      state: to go on from.
+      state: to continue from.
       reward: [] float32.
       terminated: [] bool, the environment ended the episode.
       truncated: [] bool, a limit did.

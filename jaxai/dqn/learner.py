@@ -30,14 +30,14 @@ class Learner(NamedTuple):
 
     Attributes:
       init: key -> the state before the first update, with nothing in `local`.
-      train_step: (state, batch) -> (state, metrics): one update of the parameters, and of the target where it is due.
+      train_step: (state, batch) -> (state, metrics): one update of the parameters, and of the target if it is due.
       gradients: (state, batch) -> the gradient that `train_step` applies.
       predict: (state, observations [batch, ...]) -> action values [batch, actions] float32.
       greedy: (params, observations [batch, ...], mask [batch, actions] bool or None, key=None) -> the best legal
         actions [batch]; the key draws the noise of noisy layers.
-      gradient: (state, batch, key) -> gradient, errors [batch] (the sizes are priorities), metrics.
+      gradient: (state, batch, key) -> gradient, errors [batch] (their absolute values are priorities), metrics.
       update: (state, batch, key) -> the state after one update of the parameters alone, errors [batch], metrics.
-      advance: (state, metrics) -> the same at the next step, with the target updated where it is due.
+      advance: (state, metrics) -> both at the next step, with the target updated if it is due.
     """
 
     init: Callable[[Key], State]
@@ -82,10 +82,9 @@ def make_learner(
       spec: shapes of the environment, from `make_environment_spec` or written by hand.
       axis_name: mapped axis over devices (`pmap`, `shard_map`), each with its share of the batch; None: one device.
       network: linen module, observations [batch, ...] (as the environment returns them, frames stacked, pixels uint8)
-        -> float values [batch, actions], or [batch, actions, atoms] with a distribution. It has parameters alone, no
+        -> float values [batch, actions], or [batch, actions, atoms] with a distribution. It has parameters and no
         other collections. With `noisy` it gets the rng stream "noise" when it acts and learns. None: `build`'s.
-      transformation: of the gradients; it may take the extra arguments
-        `value`, `grad` and `value_fn`. It replaces
+      transformation: of the gradients; it may take the extra arguments `value`, `grad` and `value_fn`. It replaces
         `config.optimizer`; the metric `learning_rate` needs `optax.inject_hyperparams`. None: `jaxai.optimizer.make`'s.
       loss: as `Loss` describes. None: `bellman_loss` of the config.
 
@@ -106,7 +105,7 @@ def make_learner(
     example = jnp.zeros((1, *shape), spec.observation_dtype)
 
     def init(key: Key) -> State:
-        key, params_key = jax.random.split(key, 4)[:2]  # `make` has a use for the other two
+        key, params_key = jax.random.split(key, 4)[:2]  # `make` uses the other two
         params = network.init({"params": params_key}, example).get("params", {})
         extra = {"target": jax.tree.map(jnp.copy, params), "hyperparameters": Hyperparameters.of(config)}
         return State(jnp.int32(0), params, initial.init(params), key, extra=extra)
@@ -114,7 +113,7 @@ def make_learner(
     losses_of: Loss = parts.checked_loss(loss) if loss else functools.partial(bellman_loss, config)
 
     def mean_loss(params: PyTree, state: State, batch: Any, key: Key) -> tuple[jax.Array, Any]:
-        """Weighted mean loss; and each transition's error, whose size is its priority, and what else is reported."""
+        """Weighted mean loss; absolute error of each transition, its priority; and other reported values."""
         online = functools.partial(apply, params)
         fixed = functools.partial(apply, state.params)
         target = functools.partial(apply, state.extra["target"])
@@ -152,7 +151,7 @@ def make_learner(
 
     def advance(state: State, metrics: Metrics) -> tuple[State, Metrics]:
         time = config.warmup_vector_steps + (state.step + 1) * config.vector_steps
-        # Beyond an int32 they wrap around, from one multiple of 2**32 to the next: the interval is longer once.
+        # Beyond an int32 they wrap around, from one multiple of 2**32 to the next: one interval is longer.
         steps = time * config.num_envs
         target = lax.cond(
             steps // config.target_every > (steps - config.train_every) // config.target_every,
@@ -175,7 +174,7 @@ def make_learner(
     def gradients(state: State, batch: Batch) -> PyTree:
         return gradient(state, check_batch(batch, shape, spec), step_key(state, axis_name))[0]
 
-    if loss and axis_name is None:  # a loss with collectives of its own can be traced under its axis alone
+    if loss and axis_name is None:  # a loss that uses collectives can be traced only under its axis
         state, key = jax.eval_shape(lambda key: (init(key), key), jax.eval_shape(lambda: jax.random.key(0)))
         what, batch = f"loss {parts.name_of_loss(loss)}", example_batch(config, spec)
         trace(what, mean_loss, state.params, state, batch, key, expected=f"(networks, batch, key) -> {parts.RETURNED}")

@@ -122,9 +122,9 @@ def _computed_once(x: jax.Array) -> jax.Array:
 class NoisyDense(nn.Module):
     """Dense layer whose weights have learned, factorised Gaussian noise (Fortunato et al. 2018, arXiv:1706.10295).
 
-    `y = x (W + S * f(e_in) f(e_out)^T) + b + s * f(e_out)` with `f(e) = sign(e) sqrt(|e|)`. Examples can have noise of
-    their own without weights of their own: `x` times the noisy part is `((x * f(e_in)) S) * f(e_out)`, one more
-    matmul, which noise that all examples share does not need. Without a "noise" generator the weights are their mean.
+    `y = x (W + S * f(e_in) f(e_out)^T) + b + s * f(e_out)` with `f(e) = sign(e) sqrt(|e|)`. Each example
+    can have its own noise without its own weights: `x` times the noisy part is `((x * f(e_in)) S) * f(e_out)`, one
+    more matmul; noise that all examples share does not need it. Without a "noise" generator the mean weights are used.
     """
 
     features: int
@@ -162,9 +162,9 @@ class QNetwork(nn.Module):
 
     - `dueling` (Wang et al. 2016, arXiv:1511.06581): the last hidden layer exists once for the value `v` and once for
       the advantages `a`, and `q = v + a - mean(a)`, atom by atom where there is a distribution.
-    - `noisy`: every dense layer but the one that reads the observation, as in Rainbow (Hessel et al. 2018,
+    - `noisy`: every dense layer except the one that reads the observation, as in Rainbow (Hessel et al. 2018,
       arXiv:1710.02298), where convolutions read it: an MLP's first layer has no noise.
-    - `shared_noise`: one draw for the whole batch, as a learner takes; else one for each example, as actors do.
+    - `shared_noise`: one draw for the whole batch, for a learner; otherwise one for each example, for actors.
     - `layer_norm` is applied before each activation, over a convolution's channels or a dense layer's units.
     - The output layers compute in float32 whatever `dtype`: TD errors are small differences of large values.
     """
@@ -233,7 +233,7 @@ class QNetwork(nn.Module):
     def layers_noise(self, x: jax.Array, streams: list[int]) -> Iterator[jax.Array | None]:
         """The noise of each noisy layer in turn, or endless None, for features `x` and outputs of size `streams`.
 
-        One draw for all layers: a generator's code compiles for a second or more on CPU.
+        One draw for all layers: the code of each random generator takes a second or more to compile on CPU.
         """
         if not (self.noisy and self.has_rng("noise")):
             return itertools.repeat(None)
@@ -241,7 +241,7 @@ class QNetwork(nn.Module):
         widths = [x.shape[-1], *shared]
         layers = list(itertools.pairwise(widths))
         layers += [layer for outputs in streams for layer in ((widths[-1], last), (last, outputs))]
-        if self.torso == "mlp":  # less those that read the observation
+        if self.torso == "mlp":  # without those that read the observation
             layers = layers[1:] if shared else layers[1::2]
         sizes = [inputs + features for inputs, features in layers]
         noise = factorised_noise(self.make_rng("noise"), 1 if self.shared_noise else len(x), sum(sizes))

@@ -1,6 +1,6 @@
-"""Environments of one's own, by name: those that Python code has given, and `module:name` that a user has typed.
+"""A user's environments by name: objects passed from Python, and `module:name` from the command line.
 
-`config.json` of a run has the name alone, and nothing is imported because a file names it: another process has to give
+The `config.json` of a run has only the name, and a name in a file never causes an import: another process must provide
 the environment again, by `load`, by `--env.name`, or by a preset that defines it.
 """
 
@@ -14,11 +14,11 @@ __all__ = ["IMPORTED", "REGISTERED", "is_dotted", "load", "register"]
 REGISTERED: dict[str, Callable[..., Any]] = {}
 """Name -> (**arguments) -> the environment, or a pair of it and its parameters; of this process."""
 IMPORTED: set[str] = set()
-"""Those among them that `load` has imported by their names."""
+"""Names in `REGISTERED` that `load` has imported."""
 
 
 def register(maker: Callable[..., Any]) -> str:
-    """Makes an environment known in this process.
+    """Registers an environment in this process.
 
     Args:
       maker: a class or function, (**arguments) -> an environment, or a pair of it and its parameters.
@@ -32,7 +32,7 @@ def register(maker: Callable[..., Any]) -> str:
 
 
 def load(name: str) -> Callable[..., Any]:
-    """Imports an environment that a user names, and makes it known in this process.
+    """Imports an environment that the user names, and registers it in this process.
 
     Args:
       name: `my_package.my_module:make`, a class, a function (**arguments) -> an environment, or an environment. Modules

@@ -1,4 +1,4 @@
-"""The parts of a learner: those that a configuration describes, or a user's own, checked before anything compiles."""
+"""The parts of a learner: built from a configuration or given by a user, and checked before anything compiles."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -25,7 +25,7 @@ def make_network(config: Config, spec: EnvironmentSpec, network: Any = None) -> 
     """The network of a configuration for an environment, or a user's own if it fits the environment.
 
     Args:
-      config: the network's configuration; of one's own, `distribution`, `atoms`, `noisy` and `frame_stack` are read.
+      config: the network's configuration; with `network`, `distribution`, `atoms`, `noisy` and `frame_stack` are used.
       spec: of the environment.
       network: as in `make_learner`.
 

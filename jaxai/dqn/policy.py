@@ -1,4 +1,4 @@
-"""What a trained network predicts, and which action is taken: the best legal one, or one at random."""
+"""The predictions of a trained network, and the choice of the action: the best legal one, or a random one."""
 
 from collections.abc import Callable
 from typing import Any

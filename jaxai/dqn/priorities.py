@@ -84,7 +84,7 @@ def update(priorities: Priorities, environment: jax.Array, slot: jax.Array, valu
 
 
 def raised(priorities: Priorities, power: jax.Array | float) -> Priorities:
-    """The same priorities to a power (scalar): with alpha / old alpha those of another exponent; 0 stays 0."""
+    """The priorities raised to a power (scalar): alpha / old alpha changes their exponent; 0 stays 0."""
     leaves = jnp.where(priorities.leaves > 0, priorities.leaves**power, 0.0)
     return Priorities(leaves, leaves.sum(-1), priorities.largest**power)
 

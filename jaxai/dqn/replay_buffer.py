@@ -4,8 +4,8 @@ Time is counted in steps of all environments together. Slot `time % slots` conta
 of an environment at that time. So the successor of a transition is the observation of the next slot. Only where an
 episode was truncated, the next slot belongs to another episode; the true successor, which the bootstrap needs, is in a
 small separate ring. The ring has one place for every `truncation_spacing` steps, and stores the time of each. If an
-environment truncates more often, the later truncation overwrites the place; a transition whose successor is lost has
-no effect: never a wrong bootstrap.
+environment truncates more often, the later truncation overwrites the place. A transition whose successor is lost has
+no effect on an update, so that no bootstrap is wrong.
 """
 
 import math
@@ -109,7 +109,7 @@ class ReplayBuffer:
 
     @property
     def places(self) -> int:
-        """Places for true successors; one more than fit, so that no block that is in use is written."""
+        """Places for true successors; one more than fit, so that no place in use is overwritten."""
         return -(-self.slots // self.truncation_spacing) + 1
 
     @property
@@ -213,7 +213,7 @@ class ReplayBuffer:
             return memory
         newest, oldest = self._drawable(time + 1)
         table = memory.priorities
-        # Before `newest` reaches 0 its slot is one that is written, and zeroed, before it can be drawn.
+        # Before `newest` reaches 0, its slot is written, and its priority set to 0, before it can be drawn.
         fresh = jnp.where(newest >= 0, table.largest.max(), 0.0)
         environments = len(memory.action)
         # Both at once: of two updates in a row XLA copies all priorities.

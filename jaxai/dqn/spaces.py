@@ -57,7 +57,7 @@ def observation_space(env: Any, env_params: PyTree) -> Any:
     """The observation space, or None where the environment does not describe one."""
     try:
         return _call(getattr(env, "observation_space", None), env_params)
-    except Exception:  # a description that fails is none: the environment may train well without it
+    except Exception:  # a failing description counts as none: training may work without it
         return None
 
 

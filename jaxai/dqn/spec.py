@@ -133,7 +133,7 @@ def make_environment_spec(env: Any, env_params: PyTree = None) -> EnvironmentSpe
         masks["info['action_mask'] from reset"] = more[0]["action_mask"]
     if callable(method := getattr(env, "action_mask", None)):
         what = "action_mask(state, params)"
-        masks[what] = None  # which sticky actions are refused with, and their state is another than the method's
+        masks[what] = None  # sticky actions are refused with masks, and their state is not that of the method
         if not isinstance(env, StickyActions):
             masks[what] = trace(f"{what} of {name}", lambda state: method(state, env_params), state, expected=MASK)
     _check_masks(env, masks, num_actions, name)
@@ -201,8 +201,8 @@ def _check_pure(env: Any, env_params: PyTree, name: str, *shapes: Any) -> None:
     """
 
     def program(function: Callable[..., Any], *shapes: Any) -> tuple[str, list[Any]]:
-        made = jax.make_jaxpr(lambda *values: function(*values))(*shapes)  # a function of its own: nothing is cached
-        return re.sub(r"0x[0-9a-f]+", "", str(made.jaxpr)), made.consts
+        jaxpr = jax.make_jaxpr(lambda *values: function(*values))(*shapes)  # a new function: nothing is cached
+        return re.sub(r"0x[0-9a-f]+", "", str(jaxpr.jaxpr)), jaxpr.consts
 
     def step(key: Key, state: PyTree, action: jax.Array) -> Any:
         return _step(env, key, state, action, env_params, name)
@@ -211,7 +211,7 @@ def _check_pure(env: Any, env_params: PyTree, name: str, *shapes: Any) -> None:
         return _reset(env, key, env_params, name)
 
     try:
-        # What reset sets back, the second step finds otherwise than the first.
+        # If reset changes a hidden value, the second trace of step differs from the first.
         first, *resets, last = (
             program(step, *shapes), program(reset, shapes[0]), program(reset, shapes[0]), program(step, *shapes),
         )  # fmt: skip
@@ -220,7 +220,7 @@ def _check_pure(env: Any, env_params: PyTree, name: str, *shapes: Any) -> None:
     for what, ((one, constants), (other, others)) in (("step", (first, last)), ("reset", resets)):
         same = len(constants) == len(others) and all(map(np.array_equal, constants, others))
         if one != other or not same:
-            raise ValueError(f"{what} of {name} is another program each time that it is traced; {PURE}")
+            raise ValueError(f"{what} of {name} is a different program each time it is traced; {PURE}")
 
 
 def _check_params(env: Any, env_params: PyTree, name: str) -> None:
@@ -291,6 +291,6 @@ def _check_masks(env: Any, masks: Mapping[str, Any], num_actions: int, name: str
             raise ValueError(f"{what} of {name} is a {type(mask).__name__}; expected an array, {MASK}")
         if mask.shape != (num_actions,):
             raise ValueError(f"{what} of {name} has shape {mask.shape}; expected ({num_actions},), {MASK}")
-        # A float mask may well be one to add to the logits: 0 where an action is legal.
+        # A float mask may be meant to be added to the logits: 0 where an action is legal.
         if not (mask.dtype == jnp.bool_ or jnp.issubdtype(mask.dtype, jnp.integer)):
             raise ValueError(f"{what} of {name} is {mask.dtype}; expected {MASK}")

@@ -38,8 +38,8 @@ def make(
     to it. `train_step(state, batch)` only learns, from the given batch; see `make_learner`. `state.step` counts train
     steps.
 
-    Where the environment gives the legal actions (`info["action_mask"]`), no other action is taken, not at random
-    either, and no target bootstraps from another.
+    If the environment gives the legal actions (`info["action_mask"]`), other actions are never taken, not even at
+    random, and no target bootstraps from them.
 
     Truncation is not termination: a truncated episode still bootstraps, from its true last observation.
 
@@ -49,15 +49,15 @@ def make(
       env_params: its parameters; None: its `default_params`.
       axis_name: mapped axis over devices (`pmap`, `shard_map`), each with its share of the environments, of the replay
         buffer and of the batch; None for one device.
-      network: a linen module of one's own; see `make_learner`.
-      transformation: an optax transformation of one's own; see `make_learner`.
-      loss: a loss of one's own; see `make_learner`.
+      network: a linen module of your own; see `make_learner`.
+      transformation: an optax transformation of your own; see `make_learner`.
+      loss: a loss of your own; see `make_learner`.
 
     Returns:
       A workload. Training metrics: those of `make_learner`, `discarded` (share of the samples without an effect, since
       a truncation's successor is lost), and of the episodes that ended in the step `episodes`, `return_sum`,
       `length_sum`. Evaluation sums over greedy episodes: `return`, `length`, `unfinished` (cut off), `count`.
-      `predict` gives action values; see `make_predict`.
+      `predict` returns action values; see `make_predict`.
 
     Raises:
       ValueError: a field has a value that cannot be trained with, the environment cannot be trained on, or a part does

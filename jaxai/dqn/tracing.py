@@ -1,4 +1,4 @@
-"""Traces a user's function for the shapes that it returns; whatever it raises becomes one line that names the place."""
+"""Traces a user's function for the shapes that it returns; any error in it becomes one line that names the place."""
 
 import traceback
 from collections.abc import Callable

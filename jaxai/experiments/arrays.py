@@ -1,4 +1,4 @@
-"""A base for experiments of your own on arrays: what to learn and from what is yours, the rest is here.
+"""A base for experiments of your own on arrays: you define the workload and the data, the rest is here.
 
 ::
 
@@ -63,7 +63,7 @@ def evaluate(
 
     Args:
       checkpoint: the best by its evaluations, or the latest
-      other_data: measure on what is there, also if it is not the data of the run
+      other_data: measure on the data that is there, even if it is not the data of the run
     """
     return bound.evaluate(Console(), checkpoint, other_data)
 
@@ -74,12 +74,13 @@ class ArraysExperiment(experiment.Experiment):
 
     Attributes:
       score: metric of an evaluation that selects the best checkpoint, as `test_accuracy`; None: the latest is the best.
-      metrics: name, without a split -> what a metric means; that of `score` states whether higher or lower is better.
+      metrics: name, without a split -> declaration of a metric; for `score` it states whether higher or lower is
+        better.
     """
 
-    epochs: Positive = 10.0  # times that the training data is seen
+    epochs: Positive = 10.0  # number of passes over the training data
     batch_size: Natural = 64  # examples in a step over all devices; 0: all of them
-    expected: Finite = 0.0  # score that the preset is known to reach; 0: unknown
+    expected: Finite = 0.0  # score that the preset reaches; 0: not known
     run: Annotated[Run, tyro.conf.arg(name="")] = Run()
 
     commands: ClassVar[Commands] = Commands({"evaluate": evaluate})
@@ -95,7 +96,7 @@ class ArraysExperiment(experiment.Experiment):
         raise NotImplementedError
 
     def resolve(self, data: Splits) -> "ArraysExperiment":
-        """The same with the fields that follow from the data, as the number of classes; default: no field does."""
+        """The experiment with the fields that follow from the data, as the number of classes; default: unchanged."""
         del data
         return self
 
@@ -144,7 +145,7 @@ class BoundArrays(experiment.Bound):
 
     @functools.cached_property
     def splits(self) -> Splits:
-        """What it was bound to, or what the configuration loads."""
+        """The given splits, or those that `load` returns."""
         return _checked(self.config.load()) if self._splits is None else self._splits
 
     def make(self) -> Workload:
@@ -152,7 +153,7 @@ class BoundArrays(experiment.Bound):
         return self.config.make()
 
     def training(self) -> Training:
-        """What the training loop needs."""
+        """The parts of the training loop."""
         config, (train, held_out) = self.config, _parted(self.splits)
         examples = len(next(iter(train.values())))
         data = Examples(train, config.batch_size or examples)
@@ -198,9 +199,9 @@ class BoundArrays(experiment.Bound):
         """Measures a checkpoint on every split but `train`, and shows and returns the metrics.
 
         Args:
-          console: where they are shown.
+          console: for the metrics.
           which: checkpoint.
-          other_data: measures on what `load` returns, also if it is no longer the data of the run.
+          other_data: measure on what `load` returns, even if it is not the data of the run any more.
 
         Raises:
           ValueError: the run has no such checkpoint, or the data is no longer that of the run.
@@ -217,7 +218,7 @@ class BoundArrays(experiment.Bound):
 
 
 def _parted(splits: Splits) -> tuple[Mapping[str, np.ndarray], dict[str, Mapping[str, np.ndarray]]]:
-    """What is learned from, and what is evaluated on."""
+    """The training split, and the splits to evaluate on."""
     return splits["train"], {name: arrays for name, arrays in splits.items() if name != "train"}
 
 

@@ -43,7 +43,7 @@ def with_data(config: Any, folder: str | None, function: str | None) -> Any:
     Args:
       config: with a field `data`.
       folder: of the data; None: as it is.
-      function: that returns the data, as `package.module:name`, which the user has typed; None: as it is.
+      function: that returns the data, as `package.module:name`, typed by the user; None: as it is.
 
     Raises:
       ValueError: the function cannot be imported.

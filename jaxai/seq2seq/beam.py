@@ -107,7 +107,7 @@ def check_length_penalty(length_penalty: float) -> None:
     """Refuses a length penalty that is negative or not finite.
 
     Raises:
-      ValueError: it is.
+      ValueError: it is negative or not finite.
     """
     if not 0 <= length_penalty < math.inf:
         raise ValueError(f"length_penalty is {length_penalty}, expected at least 0 and finite; 0 switches it off")
@@ -116,7 +116,7 @@ def check_length_penalty(length_penalty: float) -> None:
 def largest(values: Array, count: int) -> tuple[Array, Array]:
     """The `count` largest of values [batch, width] in decreasing order, and their indices; ties by the lower index."""
     if count > 1:
-        # XLA's CPU kernel needs the rows of a matrix and a count above 1; all else is sorted, which is 30 times slower.
+        # XLA's CPU kernel needs a matrix and a count above 1; otherwise XLA sorts, which is 30 times slower.
         return lax.top_k(values, count)
     best = jnp.max(values, 1, keepdims=True)
     places = lax.broadcasted_iota(jnp.int32, values.shape, 1)

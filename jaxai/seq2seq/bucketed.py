@@ -23,7 +23,7 @@ class Shape(NamedTuple):
 
 
 def bucketed(workload: Workload, shapes: Sequence[Shape]) -> Workload:
-    """The workload for batches that are padded to the largest of `shapes` and name their own shape.
+    """The workload for batches that are padded to the largest of `shapes` and contain the index of their own shape.
 
     `batch["bucket"]` ([rows] int32, the same number in all rows) is the index of the batch's shape in `shapes`. The
     step reads the rows at `floor(i * largest / rows)`, and the first `shape.source` and `shape.target` tokens of them.
@@ -34,7 +34,7 @@ def bucketed(workload: Workload, shapes: Sequence[Shape]) -> Workload:
       shapes: of the batches.
 
     Raises:
-      ValueError: by the steps, where the rows of a bucket do not divide over the devices.
+      ValueError: from the steps, if the rows of a bucket do not divide over the devices.
     """
     most = max(shape.rows for shape in shapes)
 
@@ -66,7 +66,7 @@ def bucketed(workload: Workload, shapes: Sequence[Shape]) -> Workload:
 
 
 def _share(rows: int, here: int, most: int) -> int:
-    """Number of a bucket's rows on this device, which has `here` of the `most` rows of a batch."""
+    """Number of a bucket's rows on this device, whose share of a batch is `here` of `most` rows."""
     if rows * here % most:
         raise ValueError(
             f"a bucket of {rows} rows does not divide over {most // here} devices; give more tokens a batch, fewer"

@@ -73,7 +73,7 @@ def _check_array(name: str, array: Any) -> None:
 def check_values(
     batch: Mapping[str, Any], source_vocabulary: int, target_vocabulary: int, where: str = "the batch"
 ) -> None:
-    """Refuses, on the host, pairs with values that a model would silently learn wrong.
+    """Refuses, on the host, pairs whose values would be learned wrongly without an error.
 
     Args:
       batch: source [pairs, S], source_length [pairs], target [pairs, T], target_length [pairs], NumPy arrays.
@@ -149,19 +149,22 @@ def check_step(step: Any, tokens: jax.Array, state: Any, begin: int, end: int) -
     logits, after, attention = jax.eval_shape(step, tokens, state)
     if len(logits.shape) != 3 or logits.shape[:2] != (batch, beam) or not jnp.issubdtype(logits.dtype, jnp.floating):
         raise ValueError(
-            f"the step gave logits {logits.dtype}{list(logits.shape)}; expected floats [{batch}, {beam}, vocabulary]"
+            f"the step returned logits {logits.dtype}{list(logits.shape)}; expected floats [{batch}, {beam}, "
+            "vocabulary]"
         )
     if attention is not None and (len(attention.shape) != 3 or attention.shape[:2] != (batch, beam)):
-        raise ValueError(f"the step gave attention {list(attention.shape)}; expected [{batch}, {beam}, source] or None")
+        raise ValueError(
+            f"the step returned attention {list(attention.shape)}; expected [{batch}, {beam}, source] or None"
+        )
     before = jax.eval_shape(lambda state: state, state)
     structures: list[Any] = [jax.tree.structure(tree) for tree in (before, after)]
     if structures[0] != structures[1]:
-        raise ValueError("the step gave back a state of another structure; expected the structure of the state it got")
+        raise ValueError("the step returned a state of another structure; expected the structure of the state it got")
     for (path, one), other in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True):
         if (one.shape, one.dtype) != (other.shape, other.dtype):
             name = jax.tree_util.keystr(path)
             raise ValueError(
-                f"the step gave back {other.dtype}{list(other.shape)} for the state's leaf {name or '()'}; expected "
+                f"the step returned {other.dtype}{list(other.shape)} for the state's leaf {name or '()'}; expected "
                 f"{one.dtype}{list(one.shape)} as before the step"
             )
     vocabulary = logits.shape[2]

@@ -37,7 +37,7 @@ __all__ = ["Decoded", "Step", "average", "beam_search", "ensemble", "greedy", "s
 # (logits [batch, 1, vocabulary], step number) -> log probability [batch], token [batch] int32
 Choose = Callable[[Array, Array], tuple[Array, Array]]
 LOWEST_TEMPERATURE = 1e-30
-"""Lower values would be 0 in float32; sampling is greedy at far higher ones."""
+"""Lower values would be 0 in float32; sampling is greedy at much higher temperatures already."""
 
 
 class _Walk(NamedTuple):
@@ -215,7 +215,7 @@ def sample(
             kept, places = largest(kept, top_k or vocabulary)
         if top_p < 1:
             probability = jax.nn.softmax(kept)
-            # A token is in the nucleus if the tokens before it have too little probability: the first one always is.
+            # A token is in the nucleus if the more probable tokens have less than top_p; the first token always is.
             kept = jnp.where(jnp.cumsum(probability, 1) - probability < top_p, kept, -jnp.inf)
         at_time = jax.vmap(jax.random.fold_in, (0, None))(keys, time)
         noise = jax.vmap(lambda key: jax.random.gumbel(key, kept.shape[1:]))(at_time)
@@ -259,7 +259,7 @@ def ensemble(steps: Sequence[Step]) -> Step:
         steps: the step functions of the models.
 
     Raises:
-        ValueError: there is none; or, by the step, another number of states, or vocabularies of different sizes.
+        ValueError: there is none; from the returned step: another number of states, or vocabularies of different sizes.
     """
     steps = tuple(steps)
     if not steps:

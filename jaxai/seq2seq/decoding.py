@@ -42,7 +42,7 @@ def with_options(decoding: Decoding, model: Model, n_best: int = 1, **options: A
     Args:
       decoding: before the change.
       model: whose target vocabulary and attention it has to fit.
-      n_best: translations wanted of each sentence; the beam becomes at least as wide, unless `beam` is given.
+      n_best: number of translations of each sentence; the beam becomes at least this wide, unless `beam` is given.
       options: fields of `Decoding`; None leaves one as it is.
 
     Raises:

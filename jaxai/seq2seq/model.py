@@ -80,8 +80,8 @@ class Network(Protocol):
     """What `make` and decoding need of a network: a linen module with these methods.
 
     `make` needs `__call__` alone. Greedy search, sampling, beam search and `Translator` need `encode` and `step`, which
-    must compute the same logits from the same variables. The module may have collections besides the parameters, such
-    as the "batch_stats" of batch normalization; they must all be created by `__call__`. With more than one device,
+    must compute the same logits from the same variables. The module may have other collections than the parameters,
+    such as the "batch_stats" of batch normalization; they must all be created by `__call__`. With more than one device,
     updated statistics are averaged over the devices.
     """
 
@@ -124,7 +124,8 @@ class Seq2Seq(nn.Module):
     """The encoder-decoder of a config, optionally with an attention of your own.
 
     Without input feeding, attention follows Luong, Pham and Manning 2015 (arXiv:1508.04025, section 3): the decoder's
-    state h is the query, and `tanh(W [context; h])` makes the logits. All steps of a target are computed at once.
+    state h is the query, and the logits are computed from `tanh(W [context; h])`. All steps of a target are computed at
+    once.
 
     With input feeding that vector is part of the next step's input (section 3.3). The additive attention of the config
     is then the model of Bahdanau, Cho and Bengio 2015 (arXiv:1409.0473): the query is the state *before* the step, and
@@ -134,7 +135,7 @@ class Seq2Seq(nn.Module):
     Vinyals and Le 2014, arXiv:1409.3215).
 
     Each layer of the decoder starts from the final state of the encoder's layer. The state of a bidirectional layer is
-    first mapped by a matrix, and h also by a tanh, as Bahdanau et al. do for h of their backward layer.
+    first mapped by a matrix, and h also by a tanh, as in Bahdanau et al. for h of the backward layer.
 
     Attributes:
       config: the network; a field out of its range raises ValueError.
@@ -147,7 +148,7 @@ class Seq2Seq(nn.Module):
 
     def setup(self) -> None:
         """Declares the parts."""
-        # The rules for the named attentions do not apply to one's own; "general" has no rule.
+        # The rules for the named attentions do not apply to a user's attention; "general" has no rule.
         own = self.attention is not None
         config = dataclasses.replace(self.config, attention="general") if own else self.config
         check(config)
@@ -179,7 +180,7 @@ class Seq2Seq(nn.Module):
             self.bridge = [[nn.Dense(config.hidden, **dense) for _ in range(leaves)] for _ in range(config.layers)]
 
         kind = attentions.find(config.attention)
-        # The attention of the config and one's own have the same name among the parameters.
+        # The attention of the config and a user's attention have the same name among the parameters.
         named = None if own or kind is None else kind(config.hidden, self.dtype, name="attention")
         self.attending = self.attention if own else named
         self.queries_previous_state = config.input_feeding and config.attention == "additive"
@@ -375,7 +376,7 @@ def build(config: Model) -> Seq2Seq:
 
 
 def own_or_built(config: Model, network: nn.Module | None, *, decodes: bool = False) -> nn.Module:
-    """The network that a user handed in, checked, or that of the config.
+    """The network given by a user, checked, or the network of the config.
 
     Args:
       config: of the network.
@@ -383,7 +384,8 @@ def own_or_built(config: Model, network: nn.Module | None, *, decodes: bool = Fa
       decodes: whether it must have the methods `encode` and `step`.
 
     Raises:
-      ValueError: it is no linen module, is called otherwise, or lacks a method; or a field of the config.
+      ValueError: it is no linen module, has another signature or lacks a method; or a field of the config is out of its
+        range.
     """
     if network is None:
         return build(config)

@@ -69,10 +69,10 @@ def make(
       config: the network and how it is trained.
       axis_name: the mapped axis over devices (`pmap`, `shard_map`); None for one device and for `jit` over a mesh.
       network: a linen module of your own with the methods of `Network`, called as `network(source, source_lengths,
-        inputs, train=...)`. Its collections besides the parameters are kept in `state.extra` and updated in each step;
-        over several devices their floats are averaged. Random layers get streams of any name in training. A module of
-        `flax.nnx` becomes one of linen with `nnx.bridge.to_linen(TheClass, ...)`. None: `build(config)`.
-      transformation: any of optax; extra-args ones get `value`, `grad` and `value_fn`. None:
+        inputs, train=...)`. Its collections other than the parameters are kept in `state.extra` and updated in each
+        step; over several devices their floats are averaged. Random layers get streams of any name in training. A
+        `flax.nnx` module becomes a linen module with `nnx.bridge.to_linen(TheClass, ...)`. None: `build(config)`.
+      transformation: of optax; it may take the extra arguments `value`, `grad` and `value_fn`. None:
         `jaxai.optimizer.make(config.optimizer)`.
       loss: (logits [batch, T, vocabulary] float32, targets [batch, T]) -> the loss of each token [batch, T]. None:
         `cross_entropy` with the label smoothing of the config.
@@ -232,12 +232,12 @@ def example_batch(
 
 
 def _collections(state: State) -> dict[str, PyTree]:
-    """The collections of the network besides its parameters, as of the last step."""
+    """The collections of the network other than its parameters, after the last step."""
     return {name: value for name, value in (state.extra or {}).items() if name != averages.EMA}
 
 
 def _averaged(params: PyTree, collections: PyTree) -> dict[str, PyTree]:
-    """What the moving average follows: the last batch statistics belong to other parameters."""
+    """The variables to average; batch statistics too, because the last ones belong to other parameters."""
     return {"params": params} | {name: collections[name] for name in collections if name == "batch_stats"}
 
 

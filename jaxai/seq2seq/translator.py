@@ -29,7 +29,7 @@ AT_ONCE = 65_536
 """Upper bound on source tokens times hypotheses in a batch, padding included. Longer sentences are translated in
 smaller batches, so that memory is bounded by the need of a single sentence."""
 ATTENTION_STEPS = 256
-"""Returned attention takes memory at every step of the target: each such number of steps counts as one batch more."""
+"""Returned attention takes memory at every target step: this number of steps counts as one more batch."""
 
 
 class Translation(NamedTuple):
@@ -37,7 +37,7 @@ class Translation(NamedTuple):
 
     Attributes:
       text: detokenized.
-      score: by which hypotheses are ranked: the log probability with the length and coverage penalties.
+      score: the log probability with length and coverage penalties, by which hypotheses are ranked.
       log_probability: sum over the tokens, in nats.
       pieces: its tokens as text, without END.
       source_pieces: the tokens of the source as text, END last.
@@ -105,7 +105,7 @@ class Translator:
         network: nn.Module | None = None,
     ):
         decoding = decoding or Decoding()
-        # The config does not describe a network of one's own: the vocabulary does, and the search checks its attention.
+        # The config does not describe a user's network; its vocabulary is known, and the search checks its attention.
         config = config if network is None else Model(target_vocabulary=len(target))
         network = own_or_built(config, network, decodes=True)
         check_decoding(decoding, config)

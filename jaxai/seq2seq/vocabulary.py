@@ -23,13 +23,13 @@ from jaxai.normalisation import WORD_START, normalise
 __all__ = ["BEGIN", "END", "PAD", "SPECIALS", "UNKNOWN", "Vocabulary", "build", "load"]
 
 PAD, BEGIN, END, UNKNOWN = 0, 1, 2, 3
-"""The special tokens: padding, first input of the decoder, end of a sequence, what the vocabulary lacks."""
+"""The special tokens: padding, first input of the decoder, end of a sequence, unknown token."""
 SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
 KINDS = ("character", "word", "subword")
 ALGORITHMS = ("bpe", "unigram")
 FORMAT = 1
 RESERVED = "\u2585"
-"""Reserved by sentencepiece, which leaves out every line with this character: a subword vocabulary never has it."""
+"""Reserved by sentencepiece, which skips every line with this character, so that no subword contains it."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Vocabulary:
         return normalise(text, self.lowercase)
 
     def encode(self, text: str) -> list[int]:
-        """The ids of `text`, without begin and end marks; `UNKNOWN` for what the vocabulary lacks."""
+        """The ids of `text`, without begin and end marks; `UNKNOWN` for tokens that are not in the vocabulary."""
         text = self.normalise(text)
         if self.kind == "subword":
             return list(self._processor.encode(text))
@@ -175,7 +175,7 @@ def build(
         raise ValueError(f"min_frequency is {min_frequency}; expected at least 1")
     if size is not None and size <= len(SPECIALS):
         raise ValueError(
-            f"a vocabulary of {size} tokens has no room beside the {len(SPECIALS)} special ones; raise size"
+            f"a vocabulary of {size} tokens has room for the {len(SPECIALS)} special tokens only; raise size"
         )
     if kind == "subword":
         return _build_subword(texts, size, lowercase, algorithm)
@@ -218,7 +218,7 @@ def load(path: str | Path) -> Vocabulary:
     if version != FORMAT:
         raise ValueError(f"{path} has vocabulary format {version}; expected {FORMAT}, so use the jaxai that wrote it")
     if digest != vocabulary.digest or tokens[: len(SPECIALS)] != SPECIALS or vocabulary.kind not in KINDS:
-        raise ValueError(f"{path} was changed since it was written (its digest does not hold); {again}")
+        raise ValueError(f"{path} was changed since it was written (its digest differs); {again}")
     return vocabulary
 
 

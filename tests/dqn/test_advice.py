@@ -43,7 +43,7 @@ PRESETS = sorted(path for path in Path("configs").glob("*.py") if "jaxai.dqn" in
         ({"target_every": 4, "target_rate": 0.005}, "target_every is 4, below train_every"),
         (
             {"total_steps": 20_000},
-            "epsilon_steps is 50000 and total_steps 20000: 62% of the actions are still random in",
+            "epsilon_steps is 50000 and total_steps 20000: 62% of the actions are still random at",
         ),
         ({"total_steps": 20_000, "noisy": True}, ""),
         ({"total_steps": 20_000, "epsilon": "exponential"}, ""),

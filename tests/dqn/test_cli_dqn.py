@@ -108,7 +108,7 @@ def test_model_card_states_the_environment_and_its_lines_act(two):
         "# Deep Q-learning agent",
         "pipeline_tag: reinforcement-learning",
         "| input | observations | [observations, 10, 5] float32 |",
-        "made its own data in the environment `Catch-bsuite`. One of 2 agents, which were trained in one program.",
+        "generated its own data in the environment `Catch-bsuite`. One of 2 agents, which were trained in one program.",
         "Seeds 0 to 1;",
         f"jaxai play {two}",
     ):

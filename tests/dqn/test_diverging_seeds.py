@@ -48,7 +48,7 @@ def test_the_others_go_on_and_the_figures_are_over_them(run):
     assert lost is None
     assert outcome.result["return_mean"] == pytest.approx((first + last) / 2)
     assert outcome.result["diverged"] == 1
-    said = "1 of 3 trainings diverged (seed 1): the others go on, and means are over them"
+    said = "1 of 3 trainings diverged (seed 1): the others continue, and means are over them"
     assert text.count(said) == 1
     assert [line["warning"] for line in RunFolder(workdir).lines("warnings.jsonl")] == [said]
     assert "NaN" not in (workdir / "metrics.jsonl").read_text()

@@ -169,7 +169,7 @@ def test_an_environment_without_default_params_is_given_none():
         ),
         (Walk(reset=lambda key, params: jnp.zeros((2, 2))), "reset of Walk returns one array; expected reset"),
         (Walk(lambda o, s, r, t, u, i: (o, s, r * 1j, t, u, i)), "reward of Walk is complex64; expected a number"),
-        (Walk(lambda o, s, r, t, u, i: (o, s, np.random.rand(), t, u, i)), "step of Walk is another program each time"),
+        (Walk(lambda o, s, r, t, u, i: (o, s, np.random.rand(), t, u, i)), "of Walk is a different program each time"),
         (Walk(action_mask=lambda state, params: jnp.ones(3, bool)), r"gives action_mask\(state, params\) but no info"),
     ],
 )

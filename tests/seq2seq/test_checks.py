@@ -141,11 +141,14 @@ SEARCH = {"batch": 2, "max_length": 3, "begin": 1, "end": 2}
     [
         ({"state": np.zeros((2, 4))}, r"the state's leaf \(\) has shape \[2, 4\]; expected \[2, 1, ...\]"),
         ({"state": {"h": np.zeros((1, 1, 4))}}, r"the state's leaf \['h'\] has shape \[1, 1, 4\]"),
-        ({"step": lambda tokens, state: (jnp.zeros((2, 6)), state, None)}, r"gave logits float32\[2, 6\]; expected"),
-        ({"step": lambda tokens, state: (jnp.zeros((*tokens.shape, 6), int), state, None)}, "gave logits int32"),
+        (
+            {"step": lambda tokens, state: (jnp.zeros((2, 6)), state, None)},
+            r"returned logits float32\[2, 6\]; expected",
+        ),
+        ({"step": lambda tokens, state: (jnp.zeros((*tokens.shape, 6), int), state, None)}, "returned logits int32"),
         (
             {"step": lambda tokens, state: (jnp.zeros((*tokens.shape, 6)), state, jnp.ones((2, 3)))},
-            r"gave attention \[2, 3\]",
+            r"returned attention \[2, 3\]",
         ),
         (
             {
@@ -156,7 +159,7 @@ SEARCH = {"batch": 2, "max_length": 3, "begin": 1, "end": 2}
         ),
         (
             {"step": lambda tokens, state: (jnp.zeros((*tokens.shape, 6)), state.astype(jnp.bfloat16), None)},
-            r"gave back bfloat16\[2, \d\] for the state's leaf \(\)",
+            r"returned bfloat16\[2, \d\] for the state's leaf \(\)",
         ),
         ({"step": lambda tokens, state: (jnp.zeros((*tokens.shape, 6)), (), None)}, "a state of another structure"),
         ({"end": 6}, "end is 6; expected a token of the vocabulary, -1 to 5"),

@@ -170,7 +170,7 @@ def test_evaluation_reads_pipes_and_forgives_empty_lines_at_the_end(trained, tmp
     )
     code, out, _ = jaxai("evaluate", trained, *pipes)
     assert code == 0
-    assert "compared in one form: NFC, single spaces, no invisible characters" in out
+    assert "normalized in the same way: NFC, single spaces, no invisible characters" in out
     assert expected.items() <= json.loads((trained / "evaluation.json").read_text()).items()
     (tmp_path / "reference").write_text("CBA\nabd\n")
     assert "3 of 6 tokens of the references are not in the target's vocabulary" in jaxai("evaluate", trained, *files)[1]

@@ -169,7 +169,7 @@ def one_line(error):
         (("word", ["  "]), {}, "no text to build the word vocabulary from"),
         (("word", ["a"]), {"min_frequency": 0}, "min_frequency is 0; expected at least 1"),
         (("word", ["a"]), {"min_frequency": 2}, "no word occurs 2 times; lower min_frequency"),
-        (("character", ["a"], 4), {}, "a vocabulary of 4 tokens has no room beside the 4 special ones"),
+        (("character", ["a"], 4), {}, "a vocabulary of 4 tokens has room for the 4 special tokens only"),
         (("subword", ["a"]), {}, "a subword vocabulary needs a size"),
         (("subword", [""], 100), {}, "no text to build the subword vocabulary from"),
         (("subword", ["abcdefgh"], 12), {}, "12 tokens cannot hold every character; expected at least 13"),

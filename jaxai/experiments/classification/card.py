@@ -1,4 +1,4 @@
-"""What a classifier's model card states."""
+"""The facts in a classifier's model card."""
 
 from jaxai import cnn
 from jaxai.core import PyTree

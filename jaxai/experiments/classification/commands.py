@@ -22,11 +22,12 @@ def evaluate(
 
     Args:
       checkpoint: the best by its evaluations, or the latest
-      data_dir: folder of the data, where it is no longer the one of the training
-      data_source: function that returned the data of the training, package.module:name: a run folder imports nothing
-      other_data: measure on what is there, also if it is not the data of the run
-      recompute_statistics: compute the batch statistics anew from training images, instead of using the averages
-        that training left
+      data_dir: folder of the data, if it is not the folder of the training any more
+      data_source: function that returned the data of the training, as package.module:name (it is imported only if given
+        here)
+      other_data: measure on the data that is there, even if it is not the data of the run
+      recompute_statistics: compute the batch statistics from training images, instead of using the averages of the
+        training
     """
     from rich.console import Console
 

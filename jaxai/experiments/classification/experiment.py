@@ -1,4 +1,4 @@
-"""Binds the image classifier to data, evaluation and pictures: what `jaxai train` runs."""
+"""Binds the image classifier to data, evaluation and pictures, for `jaxai train`."""
 
 import dataclasses
 import functools
@@ -44,17 +44,17 @@ if TYPE_CHECKING:
     from jaxai.experiments.classification.trained import TrainedClassifier
 
 WHITENING_IMAGES = 5_000
-"""As many training images give the whitening kernel (airbench)."""
+"""Number of training images used to compute the whitening kernel (airbench)."""
 EVALUATION_BATCH = 500
 """Images in a batch of `jaxai evaluate`; the result does not depend on it."""
 STATISTICS_IMAGES = 10_000
-"""Training images that batch statistics are computed anew from."""
+"""Number of training images used to recompute batch statistics."""
 MOST_COLUMNS = 20
-"""Classes up to which a confusion matrix fits a terminal."""
+"""Largest number of classes whose confusion matrix fits a terminal."""
 LONGEST_IN_CAPTION = 14
-"""Characters of a class name above the picture of a mistake."""
+"""Number of characters of a class name above the picture of a mistake."""
 MISTAKES = 40
-"""Pictures of the mistakes that the network was most confident of."""
+"""Number of pictures of the most confident mistakes."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ class Experiment(OnData):
 
     workload: Annotated[cnn.Config, tyro.conf.arg(name="")] = cnn.Config()
     data: Data = Data()
-    epochs: Positive = 10.0  # times that the training data is seen
+    epochs: Positive = 10.0  # number of passes over the training data
     batch_size: Natural = 64  # examples in a step over all devices; 0: all of them, which is plain gradient descent
-    expected: Finite = 0.0  # test accuracy that the preset is known to reach, shown beside what was got; 0: not known
+    expected: Finite = 0.0  # test accuracy that the preset reaches, shown together with the result; 0: not known
     run: Annotated[Run, tyro.conf.arg(name="")] = Run()
 
     changes: ClassVar[Changes] = Changes(
@@ -86,7 +86,7 @@ class Experiment(OnData):
         return load(self.data)
 
     def resolve(self, images: Images) -> "Experiment":
-        """The same with what follows from the data filled in.
+        """The experiment with the fields that follow from the data filled in.
 
         Raises:
           ValueError: no epochs, or a batch that is larger than the data.
@@ -152,11 +152,11 @@ class Bound(experiment.Bound):
 
     @functools.cached_property
     def images(self) -> Images:
-        """What it was bound to, or what the configuration names."""
+        """The given images, or those that the configuration names."""
         return self.config.load() if self._images is None else self._images
 
     def with_data_in(self, folder: str | None, function: str | None = None) -> "Bound":
-        """The same with the data of another folder, or of a function by its name; None: as it is."""
+        """The same with the data of another folder, or of a function by its name; None: no change."""
         config = with_data(self.config, folder, function)
         return self if config is self.config else Bound(config)
 
@@ -165,7 +165,7 @@ class Bound(experiment.Bound):
         return cnn.make(self.config.workload)
 
     def training(self) -> Training:
-        """What the loop needs."""
+        """The parts of the training loop."""
         config, images = self.config, self.images
         held_out = {"validation": images.validation} if images.validation else {}
         beginning = make_beginning(config.run, self.make(), [type(config)])
@@ -197,10 +197,10 @@ class Bound(experiment.Bound):
         """Trains or resumes, and leaves the pictures of the result in the run folder.
 
         Args:
-          console: where progress goes; None: standard output.
+          console: for progress; None: standard output.
           callbacks: functions (step, metrics, state) that run between calls; see `jaxai.runtime.callbacks`.
           measures: functions state -> {name: value} that add to the metrics of each evaluation.
-          metrics: name -> what a metric of one's own means.
+          metrics: name -> declaration of a metric of your own.
         """
         config = self.config
         folder = RunFolder(config.run.workdir)
@@ -226,11 +226,11 @@ class Bound(experiment.Bound):
         """Measures a checkpoint of the run on the test set, and shows and returns the metrics.
 
         Args:
-          console: where they are shown.
+          console: for the metrics.
           which: checkpoint.
-          recompute: computes the batch statistics anew, from training images; see `cnn.make_recompute`.
-          other_data: measures on what the configuration names, also if it is no longer the data of the run. Images that
-            this was bound to are measured on in any case, with a note where they are not those of the run.
+          recompute: compute the batch statistics from training images; see `cnn.make_recompute`.
+          other_data: measure on what the configuration names, even if it is not the data of the run any more. Images
+            that were passed to `bind` are used in any case, with a note if they are not those of the run.
 
         Raises:
           ValueError: the run has no such checkpoint, or was trained on images of other classes or another shape, or
@@ -292,7 +292,7 @@ class Bound(experiment.Bound):
     def _in_batches(self, images: Images) -> np.ndarray:
         """Training images of all classes in batches as in training: [batches, batch, height, width, channels]."""
         examples = images.train["image"]
-        batch_size = min(self.config.batch_size, len(examples))  # other data than the run's may be less
+        batch_size = min(self.config.batch_size, len(examples))  # other data than the run's may be smaller
         batches = min(max(1, STATISTICS_IMAGES // batch_size), len(examples) // batch_size)
         # The data may be sorted by class.
         chosen = np.random.default_rng(0).permutation(len(examples))[: batches * batch_size]
@@ -310,7 +310,7 @@ class Bound(experiment.Bound):
     def _whitened(self, state: State, images: Images) -> State:
         if "constants" not in state.extra:
             return state
-        # Evenly from all of the data, which may be sorted by class.
+        # Evenly spaced over the data, which may be sorted by class.
         every = max(1, len(images.train["image"]) // WHITENING_IMAGES)
         sample = cnn.normalize(self.config.workload, jnp.asarray(images.train["image"][::every][:WHITENING_IMAGES]))
         return state.replace(extra=whiten(state.extra, sample))
@@ -320,7 +320,7 @@ def _show(
     result: dict[str, Any], per_class: dict[str, float | None], confusion: np.ndarray, classes: Any, console: Console
 ) -> None:
     console.print(progress.results(result, Meanings(cnn.METRICS), title="Test set"))
-    columns = [Column(Text(name)) for name in classes]  # a name such as [red] is no markup
+    columns = [Column(Text(name)) for name in classes]  # a name such as [red] is not markup
     table = Table("true \\ predicted", *columns, "accuracy", title="Confusion matrix")
     if len(classes) > MOST_COLUMNS:
         table = Table("class", "accuracy", title="Accuracy by class")

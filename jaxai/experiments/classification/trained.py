@@ -20,7 +20,7 @@ class TrainedClassifier(Trained):
 
     @functools.cached_property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the columns of `predict`; numbers where the run has none."""
+        """Names of the classes, in the order of the columns of `predict`; numbers if the run has no names."""
         names = self._json("data.json").get("classes") or range(self.config.workload.num_classes)
         return tuple(map(str, names))
 
@@ -35,12 +35,12 @@ class TrainedClassifier(Trained):
           [n, classes] float32, each row of sum 1; [classes] for one image.
 
         Raises:
-          ValueError: the images would not have passed as training data, or have another shape than the run's.
+          ValueError: the images are not valid training data, or have another shape than the run's.
         """
         return self._of_images(self._probabilities, images)
 
     def logits(self, images: Any) -> np.ndarray:
-        """What `predict` takes the softmax of: [n, classes] float32."""
+        """The logits, whose softmax `predict` returns: [n, classes] float32."""
         return self._of_images(self._predict, images)
 
     def features(self, images: Any) -> np.ndarray:
@@ -50,11 +50,11 @@ class TrainedClassifier(Trained):
     def feature_maps(self, images: Any, layers: Sequence[str] = ()) -> dict[str, np.ndarray]:
         """The outputs of layers, as {"Conv_1": [n, height, width, channels]}.
 
-        `cnn.make_feature_maps` has the differentiable form, as Grad-CAM needs it.
+        `cnn.make_feature_maps` returns the differentiable form, for Grad-CAM.
 
         Args:
           images: see `predict`.
-          layers: names of modules, as `ResidualBlock_2/Conv_1`; (): all layers.
+          layers: names of modules, such as `ResidualBlock_2/Conv_1`; (): all layers.
 
         Raises:
           ValueError: a name that the network does not have.

@@ -1,4 +1,4 @@
-"""What a generator's model card states."""
+"""The facts in a generator's model card."""
 
 from jaxai import gan
 from jaxai.core import PyTree

@@ -25,12 +25,13 @@ def evaluate(
 
     Args:
       checkpoint: the best by its evaluations, or the latest
-      data_dir: folder of the data, where it is no longer the one of the training
-      data_source: function that returned the data of the training, package.module:name: a run folder imports nothing
-      other_data: measure on what is there, also if it is not the data of the run
-      extractor: features to measure in; None: those of the run
-      recompute_statistics: compute the generator's batch statistics anew from latents, instead of using the averages
-        that training left
+      data_dir: folder of the data, if it is not the folder of the training any more
+      data_source: function that returned the data of the training, as package.module:name (it is imported only if given
+        here)
+      other_data: measure on the data that is there, even if it is not the data of the run
+      extractor: network whose features are compared; None: that of the run
+      recompute_statistics: compute the generator's batch statistics from latents, instead of using the averages of the
+        training
     """
     from rich.console import Console
 
@@ -54,9 +55,9 @@ def sample(
     Args:
       count: number of images
       seed: of the latents
-      label: class of the images of a conditional model: its name, or else its number; None: labels as frequent as in
-        the data, in turn where all are
-      grid: one PNG of all images instead of one for each
+      label: class of the images of a conditional model: its name, or else its number; None: labels with
+        the frequencies of the data
+      grid: one PNG of all images instead of one PNG for each
       checkpoint: the best by its evaluations, or the latest
       output: folder; default: samples/seed-SEED in the run's folder
 
@@ -68,7 +69,7 @@ def sample(
 
     if output is not None and output.exists() and not output.is_dir():
         raise ValueError(f"output is {output}, a file; give a folder")
-    label_number(bound.config, label)  # raises what is wrong with it before anything is read
+    label_number(bound.config, label)  # raises an error before anything is read
     samples = bound.trained(checkpoint).samples(count, label, seed)
     folder = output or Path(bound.config.run.workdir) / "samples" / f"seed-{seed}"
     print(f"wrote {mosaic.write_samples(samples._asdict(), folder, grid)}")

@@ -1,4 +1,4 @@
-"""Binds the generator and its discriminator to data, measures and pictures: what `jaxai train` and `sample` run."""
+"""Binds the generator and its discriminator to data, measures and pictures, for `jaxai train` and `sample`."""
 
 import dataclasses
 import functools
@@ -50,16 +50,16 @@ STATISTICS_LATENTS = 10_000
 
 @dataclass(frozen=True)
 class Experiment(OnData):
-    """Two networks, the data that one learns to imitate, and the run."""
+    """A generator and a discriminator, the data to imitate, and the run."""
 
     workload: Annotated[gan.Config, tyro.conf.arg(name="")] = gan.Config()
     data: Data = Data()
-    epochs: Positive = 40.0  # times that the training data is seen
+    epochs: Positive = 40.0  # number of passes over the training data
     batch_size: Count = 64  # real images in an update of the discriminator, over all devices
-    extractor: str = "auto"  # features for fidelity: mnist, cifar10, pixels, a classifier's run; none: no measures
+    extractor: str = "auto"  # network of the features: mnist, cifar10, pixels, a classifier's run; none: no measures
     samples: Count = 10_000  # images drawn at each evaluation
-    fidelity_samples: Natural = 0  # of these, measured against as many real ones; 0: all, or half of the real images
-    expected: Finite = 0.0  # Frechet distance that the preset is known to reach; 0: not known
+    fidelity_samples: Natural = 0  # number of samples compared with real images; 0: all, or half of the real images
+    expected: Finite = 0.0  # Frechet distance that the preset reaches; 0: not known
     run: Annotated[Run, tyro.conf.arg(name="")] = Run()
 
     changes: ClassVar[Changes] = Changes(
@@ -92,7 +92,7 @@ class Experiment(OnData):
         return load(self.data)
 
     def resolve(self, images: Images) -> "Experiment":
-        """The same with what follows from the data filled in.
+        """The experiment with the fields that follow from the data filled in.
 
         Raises:
           ValueError: no epochs, samples or batch, or a batch that is larger than the data.
@@ -122,7 +122,7 @@ class Experiment(OnData):
             label_frequencies=frequencies,
             **optimizers,
         )
-        gan.make(workload)  # raises what cannot be trained, or does not fit these images
+        gan.make(workload)  # raises an error if it cannot be trained, or does not fit these images
         return dataclasses.replace(self, workload=workload, data=images.origin)
 
     def bind(self, data: Images | None = None, console: Console | None = None) -> "Bound":
@@ -174,7 +174,7 @@ class Bound(experiment.Bound):
 
     @functools.cached_property
     def images(self) -> Images:
-        """What it was bound to, or what the configuration names."""
+        """The given images, or those that the configuration names."""
         return self.config.load() if self._images is None else self._images
 
     @functools.cached_property
@@ -183,12 +183,12 @@ class Bound(experiment.Bound):
         return Evaluator(self.config, self.images)
 
     def with_data_in(self, folder: str | None, function: str | None = None) -> "Bound":
-        """The same with the data of another folder, or of a function by its name; None: as it is."""
+        """The same with the data of another folder, or of a function by its name; None: no change."""
         config = with_data(self.config, folder, function)
         return self if config is self.config else Bound(config)
 
     def with_extractor(self, name: str | None) -> "Bound":
-        """The same, measured with another extractor; None: with that of the configuration."""
+        """The same, measured with another extractor; None: no change."""
         return self if name is None else Bound(dataclasses.replace(self.config, extractor=name), self._images)
 
     def make(self) -> Workload:
@@ -196,7 +196,7 @@ class Bound(experiment.Bound):
         return gan.make(self.config.workload)
 
     def training(self) -> Training:
-        """What the loop needs."""
+        """The parts of the training loop."""
         config, images = self.config, self.images
         examples = len(images.train["label"])
         beginning = make_beginning(config.run, self.make(), [type(config)])
@@ -238,10 +238,10 @@ class Bound(experiment.Bound):
         """Trains or resumes, measures the result in full, and leaves its pictures in the run folder.
 
         Args:
-          console: where progress goes; None: standard output.
+          console: for progress; None: standard output.
           callbacks: functions (step, metrics, state) that run between calls; see `jaxai.runtime.callbacks`.
           measures: functions state -> {name: value} that add to the metrics of each evaluation.
-          metrics: name -> what a metric of one's own means.
+          metrics: name -> declaration of a metric of your own.
         """
         config = self.config
         outcome = fit(self.training().measuring(measures, metrics), config, console, callbacks)
@@ -279,14 +279,14 @@ class Bound(experiment.Bound):
     ) -> dict[str, Any]:
         """Measures a checkpoint of the run in full, and shows and returns the metrics.
 
-        The labels of a conditional generator are as frequent as in the images that it is measured against.
+        The labels of a conditional generator have the frequencies of the real images.
 
         Args:
-          console: where they are shown.
+          console: for the metrics.
           which: checkpoint.
-          recompute: computes the generator's batch statistics anew, from latents; see `gan.make_recompute`.
-          other_data: measures on what the configuration names, also if it is no longer the data of the run. Images that
-            this was bound to are measured on in any case, with a note where they are not those of the run.
+          recompute: compute the generator's batch statistics from latents; see `gan.make_recompute`.
+          other_data: measure on what the configuration names, even if it is not the data of the run any more. Images
+            that were passed to `bind` are used in any case, with a note if they are not those of the run.
 
         Raises:
           ValueError: the run has no such checkpoint, was trained on images of another shape, was measured with another
@@ -333,7 +333,7 @@ class Bound(experiment.Bound):
         return jax.jit(gan.make_recompute(self.config.workload))(state, batches, labels)
 
     def _flops_per_step(self) -> float | None:
-        """On average over the updates with a penalty and those without; None where all are alike."""
+        """The average over updates with and without a penalty; None if all are equal."""
         config = self.config.workload
         if not config.r1 or config.r1_interval == 1:
             return None
@@ -350,18 +350,18 @@ class Bound(experiment.Bound):
 
 
 def as_in_run(config: Experiment, images: Images) -> Images:
-    """The images with the run's labels, which an unconditional generator does not use."""
+    """The images with the run's labels; an unconditional generator does not use them."""
     return RunFolder(config.run.workdir).as_in_run(images) if config.workload.conditional else images
 
 
 def _frequencies(labels: np.ndarray, classes: int) -> tuple[float, ...]:
-    """The share of each label; () where all are equally frequent, which needs no configuration."""
+    """The share of each label; () if all are equally frequent."""
     counts = np.bincount(labels, minlength=classes)
     return () if counts.min() == counts.max() else tuple((counts / counts.sum()).tolist())
 
 
 def _summarize(result: dict[str, Any], lines: list[dict[str, Any]]) -> dict[str, Any]:
-    """The final figures with those of the untrained generator beside them."""
+    """The final figures, and those of the untrained generator for comparison."""
     first = next((line["frechet_distance"] for line in lines if line["step"] == 0 and "frechet_distance" in line), None)
     if not first:
         return result

@@ -1,7 +1,7 @@
-"""The networks whose features generated images are measured in: jaxai's own classifiers, trained by its own recipes.
+"""The networks whose features are compared: jaxai's own classifiers, trained with its own presets.
 
-A Fréchet distance means something only beside the name of its extractor, and is never compared across extractors.
-The name therefore ends in a digest of the weights.
+A Fréchet distance is meaningful only together with the name of its extractor; distances of different extractors cannot
+be compared. The name therefore ends in a digest of the weights.
 """
 
 import dataclasses
@@ -27,22 +27,22 @@ BUNDLED = Path(__file__).parent / "extractors"
 FOR_SHAPE: Mapping[tuple[int, ...], str] = {(28, 28, 1): "mnist", (32, 32, 3): "cifar10"}
 """The bundled extractor for images of a height, width and number of channels."""
 RECIPES = {"mnist": "configs/mnist_full.py", "cifar10": "configs/cifar10_augmented.py"}
-"""What each bundled extractor was trained with."""
+"""The training of each bundled extractor."""
 BATCH = 500
-"""Images that pass through an extractor at a time; the result does not depend on it."""
+"""Number of images in a batch of an extractor; the result does not depend on it."""
 
 
 class Extractor(NamedTuple):
     """A classifier as a measure.
 
     Attributes:
-      name: with a digest of the weights, as "mnist-1a2b3c4d".
+      name: with a digest of the weights, such as "mnist-1a2b3c4d".
       image_shape: height, width and channels of its images.
-      features: how many it gives.
-      classes: how many labels it knows; 0 where it is no classifier.
+      features: number of features.
+      classes: number of labels; 0 if it is not a classifier.
       apply: images [batch, height, width, channels], uint8 or float in [0, 1] -> (features [batch, features], logits
-        [batch, classes]), float32; a pure function, to be jitted by whoever calls it.
-      names: of its labels in their order; empty where they are not known.
+        [batch, classes]), float32; a pure function, to be jitted by the caller.
+      names: of its labels in their order; empty if they are not known.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Extractor(NamedTuple):
     names: tuple[str, ...] = ()
 
     def labels_of(self, classes: Sequence[str]) -> np.ndarray | None:
-        """Its label for each class, by name where it has names; None where it does not know these classes."""
+        """Its label for each class, by name if it has names; None if it does not know these classes."""
         if len(classes) != self.classes or (self.names and {*classes} != {*self.names}):
             return None
         return np.array([self.names.index(name) for name in classes] if self.names else range(self.classes), np.int32)
@@ -63,12 +63,13 @@ def load_extractor(name: str, image_shape: tuple[int, ...]) -> Extractor:
     """The extractor of a name.
 
     Args:
-      name: "auto" for the bundled one that fits the images, or "pixels" where none does; the name of a bundled one;
+      name: "auto" for the bundled one that fits the images, or else "pixels"; the name of a bundled one;
         the folder of a classifier's run, or an exported `.npz`.
       image_shape: height, width and channels of the images to measure.
 
     Raises:
-      ValueError: there is none of that name, it takes images of another shape, or the run is no classifier's.
+      ValueError: there is no extractor of this name, it takes images of another shape, or the run is not a
+        classifier's.
     """
     if name == "auto":
         name = FOR_SHAPE.get(tuple(image_shape), "pixels")
@@ -111,7 +112,7 @@ def extract(extractor: Extractor, images: np.ndarray | jax.Array) -> tuple[jax.A
 
 
 def export(run: Path, path: Path) -> Extractor:
-    """Writes the weights of a classifier's run, in float16, as the one file that an extractor is.
+    """Writes the weights of a classifier's run, in float16, into one file.
 
     Raises:
       ValueError: the folder holds no classifier's run, or one without checkpoint.
@@ -133,7 +134,7 @@ def _read(path: Path, name: str) -> Extractor:
 
 
 def _trained(run: Path) -> tuple[cnn.Config, State]:
-    """The network of a classifier's run and its last state, without what evaluation does not use."""
+    """The network of a classifier's run, and the parts of its last state that evaluation uses."""
     from jaxai.runtime import parallel
     from jaxai.runtime.restore import trained_state
     from jaxai.runtime.run_folder import RunFolder
@@ -152,7 +153,7 @@ def _trained(run: Path) -> tuple[cnn.Config, State]:
 
 
 def _pixels(image_shape: tuple[int, ...]) -> Extractor:
-    """Images of 8x8 pixels: crude, and there for every shape. It knows no labels."""
+    """Images of 8x8 pixels: crude, but available for every shape. It has no labels."""
     channels = image_shape[-1]
 
     def apply(images: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -163,7 +164,7 @@ def _pixels(image_shape: tuple[int, ...]) -> Extractor:
 
 
 def _from(config: cnn.Config, state: State, name: str) -> Extractor:
-    # The measure is the same on every chip.
+    # The same precision on every chip.
     config = dataclasses.replace(config, dtype="float32", ema_decay=0.0)
     apply = cnn.make_features(config)
     images = jax.ShapeDtypeStruct((1, *config.image_shape), jnp.uint8)

@@ -19,7 +19,7 @@ MEASURED = 1_000_000
 
 
 class Samples(NamedTuple):
-    """Images [n, height, width, channels] uint8, and what they were generated from: latents, labels [n] int32 or None.
+    """Images [n, height, width, channels] uint8, their latents, and their labels [n] int32 or None.
 
     The names are those of a batch of data.
     """
@@ -42,7 +42,7 @@ class Generator:
         )
 
     def __call__(self, state: State, count: int, key: jax.Array, label: int | None = None) -> Samples:
-        """`count` samples, of one label or of those that `labels` gives."""
+        """`count` samples, of one label or of the labels that `labels` returns."""
         latents = self.latents(key, count)
         labels = self.labels(count) if label is None else np.full(count, label)
         images = self.images(state, latents, labels)

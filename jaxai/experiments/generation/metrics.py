@@ -1,4 +1,4 @@
-"""What the figures of a run that learns to generate images mean."""
+"""Declarations of the metrics of image generation."""
 
 from jaxai import gan
 from jaxai.core import Metric
@@ -11,7 +11,7 @@ _LABELS = {
     "least_mode": Metric("share of the rarest label", "%", better="higher"),
     "label_shares": Metric("shares of the labels", "%"),
 }
-"""What the classifier reports about samples."""
+"""Statistics of the classifier over samples."""
 _SLOW = {
     "kernel_distance": Metric("kernel distance", better="lower"),
     "precision": Metric("precision", better="higher", group="Precision and recall"),
@@ -19,7 +19,7 @@ _SLOW = {
     "density": Metric("density", better="higher", group="Density and coverage"),
     "coverage": Metric("coverage", better="higher", group="Density and coverage"),
 }
-"""What is measured at the end alone."""
+"""Metrics of the final evaluation only."""
 
 METRICS = (
     {

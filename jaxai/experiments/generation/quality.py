@@ -1,4 +1,4 @@
-"""The quality of a generator's images: all measures of them in the features of one network, each with its floor."""
+"""The quality of a generator's images: all measures in the features of one network, each with its floor."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,13 +16,13 @@ from jaxai.gan import fidelity
 from jaxai.metrics import Meanings, is_number
 
 CONFIDENT = 0.9
-"""The classifier counts as sure of a sample if the probability of its label is higher than this."""
+"""The classifier is sure of a sample if the probability of its label is higher than this."""
 LEAST_SHARE = 0.01
 """A label with a smaller share of the samples counts as lost by the generator."""
 LOST_MODES = 0.8
 """Share of the labels of real images below which a generator is reported to have collapsed."""
 TRUSTED = 0.8
-"""Share of real images that a classifier must label right, or be sure of, to be trusted with samples."""
+"""Share of real images that a classifier must label correctly, or be sure of, to be used for samples."""
 SUBSET = 1_000
 """Number of images in a subset of the kernel distance, as usual."""
 
@@ -31,7 +31,7 @@ class Quality:
     """Measures images against a reference of real ones, in the features of one extractor.
 
     The reference and the floor come from two disjoint halves of the real images, each of the same size as the sample of
-    generated ones: a perfect generator would reach the floor.
+    generated ones: the floor is the value of a perfect generator.
 
     Args:
       extractor: the network of the features.
@@ -93,7 +93,7 @@ class Quality:
         return values | dict(sorted(statistics.items()))  # each next to its floor
 
     def at_the_end(self, features: jax.Array) -> dict[str, float]:
-        """The measures that take longer, each with its floor as `NAME_floor`."""
+        """The slower measures, each with its floor as `NAME_floor`."""
         values = self._slow(features[: self.samples])
         return values | {f"{name}_floor": value for name, value in self._slow(self._held_out).items()}
 
@@ -157,7 +157,7 @@ def classified(logits: jax.Array, labels: np.ndarray | None = None) -> dict[str,
 
 
 def found_wrong(values: Mapping[str, Any]) -> dict[str, str]:
-    """Problems of the training that a user should know: a collapsed discriminator, a generator that repeats itself."""
+    """Problems of the training: a collapsed discriminator, a generator that repeats itself."""
     found = {}
     if "discriminator_accuracy" in values:
         accuracy, norm = values["discriminator_accuracy"], values["discriminator_grad_norm"]
@@ -184,7 +184,7 @@ def found_wrong(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _classifies(values: Mapping[str, Any]) -> bool:
-    """Whether the classifier fits such images: by its accuracy on real ones, or the share that it is sure of."""
+    """Whether the classifier fits these images: by its accuracy on real ones, or the share that it is sure of."""
     known = "label_accuracy_floor" if "label_accuracy_floor" in values else "confident_floor"
     return bool(values[known] >= TRUSTED)
 

@@ -39,9 +39,9 @@ class TrainedGenerator(Trained):
 
         Args:
           count: number of images.
-          label: what a conditional model is asked for: the name of a class, or its number where none has that name;
-            None: labels with the frequencies of the training data, each in turn where all are equally frequent.
-          seed: of the latents; the first images of many are those of few.
+          label: class of the images of a conditional model: its name, or its number if no class has that name;
+            None: labels with the frequencies of the training data, in turn if all are equally frequent.
+          seed: of the latents; the first images do not depend on `count`.
 
         Returns:
           [count, height, width, channels] uint8.
@@ -81,7 +81,7 @@ class TrainedGenerator(Trained):
 
     @property
     def starting_point(self) -> transfer.Start:
-        """The last parameters of both networks, which fit each other, and the averages of the generator."""
+        """The last parameters of both networks, which belong together, and the averages of the generator."""
         extra = {"variables": self.state.extra["variables"]} | averages.start(self.variables)
         return transfer.Start(self.state.params, extra, self._sizes, str(self.folder))
 
@@ -121,7 +121,7 @@ class TrainedGenerator(Trained):
 
 
 def _inputs(latents: Any, labels: Any = None) -> dict[str, Any]:
-    """What `gan.make_predict` takes."""
+    """The inputs of `gan.make_predict`."""
     return {"latent": latents} if labels is None else {"latent": latents, "label": labels}
 
 
@@ -141,7 +141,7 @@ def label_number(config: Experiment, label: int | str | None) -> int | None:
         raise ValueError(f"label is {number}; this model has the labels 0 to {workload.num_classes - 1}")
     if number not in (learned := config.learned_labels):
         raise ValueError(
-            f"label is {number}, which no training image had, so that the generator never learned it; choose one of"
+            f"label is {number}, which no training image has, so the generator did not learn it; choose one of"
             f" {', '.join(map(str, learned))}"
         )
     return int(number)

@@ -37,20 +37,20 @@ if TYPE_CHECKING:
 EVALUATIONS = 20
 """Default number of evaluations per run; they take a few per cent of its time."""
 STEPS_PER_CALL = 1_000
-"""Default number of train steps per call, about."""
+"""Approximate default number of train steps per call."""
 
 
 class Bound(experiment.Bound):
-    """A deep Q-learner in an environment that this process knows."""
+    """A deep Q-learner in an environment that is available in this process."""
 
     def __init__(self, config: "Experiment"):
         self.config: Experiment = config
 
     def training(self) -> Training:
-        """What the loop needs.
+        """The parts of the training loop.
 
         Raises:
-          ValueError: what `Experiment.check` raises.
+          ValueError: as for `Experiment.check`.
         """
         from jaxai.experiments.qlearning.experiment import Experiment
 
@@ -91,7 +91,7 @@ class Bound(experiment.Bound):
         """The workload: one learner, or all seeds and settings in one program."""
         env, env_params = make_environment(self.config.env)
         if self.config.alone:
-            # Without an axis on one device: then a seed draws the same numbers as together with other seeds.
+            # On one device without an axis: a seed then draws the same numbers as together with other seeds.
             several = axis_name is not None and parallel.make_mesh(self.config.run.devices).size > 1
             return dqn.make(self.config.workload, env, env_params, axis_name if several else None)
         alone = dqn.make(self.config.workload, env, env_params)
@@ -118,10 +118,10 @@ class Bound(experiment.Bound):
         """Trains or resumes all seeds in one program, and leaves the pictures of the result in the run folder.
 
         Args:
-          console: where progress goes; None: standard output.
+          console: for progress; None: standard output.
           callbacks: functions (step, metrics, state) that run between calls; see `jaxai.runtime.callbacks`.
           measures: functions state -> {name: value} that add to the metrics of each evaluation.
-          metrics: name -> what a metric of one's own means.
+          metrics: name -> declaration of a metric of your own.
         """
         outcome = fit(self.training().measuring(measures, metrics), self.config, console, callbacks)
         if not outcome.interrupted:
@@ -149,12 +149,12 @@ class Bound(experiment.Bound):
         """Measures a checkpoint of the run over greedy episodes of every seed, and shows and returns the metrics.
 
         Args:
-          console: where the metrics are shown.
+          console: for the metrics.
           which: checkpoint.
           episodes: number of greedy episodes for each seed, at least 1.
 
         Raises:
-          ValueError: the run has no such checkpoint, or no episode is asked for.
+          ValueError: the run has no such checkpoint, or `episodes` is below 1.
           FloatingPointError: every training of the run diverged.
         """
         self.config.check_episodes("episodes", episodes)
@@ -187,7 +187,7 @@ class Bound(experiment.Bound):
         Args:
           outcome: of the training; unused here.
           folder: of the run; the picture is written into it.
-          console: where a failure is shown; None: standard output.
+          console: for a warning if drawing fails; None: standard output.
         """
         del outcome
         if importlib.util.find_spec("PIL") is None:
@@ -208,7 +208,7 @@ class Bound(experiment.Bound):
         return "the training" if self.config.alone else f"all {len(self.config.seeds)} trainings"
 
     def _advice(self) -> dict[str, str]:
-        """Warnings about the configuration; of each kind that of the first setting."""
+        """Warnings about the configuration; for each kind the warning of the first setting."""
         found: dict[str, str] = {}
         for config in self.config.configs:
             found = advice.of_config(config) | found

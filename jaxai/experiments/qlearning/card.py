@@ -1,4 +1,4 @@
-"""What an agent's model card states."""
+"""The facts in an agent's model card."""
 
 from jaxai import dqn
 from jaxai.core import PyTree
@@ -6,7 +6,7 @@ from jaxai.dqn.spec import EnvironmentSpec
 from jaxai.runtime.model_card import Model
 
 VARIANTS = ("double", "dueling", "noisy", "prioritized", "munchausen")
-"""Fields of the configuration that name a method where they are on."""
+"""Fields of the configuration that are the name of a method which is on."""
 
 
 def describe(config: dqn.Config, params: PyTree, spec: EnvironmentSpec, environment: str, members: int) -> Model:
@@ -34,5 +34,5 @@ def describe(config: dqn.Config, params: PyTree, spec: EnvironmentSpec, environm
         commands=("jaxai play RUN", "jaxai evaluate RUN", "jaxai report RUN"),
         pipeline="reinforcement-learning",
         tags=("deep-reinforcement-learning", "dqn"),
-        data=f"It made its own data in the environment `{environment}`.{several}",
+        data=f"It generated its own data in the environment `{environment}`.{several}",
     )

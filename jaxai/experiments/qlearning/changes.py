@@ -44,7 +44,7 @@ def apply(config: Config, set_members: Callable[[State], State] | None, state: S
 
     Args:
       config: of the run.
-      set_members: stacked states of several trainings -> the same with the hyperparameters of each; None for one
+      set_members: stacked states of several trainings -> the same with the hyperparameters of each; None for a single
         training, whose state is not stacked.
       state: from the checkpoint.
     """

@@ -62,7 +62,7 @@ NEEDS = {
     "env_name": (
         Annotated[str | None, tyro.conf.arg(name="env.name")],
         None,
-        "the run's own environment, my_package.my_module:make, as it was trained: a run folder alone imports nothing",
+        "your environment of the training, as my_package.my_module:make (it is imported only if given here)",
     )
 }
 COMMANDS = Commands({"evaluate": evaluate, "play": play}, {"sweep": sweep}, NEEDS)

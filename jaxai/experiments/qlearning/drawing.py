@@ -17,11 +17,11 @@ from jaxai.core import PyTree
 from jaxai.dqn.episode import Episode
 
 MOST_FRAMES = 300
-"""Largest number of pictures; of a longer episode evenly spaced steps are shown, with the first and the last."""
+"""Largest number of pictures; a longer episode is shown at evenly spaced steps, the first and the last included."""
 WIDTH, HEIGHT, TITLE = 360, 240, 26
-"""Pixels of a drawing, and of the title above it."""
+"""Size in pixels of a drawing, and of the title above it."""
 LEAST_BRIGHT = 32
-"""An episode of bytes that are all below this consists of symbols, not of pixels."""
+"""If all bytes of an episode are below this, they are symbols and not pixels."""
 SMOOTH = 2
 """Factor by which lines are drawn larger, before the picture is reduced."""
 BLACK, INK, GREY, WHITE = (0, 0, 0), (32, 38, 46), (160, 166, 174), (255, 255, 255)
@@ -65,7 +65,7 @@ def render(env: Any, env_params: PyTree, episode: Episode, path: Path | str) -> 
         title = f"{name}   step {step}   return {_number(returns[step])}"
         ImageDraw.Draw(frame).text((6, 5), title, INK, font)
         frames.append(frame.quantize(palette=table, dither=Image.Dither.NONE) if palette else frame.quantize(128))
-    # Half a second to see the beginning, and more for the end; 20 frames a second at most.
+    # Half a second for the beginning, more for the end; at most 20 frames per second.
     durations = [max(50, min(120, 15_000 // len(frames)))] * len(frames)
     durations[0], durations[-1] = 500, 1500
     path = Path(path)
@@ -82,7 +82,7 @@ def render(env: Any, env_params: PyTree, episode: Episode, path: Path | str) -> 
 
 
 def _scene(name: str, env: Any, env_params: PyTree, observations: np.ndarray) -> tuple[Draw, list[Colour]]:
-    """How to draw an observation, and the colours; none of them for pixels, which bring their own."""
+    """How to draw an observation, and the colours; no colours for pixels."""
     if env_params is None:
         env_params = getattr(env, "default_params", None)
     shape = observations.shape[1:]
@@ -113,7 +113,7 @@ def _palette(channels: int) -> list[Colour]:
 
 
 def _hues(channels: int) -> list[Colour]:
-    # The golden ratio sets neighbours far apart, however many there are.
+    # The golden ratio keeps neighbouring hues far apart for any number of channels.
     shares = [colorsys.hls_to_rgb((0.58 + i * 0.618034) % 1, 0.62, 0.85) for i in range(channels)]
     return [(round(255 * red), round(255 * green), round(255 * blue)) for red, green, blue in shares]
 
@@ -246,7 +246,7 @@ def _shades(low: float, high: float) -> Draw:
 
 
 def _bars(low: np.ndarray, high: np.ndarray) -> Draw:
-    """A bar for each number of a vector, from 0, in the range that the episode has seen of it."""
+    """A bar for each number of a vector, from 0, in the range of its values in the episode."""
     low, high = np.minimum(low, 0).astype(float), np.maximum(high, 0).astype(float)
     spread = np.maximum(high - low, 1e-8)
 
@@ -277,5 +277,5 @@ def _enlarged(picture: np.ndarray) -> Any:
 
 
 def _number(value: float) -> str:
-    """Two digits after the point, where there are any."""
+    """At most two digits after the point."""
     return f"{round(value, 2) + 0.0:.2f}".rstrip("0").rstrip(".")

@@ -42,17 +42,17 @@ class Experiment(experiment.Experiment):
 
     @property
     def from_preset(self) -> str:
-        """An environment of one's own is registered by the preset."""
+        """A user's environment, if it is registered by the preset."""
         return "" if is_gymnaxs(self.env) or self.named_again else f"registers {self.env.name}"
 
     @property
     def named_again(self) -> str:
-        """An environment of one's own that was imported by its name."""
+        """A user's environment, if it was imported by its name."""
         return f"--env.name {self.env.name}" if self.env.name in own.IMPORTED else ""
 
     @property
     def missing(self) -> str:
-        """An environment of one's own that this process does not know."""
+        """A user's environment, if it is not available in this process."""
         name = self.env.name
         if is_registered(name):
             return ""
@@ -65,7 +65,7 @@ class Experiment(experiment.Experiment):
         return f"was trained in {name!r}, which gymnax does not have; add {remedy}"
 
     def provide(self, **needs: str) -> None:
-        """Imports the run's own environment, which a user names again.
+        """Imports the run's environment, which the user names again.
 
         Raises:
           ValueError: the name is not that of the run's environment, or it cannot be imported.
@@ -124,7 +124,7 @@ class Experiment(experiment.Experiment):
         return config.torso == "mlp" or (config.torso == "auto" and not self.env.name.endswith("MinAtar"))
 
     def check(self) -> None:
-        """Raises ValueError, in one line and before anything compiles, for a configuration that cannot be trained."""
+        """Raises ValueError, before anything compiles, for a configuration that cannot be trained."""
         ranges.check(self)
         self.check_workload()
         self.check_size()
@@ -178,21 +178,21 @@ class Experiment(experiment.Experiment):
 
     @property
     def replay_size(self) -> str:
-        """`replay buffer of 100,000 transitions, 5.6 MB`, with the number of trainings where there are several."""
+        """`replay buffer of 100,000 transitions, 5.6 MB`, with the number of trainings if there are several."""
         each = f"{len(self.seeds)} x " if len(self.seeds) > 1 else ""
         return f"replay buffer of {each}{self.workload.capacity:,} transitions, {chips.shown_bytes(self.replay_bytes)}"
 
     def bind(self, data: None = None, console: Console | None = None) -> Bound:
         """Checks that it can be trained: the environment exists, and the replay buffer fits the memory.
 
-        An environment `module:name` is imported: only a configuration that a user gives is bound in this way.
+        An environment `module:name` is imported, because the configuration comes from the user.
 
         Args:
-          data: none; the environment gives it.
+          data: None; the environment generates it.
           console: unused.
 
         Raises:
-          ValueError: one line that names what cannot be.
+          ValueError: one line with the reason.
         """
         del data, console
         if own.is_dotted(self.env.name):

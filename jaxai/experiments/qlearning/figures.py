@@ -30,7 +30,7 @@ def _per_seed(line: Mapping[str, Any], name: str) -> list[Any]:
 
 
 def describe(metrics: Mapping[str, np.ndarray], steps: int) -> dict[str, Any]:
-    """The metrics of one call: means over seeds and `NAME_per_seed`; of episodes, mean return and length.
+    """The metrics of one call: means over seeds and `NAME_per_seed`; mean return and length of episodes.
 
     A seed that diverged is left out of every mean but that of `diverged`.
     """

@@ -1,4 +1,4 @@
-"""What the figures of a run of deep Q-learning mean."""
+"""Declarations of the metrics of deep Q-learning."""
 
 from jaxai import dqn, population
 from jaxai.core import Metric

@@ -62,7 +62,7 @@ class Sweep(Experiment):
             raise ValueError(f"grid.{min(unused)} has no effect without prioritized replay; add --prioritized")
         super().check()
         for name, values in swept.items():
-            if len({np.float32(value) for value in values}) < len(values):  # in which the step computes
+            if len({np.float32(value) for value in values}) < len(values):  # the step computes in float32
                 raise ValueError(f"grid.{name} is {values}: a value is given twice; leave it out once")
 
     def of_run(self, data: None = None) -> "BoundSweep":
@@ -72,7 +72,7 @@ class Sweep(Experiment):
 
 
 class BoundSweep(Bound):
-    """A sweep in an environment that is there."""
+    """A sweep in an environment that is available in this process."""
 
     config: Sweep
 

@@ -30,7 +30,7 @@ class TrainedAgent(Trained):
 
     Attributes:
       member: number of the training in the run, from 0.
-      members: what the trainings of the run are called.
+      members: names of the trainings of the run.
       env: the environment.
       env_params: its parameters.
     """
@@ -74,8 +74,8 @@ class TrainedAgent(Trained):
         """The best actions.
 
         Args:
-          observations: [n, ...] as the environment returns them, or one without the first axis. With `frame_stack` the
-            last observations side by side along the last axis, which is added where an observation has none or two.
+          observations: [n, ...] as the environment returns them, or one without the first axis. With `frame_stack`
+            the last observations are concatenated along the last axis; it is added to observations of no or two axes.
           mask: [n, actions] bool (or [actions]), True where an action is legal; None: all are.
 
         Returns:
@@ -172,7 +172,7 @@ class TrainedAgent(Trained):
 
 
 def _member(bound: "Bound", state: State, member: int | None) -> int:
-    """The number of the training that is asked for, or of the best by the evaluation of the checkpoint."""
+    """The number of the given training, or of the best by the evaluation of the checkpoint."""
     experiment = bound.config
     members = len(experiment.seeds)
     if member is not None and not 0 <= member < members:

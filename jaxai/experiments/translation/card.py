@@ -1,4 +1,4 @@
-"""What a translator's model card states."""
+"""The facts in a translator's model card."""
 
 from jaxai import seq2seq
 from jaxai.core import PyTree

@@ -26,8 +26,9 @@ def evaluate(
 
     Args:
       checkpoint: the best by its evaluations, the latest, or the average of the parameters of both
-      data_dir: folder of the data, if it is not the one of the training any more
-      data_source: function that returned the data of the training, package.module:name: a run folder imports nothing
+      data_dir: folder of the data, if it is not the folder of the training any more
+      data_source: function that returned the data of the training, as package.module:name (it is imported only if given
+        here)
       other_data: score the data that is there, even if it is not the data of the run
       source: file to translate, one sentence per line, instead of the test set
       reference: correct translations of source, line by line

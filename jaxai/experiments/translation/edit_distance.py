@@ -15,7 +15,7 @@ def edit_distance(a: Tokens, b: Tokens) -> int:
 
 
 def plain_edit_distance(a: Tokens, b: Tokens) -> int:
-    """The same without a package: bundled tasks are scored without the extra `text` too."""
+    """The same without a package, so that bundled tasks are scored without the extra `text`."""
     if a == b:
         return 0
     above = list(range(len(b) + 1))

@@ -47,9 +47,9 @@ if TYPE_CHECKING:
     from jaxai.experiments.translation.trained import TrainedTranslator
 
 Parameters = Which | Literal["average"]
-"""Of a checkpoint of the run, or their mean."""
+"""A checkpoint of the run, or the mean of both."""
 METRICS = seq2seq.METRICS | scores.METRICS
-"""What the metrics of a run mean."""
+"""Declarations of the metrics of a run."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Experiment(OnData):
         never_switched=("workload.ema_decay", "data.validation", "data.test"),
         derived=("workload.optimizer.decay_steps",),
         refused={
-            "tokens.digests": "the training text has changed, and makes other vocabularies",
+            "tokens.digests": "the training text has changed, and gives other vocabularies",
             "tokens.batch": "the position in the data and the epochs follow from it",
             "tokens.buckets": "the position in the data and the epochs follow from it",
         },
@@ -279,7 +279,7 @@ class Bound(experiment.Bound):
           files: a file of sources and one of references, line by line, instead of the test set.
           others: further runs of an ensemble.
           other_data: score what the configuration names, even if it is not the data of the run any more. Pairs that
-            this was bound to are scored in any case, with a note if they are not those of the run.
+            were passed to `bind` are scored in any case, with a note if they are not those of the run.
 
         Raises:
           ValueError: the run has no such checkpoint, the vocabularies are not its own, the files do not fit, or its
@@ -303,7 +303,7 @@ class Bound(experiment.Bound):
         _, result = self._test(translator, split, task)
         result |= {"sentences": len(split.sources), "checkpoint": which, "measured_on": measured_on(config, data)}
         console.print(progress.results(_main(result), Meanings(METRICS), title=f"Scores on {name}"))
-        notes = [f"hypotheses and references were compared in one form: {result['normalisation']}"]
+        notes = [f"hypotheses and references were normalized in the same way: {result['normalisation']}"]
         notes += unknown_references(translator.target, split)
         if translator.cut:
             notes.append(f"sources cut because they had more than {translator.longest} tokens: {translator.cut:,}")

@@ -34,7 +34,7 @@ METRICS = {
     "exact_match": Metric("exact match", "%", better="higher"),
     "perplexity": Metric("perplexity", better="lower", log=True),
 }
-"""What the scores mean."""
+"""Declarations of the scores."""
 MAIN = {
     "translation": "bleu",
     "pronunciation": "word_error_rate",
@@ -46,7 +46,7 @@ EDGES = {
     "pronunciation": (4, 6, 8, 10, 12, 14),
     "transformation": (4, 8, 12, 16, 24, 32),
 }
-"""Upper ends of the ranges of `by_length`, in words for a translation, else in characters; one range more is open."""
+"""Upper ends of the ranges of `by_length`, in words for a translation, else in characters; a last range is open."""
 SENTENCE = {"translation": "chrf", "pronunciation": "phoneme_error_rate", "transformation": "character_error_rate"}
 """The score of a single sentence. BLEU is not meaningful for one: most have no four consecutive correct words."""
 
@@ -133,7 +133,7 @@ def by_length(
     hypotheses, answers = _checked(task, hypotheses, references, lowercase, sources)
     edges = EDGES[task] if edges is None else edges
     if any(low >= high for low, high in itertools.pairwise(edges)):
-        raise ValueError(f"edges are {list(edges)}, expected rising lengths such as {list(EDGES[task])}")
+        raise ValueError(f"edges are {list(edges)}, expected increasing lengths such as {list(EDGES[task])}")
     lengths = [len(source.split()) if task == "translation" else len(source) for source in sources]
     places = np.searchsorted(np.asarray(edges, int), lengths)
     sums = _main_sums(task, hypotheses, answers)
@@ -212,7 +212,7 @@ def examples(
     seed: int = 0,
     lowercase: bool = False,
 ) -> list[dict[str, Any]]:
-    """Some random sentences, and of the others those with the worst score.
+    """Some random sentences, and those with the worst score among the others.
 
     Args:
       task: as for `score`.

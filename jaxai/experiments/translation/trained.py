@@ -47,7 +47,7 @@ class TrainedTranslator(Trained):
         best, latest = (super(TrainedTranslator, cls).read(run, workload, each) for each in ("best", "latest"))
         mean = seq2seq.decode.average([best.variables, latest.variables])
         extra = {name: value for name, value in (latest.state.extra or {}).items() if name != averages.EMA} | mean
-        # Without an optimizer's state: what it averages is in the mean already.
+        # Without the optimizer's state: its averages are in the mean already.
         state = latest.state.replace(params=extra.pop("params"), extra=extra, opt_state=())
         return cls(Path(run.workdir), config, workload, state, checkpoint)
 
@@ -82,10 +82,10 @@ class TrainedTranslator(Trained):
         Args:
           texts: any number of them, or one.
           n_best: translations of each text; without `beam` the beam is at least this wide.
-          method: "beam", "greedy" or "sample"; None here and below: as the run is configured.
+          method: "beam", "greedy" or "sample"; None, also below: the run's.
           beam: hypotheses that the beam search keeps.
           length_penalty: exponent of the length that scores are divided by.
-          coverage_penalty: weight of source tokens that got no attention.
+          coverage_penalty: weight of the penalty on source tokens without attention.
           temperature: of sampling.
           top_k: number of the most probable tokens that sampling draws from; 0: all.
           top_p: sampling draws from the most probable tokens that have this probability together.
@@ -160,8 +160,8 @@ class TrainedTranslator(Trained):
           ensemble: as for `translate`.
 
         Raises:
-          ValueError: the vocabularies are not those of the run, the runs have other vocabularies or another network, or
-            it cannot search so.
+          ValueError: the vocabularies are not those of the run, the runs have different vocabularies or networks, or
+            an option of `decoding` does not fit the network.
         """
         decoding = decoding or self.config.decoding
         key = (decoding, seed, tuple(map(id, ensemble)))
@@ -181,9 +181,7 @@ class TrainedTranslator(Trained):
     def _vocabulary(self, side: str, number: int) -> Vocabulary:
         digests = self.config.tokens.digests
         if len(digests) != 2:
-            raise ValueError(
-                f"{self.folder}/config.json has no digests of its vocabularies; give the train command again"
-            )
+            raise ValueError(f"{self.folder}/config.json has no digests of its vocabularies; repeat the train command")
         found = vocabulary.load(self.folder / f"{side}_vocabulary.json")
         found.require(digests[number], str(self.folder))
         return found
@@ -192,8 +190,8 @@ class TrainedTranslator(Trained):
         """Greedy translation of token ids.
 
         Source [batch, length] int32, each ended by END and padded with 0, and source_length [batch] int32 -> tokens
-        [batch, longest] int32, padded with 0, and their number [batch] int32. `source.encode` and `target.decode` are
-        between text and tokens; their files are in the run folder.
+        [batch, longest] int32, padded with 0, and their number [batch] int32. `source.encode` and `target.decode`
+        convert between text and tokens; their files are in the run folder.
         """
         network = seq2seq.build(portable(self.config.workload))
         variables, decoding = self.variables, self.config.decoding
@@ -225,7 +223,7 @@ class TrainedTranslator(Trained):
 
 
 def read_all(bound: "Sequence[Bound]", checkpoint: str) -> tuple[TrainedTranslator, list[TrainedTranslator]]:
-    """The first of several runs, and the others, that translate together. What does not fit is refused first.
+    """The first of several runs that translate together, and the others; runs that do not fit are refused first.
 
     Raises:
       ValueError: see `TrainedTranslator.translator` and `jaxai.load`.
@@ -236,7 +234,11 @@ def read_all(bound: "Sequence[Bound]", checkpoint: str) -> tuple[TrainedTranslat
 
 
 def check_alike(experiments: Sequence[Any]) -> None:
-    """Raises ValueError for runs that cannot translate together: of other vocabularies, or of another network."""
+    """Refuses runs that cannot translate together.
+
+    Raises:
+      ValueError: their vocabularies or networks differ.
+    """
     first, *others = experiments
     for each in others:
         if each.tokens.digests != first.tokens.digests:
@@ -250,5 +252,5 @@ def check_alike(experiments: Sequence[Any]) -> None:
 
 
 def _network(config: seq2seq.Config) -> dict[str, Any]:
-    """What the runs of an ensemble must share."""
+    """The fields that the runs of an ensemble must share."""
     return {field.name: getattr(config, field.name) for field in dataclasses.fields(seq2seq.Model)}

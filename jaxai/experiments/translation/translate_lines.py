@@ -91,7 +91,7 @@ def translate(
 
     Args:
       translator: of the text.
-      source: the sentences.
+      source: of the sentences.
       output: file of the translations in UTF-8; None for standard output.
       batch_size: lines in a batch.
       n_best: translations of each line, each on a line of its own.
