@@ -111,7 +111,7 @@ def test_same_command_resumes_and_a_changed_one_is_refused_with_the_flag_that_ov
     before = (run / "metrics.jsonl").read_bytes()
     code, out, _ = jaxai("train", preset, "--workdir", run)
     assert code == 0
-    assert "going on at step 8 of 8" in out
+    assert "continuing at step 8 of 8" in out
     assert (run / "metrics.jsonl").read_bytes() == before
     code, _, err = jaxai("train", preset, "--workdir", run, "--optimizer.learning-rate", "3e-4")
     assert code == 2

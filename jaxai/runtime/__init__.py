@@ -1,1 +1,1 @@
-"""What every run needs and no workload knows: devices, the loop, checkpoints, run folders, reports."""
+"""The parts of a run that are the same for every workload: devices, the loop, checkpoints, run folders."""

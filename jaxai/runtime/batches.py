@@ -1,6 +1,6 @@
-"""Where the batches of a call come from: arrays on the device, arrays streamed from the host, or a feed of one's own.
+"""The batches of a call: from arrays on the device, arrays streamed from the host, or a feed of your own.
 
-Of arrays, which examples a step learns from is a function of the seed and the step alone, wherever they are kept.
+With arrays, the examples of a step depend on the seed and the step alone, wherever the arrays are stored.
 """
 
 import time
@@ -28,16 +28,16 @@ CPU_BYTES = 4 * 2**30
 
 
 class CallBatches(Protocol):
-    """The placed batches of each call in turn; a context that ends what runs in the background.
+    """The placed batches of each call in turn; a context that ends background threads.
 
     Attributes:
-      dataset: the arrays on the device that a call gathers its examples from; None where the batches are complete.
+      dataset: the arrays on the device that a call gathers its examples from; None if the batches are complete.
     """
 
     dataset: PyTree
 
     def at(self, step: int) -> PyTree:
-        """Batches of `steps_per_call` steps from any step on; of a feed, zeros of that shape."""
+        """Batches of `steps_per_call` steps from any step on; for a feed, zeros of this shape."""
 
     def next(self, step: int, steps: int, state: State) -> tuple[PyTree, float]:
         """The batches of the next call.
@@ -60,7 +60,7 @@ def make_batches(data: Examples | Feed | None, run: Run, mesh: Mesh, plan: Plan,
     """The batches of a run: none, resident on the device, streamed, or from a feed.
 
     Args:
-      data: arrays, a feed, or None for a workload that makes its own data.
+      data: arrays, a feed, or None for a workload that generates its own data.
       run: seed, mode and placement are read.
       mesh: the devices.
       plan: the calls of the run.
@@ -88,7 +88,7 @@ def example_batch(data: Examples | Feed | None) -> Any:
 
 
 class NoBatches:
-    """For workloads that make their own data."""
+    """For workloads that generate their own data."""
 
     dataset: PyTree = None
 
@@ -170,7 +170,7 @@ class StreamedBatches(NoBatches):
 
 
 class FeedBatches(NoBatches):
-    """Batches from a feed of one's own, checked against its example."""
+    """Batches from a feed, checked against its example."""
 
     def __init__(self, feed: Feed, run: Run, mesh: Mesh, plan: Plan):
         self._feed, self._mesh, self._mode, self._steps = feed, mesh, run.mode, plan.steps_per_call

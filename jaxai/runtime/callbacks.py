@@ -1,4 +1,4 @@
-"""Callbacks and measures: functions of one's own that run between the calls of a training, never inside a step.
+"""Callbacks and measures: functions of your own that run between the calls of a training, never inside a step.
 
 A callback is called as `callback(step, metrics, state)`
 
@@ -13,12 +13,12 @@ A callback returns None, or "stop" to end the run: the state is evaluated and sa
 is recorded in `stopped.json`. The same command then leaves the run as it is; `resume_with_changes` continues it.
 An exception ends the run as well: the state is saved, and a line names the callback.
 
-Weights & Biases:
+Weights & Biases::
 
     run = wandb.init(project="digits")
     callbacks = [lambda step, metrics, state: run.log(dict(metrics), step=step)]
 
-TensorBoard (`tensorboard=True` of a run needs no callback):
+TensorBoard (`tensorboard=True` of a run needs no callback)::
 
     writer = tensorboardX.SummaryWriter("events")
 
@@ -26,14 +26,14 @@ TensorBoard (`tensorboard=True` of a run needs no callback):
         for name, value in metrics.items():
             writer.add_scalar(name, value, step)
 
-A stopping rule (`early_stopping=N` of a run needs no callback):
+A stopping rule (`early_stopping=N` of a run needs no callback)::
 
     def good_enough(step, metrics, state):
         return "stop" if metrics.get("test_accuracy", 0) > 0.99 else None
 
 A measure is called as `measure(state)` at each evaluation and returns `{name: value}`: numbers that are logged, shown,
 passed to the callbacks and drawn in the report together with the other metrics of the evaluation. Its state is valid
-until it returns, too.
+until it returns, too::
 
     def smallest_weight(state):
         return {"smallest_weight": min(float(abs(leaf).min()) for leaf in jax.tree.leaves(state.params))}
@@ -109,7 +109,7 @@ def call_back(callbacks: Sequence[Callback], step: int, metrics: Mapping[str, An
       state: after `step` steps.
 
     Raises:
-      CallbackError: one raised, or returned something else than None or "stop".
+      CallbackError: a callback raised, or returned neither None nor "stop".
     """
     stopped_by = ""
     for callback in callbacks:
@@ -140,7 +140,7 @@ def measured(measures: Sequence[Measure], step: int, state: State, metrics: Mapp
       metrics: of the evaluation.
 
     Raises:
-      CallbackError: a measure raised, returned something else than numbers by name, or a name that exists already.
+      CallbackError: a measure raised, did not return numbers by name, or returned a name that exists already.
     """
     found = dict(metrics)
     for measure in measures:
@@ -161,7 +161,7 @@ def measured(measures: Sequence[Measure], step: int, state: State, metrics: Mapp
 
 
 def name_of(function: Any) -> str:
-    """What a callback or a measure is called in messages; a lambda has the place where it is written."""
+    """The name of a callback or a measure in messages; for a lambda with its file and line."""
     while isinstance(function, functools.partial):
         function = function.func
     name = getattr(function, "__qualname__", None) or type(function).__qualname__

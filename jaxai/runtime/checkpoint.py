@@ -1,6 +1,6 @@
 """Checkpoints of a State with orbax: asynchronous, the latest separate from the best, checked when restored.
 
-In a loop of one's own, which continues where it stopped:
+In a loop of your own, which continues where it stopped:
 
 >>> import tempfile, jax, jax.numpy as jnp
 >>> from jaxai import State
@@ -48,7 +48,7 @@ Which = Literal["latest", "best"]
 
 CHECKSUMS = "checksums.json"
 NOTES = 40_000
-"""Approximate number of bytes of a checkpoint besides its arrays."""
+"""Approximate number of bytes of a checkpoint without its arrays."""
 KEPT: dict[Which, int] = {"latest": 2, "best": 1}
 logger = logging.getLogger(__name__)
 
@@ -62,10 +62,10 @@ class Checkpoints:
 
     Args:
       directory: of the checkpoints.
-      stored: state -> what is saved of it; see `Workload`.
+      stored: state -> the part of it that is saved; see `Workload`.
 
     Attributes:
-      damaged: folders that `restore` has skipped -> what is wrong with them.
+      damaged: folders that `restore` has skipped -> their damage.
     """
 
     def __init__(self, directory: str | os.PathLike[str], stored: Callable[[State], State] = whole):
@@ -80,8 +80,8 @@ class Checkpoints:
         The state may be donated afterwards. A step that has a checkpoint already is not saved again.
 
         Args:
-          state: what is saved, under its `step`; placed as `jit` has it, see `parallel.gather_state`.
-          which: the latest, of which two are kept, or the best, of which one is.
+          state: to save, under its `step`; in the layout of `jit`, see `parallel.gather_state`.
+          which: "latest" (two are kept) or "best" (one is kept).
 
         Raises:
           UnwrittenError: this state or the one before could not be written.
@@ -90,7 +90,7 @@ class Checkpoints:
         if step == self._started.get(which) or step in self.steps(which):
             return
         if which == "latest" and "best" in self._managers:
-            # Wherever a kill falls, the best of all evaluations up to the latest state has its checkpoint.
+            # Even after a kill, the best of all evaluations up to the latest state has its checkpoint.
             with self._saving("best"):
                 self._managers["best"].wait_until_finished()
         with self._saving(which):
@@ -115,13 +115,13 @@ class Checkpoints:
         """The newest checkpoint that passes its checks; None if there is none. `damaged` has the skipped ones.
 
         Args:
-          like: a state of the same shapes and dtypes, or of `jax.ShapeDtypeStruct`s with shardings; what is
-            restored is placed as its leaves are.
+          like: a state of the same shapes and dtypes, or of `jax.ShapeDtypeStruct`s with shardings; the
+            restored state is placed like it.
           which: the latest, or the best by its evaluation; None: the newest of both.
 
         Raises:
-          ValueError: the checkpoint is of another network or optimizer; the first leaf that differs is named. Or its
-            path is not UTF-8.
+          ValueError: the checkpoint is of another network or optimizer (the message names the first leaf that differs),
+            or its path is not UTF-8.
         """
         if not is_utf8(self.directory):
             name = ascii(str(self.directory))
@@ -140,7 +140,7 @@ class Checkpoints:
         return None
 
     def verify(self, which: Which) -> bool:
-        """Whether there is a checkpoint of `which` with its files as they were written; else it is `damaged`."""
+        """Whether there is an undamaged checkpoint of `which`; damaged ones are added to `damaged`."""
         for folder in self.newest(which)[:1]:
             if damage := self.damaged.get(folder, "") or _damage(folder):
                 self.damaged[folder] = damage
@@ -224,7 +224,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _saving(self, which: Which) -> Iterator[None]:
-        """Turns the many kinds of errors of orbax and its storage into one."""
+        """Turns the errors of orbax and its storage into one kind."""
         failed = ""
         try:
             yield
@@ -233,13 +233,13 @@ class Checkpoints:
                 raise
             failed = reason(error)
             end_quietly()
-        if failed:  # outside of the handler: orbax keeps printing while anything holds its frames
+        if failed:  # outside of the handler: orbax continues to print while its frames are referenced
             what = self.directory / which / str(self._started.pop(which, ""))
             raise UnwrittenError(None, f"cannot write checkpoint {what}: {failed}")
 
 
 def save_once(directory: Path, state: State) -> None:
-    """Writes one state into one folder, and waits for it; replaces what is there.
+    """Writes one state into one folder, replacing its content, and waits until it is written.
 
     Raises:
       UnwrittenError: it could not be written.
@@ -264,7 +264,7 @@ def save_once(directory: Path, state: State) -> None:
 
 
 def restore_once(directory: Path, like: State) -> State:
-    """What `save_once` wrote.
+    """The state that `save_once` wrote.
 
     Raises:
       ValueError: it is damaged, or of another network or optimizer.
@@ -280,7 +280,7 @@ def _items(state: State) -> ocp.args.Composite:
 
 
 def _read(folder: Path, like: State) -> tuple[Any, str]:
-    """The state in a checkpoint and "", or None and what is wrong with it."""
+    """The state in a checkpoint and "", or None and a description of the damage."""
     if damage := _damage(folder):
         return None, damage
     if not (folder / CHECKSUMS).exists():
@@ -346,7 +346,7 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 
 def _damage(folder: Path) -> str:
-    """What is wrong with a checkpoint's files by its checksums; "" if nothing is, or if it has no checksums."""
+    """The damage of a checkpoint's files by its checksums; "" if there is none, or if it has no checksums."""
     if not (folder / CHECKSUMS).exists():
         return ""
     try:
@@ -359,4 +359,4 @@ def _damage(folder: Path) -> str:
     if not names:
         return f"{CHECKSUMS} lists no files"
     wrong = sorted(name for name in names if actual.get(name) != expected[name])
-    return f"{wrong[0]} is not what was written" if wrong else ""
+    return f"{wrong[0]} differs from what was written" if wrong else ""

@@ -14,12 +14,12 @@ UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 
 
 class Chip(NamedTuple):
-    """A chip that public tables give a peak for.
+    """A chip whose peak is in public tables.
 
     Attributes:
-      kind: regular expression that the whole of `device.device_kind` matches. A slice of a GPU (MIG) matches none.
+      kind: regular expression that `device.device_kind` must match completely. A slice of a GPU (MIG) matches none.
       name: short name, fit for a folder.
-      peak_flops: dense bf16 FLOP/s of one JAX device; fp16 where the chip has no bf16.
+      peak_flops: dense bf16 FLOP/s of one JAX device; fp16 if the chip has no bf16.
     """
 
     kind: str
@@ -45,7 +45,7 @@ CHIPS = (
 
 
 def peak_flops(device: jax.Device) -> float | None:
-    """Dense bf16 FLOP/s of a device, from the data sheet; None where it is not known, and on a CPU."""
+    """Dense bf16 FLOP/s of a device, from the data sheet; None if it is not known, and on a CPU."""
     chip = _find(device)
     return None if chip is None else chip.peak_flops
 
@@ -78,7 +78,7 @@ def count(mesh: jax.sharding.Mesh) -> int:
 def memory(mesh: jax.sharding.Mesh) -> int | None:
     """Bytes of memory of one device, where a new state is created; of a CPU, those of the machine or the container.
 
-    None where it is not known.
+    None if it is not known.
     """
     device = mesh.devices.flat[0]
     if device.platform != "cpu":
@@ -93,7 +93,7 @@ def memory(mesh: jax.sharding.Mesh) -> int | None:
 
 
 def usable_cores() -> int:
-    """CPU cores that this process may run on; all of the machine's where the system does not report them."""
+    """CPU cores that this process may run on; all of the machine's if the system does not report them."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -23,7 +23,7 @@ Seeds = Annotated[int, Range(least=1, most=100_000)]
 T = TypeVar("T")
 
 RENAMED = {"compute_dtype": "dtype"}
-"""Fields of earlier versions -> what they are called now, in any class that has the new name and lacks the old one."""
+"""Fields of earlier versions -> their current names, in any class that has the new name and lacks the old one."""
 
 NOT_PART_OF_THE_RUN = (
     "run.workdir",
@@ -33,12 +33,12 @@ NOT_PART_OF_THE_RUN = (
     "data.cache",
     "data.dir",
 )
-"""Fields that may differ when a run resumes: they say where it runs or reads, not what it computes."""
+"""Fields that may differ when a run resumes: they define where it runs or reads, not what it computes."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """How to run, whatever the workload."""
+    """Settings of a run, the same for every workload."""
 
     workdir: str = "runs/run"  # folder of the run; a second training in the same folder resumes
     seed: Seed = 0  # of all random numbers
@@ -110,7 +110,7 @@ def from_dict(values: Mapping[str, Any], *kinds: type) -> Any:
 
     Args:
       values: what `to_dict` returned.
-      kinds: classes that `type` may name besides the registered experiments.
+      kinds: further classes that `type` may name, in addition to the registered experiments.
 
     Raises:
       ValueError: `type` names another class, there is a field that the class does not have, or a value of another type
@@ -127,7 +127,7 @@ def class_of(name: Any, *kinds: type) -> type:
     """
     name = registry.current_name(name)
     for kind in kinds:
-        # Its module may have another name where it was executed as a script or imported by another path.
+        # Its module may have another name if it was executed as a script or imported by another path.
         if isinstance(name, str) and name not in registry.EXPERIMENTS and name.endswith(f":{kind.__qualname__}"):
             return kind
     if isinstance(name, str) and name in registry.EXPERIMENTS:
@@ -141,7 +141,7 @@ def class_of(name: Any, *kinds: type) -> type:
 
 
 def from_dict_as(kind: type[T], values: Mapping[str, Any]) -> T:
-    """`from_dict` of a class that is known.
+    """`from_dict` for a known class.
 
     Raises:
       ValueError: a field that the class does not have, or a value of another type or out of its range.

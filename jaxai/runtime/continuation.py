@@ -30,17 +30,17 @@ LISTED = 6
 
 @dataclass(frozen=True)
 class Changes:
-    """The fields that `--resume-with-changes` may change in an experiment, besides `RUN`; others are refused.
+    """The fields that `--resume-with-changes` may change in an experiment, in addition to `RUN`; others are refused.
 
-    Names are those of `config.json`, as `workload.dropout`; `*` stands for any ending.
+    Names are those of `config.json`, as `workload.dropout`; `*` matches any ending.
 
     Attributes:
       applied: fields that take effect from the step on at which the run resumes.
       measured: fields that change evaluations: earlier metrics are not compared with later ones.
       optimizers: optimizers whose fields may change, except name and parameters, where the state keeps its structure.
-      never_switched: fields that may change, but neither from nor to 0 or empty.
+      never_switched: fields that may change, but not from or to 0 or an empty value.
       derived: fields that are filled in from the data.
-      refused: field that may not change -> the reason, where there is a special one.
+      refused: field that may not change -> a special reason.
       scored_on: splits of the data that the metrics of an evaluation depend on.
     """
 
@@ -61,8 +61,8 @@ class Changes:
         old, new = (configs.flatten(configs.to_dict(each)) for each in (before, after))
         for name, reason in self.refusals(before, after).items():
             raise ValueError(
-                f"{name}: {old.get(name, 'nothing')} -> {new.get(name, 'nothing')} cannot change in a run that goes on:"
-                f" {reason}; keep it, or choose another --workdir. What may change: {self._allowed()}"
+                f"{name}: {old.get(name, 'nothing')} -> {new.get(name, 'nothing')} cannot change in a run that"
+                f" continues: {reason}; keep it, or choose another --workdir. What may change: {self._allowed()}"
             )
         return configs.changed(old, new)
 
@@ -83,14 +83,14 @@ class Changes:
         if name in self.refused:
             return self.refused[name]
         if name in self.never_switched and not on:
-            return "0 or empty is another kind of run"
+            return "0 or empty is a different kind of run"
         owner, _, last = name.rpartition(".")
         if owner in self.optimizers and last not in STATE:
             old, new = (_field(config, owner) for config in (before, after))
             if any(getattr(old, each) != getattr(new, each) for each in STATE) or optimizers.same_state(old, new):
                 return ""  # in the first case the name itself is refused
             alone = dataclasses.replace(old, **{last: getattr(new, last)})
-            return "" if optimizers.same_state(old, alone) else "the optimizer's state would be another"
+            return "" if optimizers.same_state(old, alone) else "the optimizer's state would be different"
         known = (*self.applied, *self.measured, *self.never_switched, *self.derived, *RUN)
         return "" if _matches(name, known) else "what was trained so far depends on it"
 
@@ -124,10 +124,10 @@ def compare(
 
     Args:
       where: its folder, for messages.
-      before: its configuration, as `config.json` has it.
-      after: the resolved configuration; with `changes` None every field may change.
-      data_before: its data, as `data.json` has it; None for a run of an earlier version, which has no such file.
-      data: the current data, see `jaxai.data.digests`; None for a workload that makes its own.
+      before: its configuration, from `config.json`.
+      after: the resolved configuration; if its `changes` is None, every field may change.
+      data_before: its data, from `data.json`; None for a run of an earlier version, which has no such file.
+      data: the current data, see `jaxai.data.digests`; None for a workload that generates its own.
       allowed: whether `--resume-with-changes` was given.
 
     Raises:
@@ -146,29 +146,29 @@ def compare(
     try:
         before_config = configs.from_dict_as(type(after), before)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"cannot go on with {where}/config.json: {error}; choose another --workdir") from None
+        raise ValueError(f"cannot continue with {where}/config.json: {error}; choose another --workdir") from None
     splits = digests.differences(data_before, data) if data_before and data else {}
     if data_before and data and not splits:
         same_task = data_before.get("task") == data.get("task")
         before_config = _with_source_of(before_config, after, () if same_task else ("task",))
     lines = configs.differences(configs.to_dict(before_config), after_dict)
-    if splits and changes:  # of which these are a consequence
+    if splits and changes:  # differences that follow from the data
         lines = [line for line in lines if not _matches(line.partition(":")[0], changes.derived)]
     found = [*(f"{name} data: {how}" for name, how in splits.items()), *lines]
     if found and not allowed:
         what = "other data" if not lines else "another configuration" + (" and other data" if splits else "")
         rest = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
         fixed = list(changes.refusals(before_config, after)) if changes else []
-        way = ", or go on with what is new by --resume-with-changes (in Python resume_with_changes=True)"
+        way = "; or accept the changes with --resume-with-changes (in Python resume_with_changes=True)"
         if fixed:
             way = f": {', '.join(fixed[:LISTED])} cannot change, with --resume-with-changes either"
         raise ValueError(
             f"{where} holds a run with {what} ({'; '.join(found[:LISTED])}{rest}); choose another --workdir{way}"
         )
     names = changes.check(before_config, after) if changes else []
-    notes = [f"goes on with changes: {'; '.join(found)}"] if found else []
+    notes = [f"continues with changes: {'; '.join(found)}"] if found else []
     if "->" in splits.get("train", ""):
-        notes.append("the training data has another length: epochs are counted in it from here on")
+        notes.append("the training data has another length: epochs are now counted by it")
     if data and not data_before:
         notes.append(UNKNOWN_DATA.format(where))
     return Differences(notes, changes is not None and changes.measures_otherwise(names, splits))
@@ -183,9 +183,9 @@ def _with_source_of(before: Any, after: Any, kept: Sequence[str]) -> Any:
 
 
 def measured_on(config: Any, data: Mapping[str, Any] | None) -> dict[str, str]:
-    """Digests of what metrics depend on: the configuration, and each split of the data."""
+    """Digests of the configuration and of each split of the data, on which metrics depend."""
     flat = configs.flatten(configs.to_dict(config))
-    # Seeds that are trained one after another have a folder each.
+    # Seeds that are trained one after another have separate folders.
     kept = {name: value for name, value in flat.items() if name not in (*configs.NOT_PART_OF_THE_RUN, "run.seed")}
     digest = hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=8).hexdigest()
     return {"config": digest} | {name: split["digest"] for name, split in (data or {"splits": {}})["splits"].items()}

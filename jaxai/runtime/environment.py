@@ -1,4 +1,4 @@
-"""What a run ran on: versions, devices, settings and the commit, so that a figure can be repeated."""
+"""The environment of a run: versions, devices, settings and the commit, so that a result can be reproduced."""
 
 import importlib.metadata
 import os
@@ -14,21 +14,21 @@ import jaxai
 from jaxai.runtime import chips
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-# Settings that change speed or results. Those that name a folder do neither, and say whose machine it was.
+# Settings that change speed or results. Those that name a folder do neither, and would identify the machine.
 SETTINGS = re.compile(
     r"(XLA|JAX|MALLOC)_\w+(?<!_DIR)(?<!_PATH)|NPROC|OMP_NUM_THREADS|LIBTPU_INIT_ARGS|NVIDIA_TF32_OVERRIDE"
 )
 
 
 def describe() -> dict[str, Any]:
-    """The environment of this process, ready for `json.dumps`. Starts the JAX backend if nothing did so before.
+    """The environment of this process, ready for `json.dumps`. Starts the JAX backend if it has not started.
 
     Returns:
       python, platform: version and operating system with processor architecture.
-      versions: of jaxai and the libraries that it stands on; None for one that is not installed.
+      versions: of jaxai and its libraries; None for one that is not installed.
       devices: platform, kind and short name (`chips.name`); count over all processes, and of this one; processes.
       cpu_cores: that this process may use.
-      settings: environment variables that steer XLA, JAX and the allocator.
+      settings: environment variables of XLA, JAX and the allocator.
       git: commit and whether tracked files differ from it; None outside a checkout of jaxai.
     """
     device = jax.devices()[0]
@@ -58,7 +58,7 @@ def _version(library: str) -> str | None:
 
 
 def _git(checkout: Path) -> dict[str, Any] | None:
-    # An installed package may lie inside somebody else's repository, whose commit says nothing here.
+    # An installed package may be inside another repository, whose commit is irrelevant.
     if not (checkout / ".git").exists():
         return None
     commit = _git_output(checkout, "rev-parse", "HEAD")
@@ -69,7 +69,7 @@ def _git(checkout: Path) -> dict[str, Any] | None:
 
 
 def _git_output(checkout: Path, *arguments: str) -> str | None:
-    # --no-optional-locks: a look must not stand in the way of a commit that is under way.
+    # --no-optional-locks: reading must not block a commit at the same time.
     command = ["git", "--no-optional-locks", "-C", str(checkout), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)

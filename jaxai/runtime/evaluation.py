@@ -1,4 +1,4 @@
-"""Exact evaluation of a state over a whole split, in as few calls as its memory allows."""
+"""Exact evaluation of a state over a whole split, in the smallest number of calls that fits the memory."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -46,11 +46,11 @@ class Evaluation:
 
     Args:
       workload: made with `parallel.axis_name(mode)`.
-      arrays: the split, leaves [examples, ...]; None for a workload that makes its own data.
+      arrays: the split, leaves [examples, ...]; None for a workload that generates its own data.
       mesh: devices.
       mode: engine.
       batch_size: examples in a batch over all devices; rounded up to a multiple of the devices.
-      chunk: number of examples that are on the device at a time; None: all of them, and they stay there.
+      chunk: number of examples on the device at a time; None: all, and they stay there.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Evaluation:
             self._chunks = [parallel.place_dataset(self._chunks[0], mesh)]
 
     def __call__(self, state: State) -> dict[str, np.ndarray]:
-        """float64: the sums of `eval_step` divided by `count`; arrays of another shape than `count` as they are."""
+        """float64: the sums of `eval_step` divided by `count`; arrays of another shape than `count` are not divided."""
         totals: dict[str, np.ndarray] = {}
         for arrays in self._chunks:
             batches = None if arrays is None else self._batches(len(next(iter(arrays.values()))))

@@ -17,7 +17,7 @@ FLUSH_SECONDS = 10
 class Events:
     """Writes scalars in the caller's thread.
 
-    The thread of tensorboardX's own SummaryWriter ends when the disk is full, and the next scalar then waits forever.
+    The thread of tensorboardX's SummaryWriter ends when the disk is full, and the next scalar then waits forever.
 
     Args:
       folder: created if it is missing.
@@ -33,7 +33,7 @@ class Events:
         self._folder, self._flushed = folder, time.monotonic()
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            # Two writers that start within one second have a file each.
+            # Two writers that start within one second need separate files.
             self._writer: Any = package.EventsWriter(str(folder / "events"), f".{time.monotonic_ns()}")
             self._write(step, session_log=self._proto.SessionLog(status=self._proto.SessionLog.START))
 
@@ -47,7 +47,7 @@ class Events:
                     self._writer.flush()
                     self._flushed = time.monotonic()
         except OSError:
-            with contextlib.suppress(OSError):  # else Python reports at exit what could not be written
+            with contextlib.suppress(OSError):  # otherwise Python reports the error again at exit
                 self._writer.close()
             raise
 

@@ -1,9 +1,9 @@
-"""What an experiment is: a configuration, and its bound form, which alone can train.
+"""An experiment: a configuration, and its bound form; only the bound form can train.
 
-The configuration is what the `config` of a preset is and what `config.json` holds. `Experiment.bind` loads the data and
-fills in what follows from it, as the number of classes; only what it returns can train, so that no configuration with
-defaults in place of the data's shapes builds another network unnoticed. The `config.json` of a run is bound already:
-`open_run` gives its bound form without any data.
+The configuration is the `config` of a preset and the content of `config.json`. `Experiment.bind` loads the data and
+fills in the fields that follow from it, such as the number of classes. Only the bound form can train, so that a
+configuration without the data's shapes cannot build a different network unnoticed. The `config.json` of a run is bound
+already: `open_run` returns its bound form without any data.
 """
 
 import dataclasses
@@ -41,9 +41,9 @@ def evaluate(bound: "Bound", checkpoint: Literal["best", "latest"] = "best") -> 
 
 
 class Bound(Protocol):
-    """A resolved experiment, and its data where it needs any.
+    """A resolved experiment, and its data if it needs any.
 
-    Inherit from it for `restore`; the other methods are each experiment's own.
+    Inherit from it for `restore`; each experiment defines the other methods.
 
     Attributes:
       config: the resolved configuration.
@@ -56,7 +56,7 @@ class Bound(Protocol):
         ...
 
     def training(self) -> Training:
-        """What the training loop needs; loads the data where it has not been given.
+        """The parts of the training loop; loads the data unless it was given.
 
         Raises:
           ValueError: it cannot be trained.
@@ -74,10 +74,10 @@ class Bound(Protocol):
         """Trains or resumes in `config.run.workdir`, and leaves the results in this folder.
 
         Args:
-          console: where progress goes; None: standard output.
+          console: for progress; None: standard output.
           callbacks: functions (step, metrics, state) that run between calls; see `jaxai.runtime.callbacks`.
           measures: functions state -> {name: value} that add to the metrics of each evaluation.
-          metrics: name -> what a metric of one's own means.
+          metrics: name -> declaration of a metric of your own.
         """
         ...
 
@@ -85,7 +85,7 @@ class Bound(Protocol):
         """Measures a checkpoint of the run in `config.run.workdir`, and shows and returns the metrics.
 
         Args:
-          console: where they are shown.
+          console: for the metrics.
           which: checkpoint.
 
         Raises:
@@ -114,23 +114,23 @@ class Bound(Protocol):
 class Experiment(Protocol):
     """The configuration of a training: a frozen dataclass with a field `run`.
 
-    Inherit from it: what is not defined has the defaults below.
+    Inherit from it; the defaults are below.
 
     Attributes:
-      changes: fields that `--resume-with-changes` may change in a run that goes on; None: every field.
+      changes: fields that `--resume-with-changes` may change; None: every field.
       commands: that it adds to the command line.
-      trains_seeds_together: whether several seeds are one program in one folder; else each has a folder of its own.
+      trains_seeds_together: whether several seeds are one program in one folder; otherwise each has its own folder.
     """
 
     changes: ClassVar[Changes | None] = None
     commands: ClassVar[Commands] = Commands({"evaluate": evaluate})
     trains_seeds_together: ClassVar[bool] = False
-    run: Run  # how it runs, and in which folder
-    expected: float = 0.0  # score that the preset is known to reach; 0: unknown
+    run: Run  # its settings and folder
+    expected: float = 0.0  # score that the preset reaches; 0: not known
 
     @property
     def cpu_devices(self) -> int:
-        """Number of devices that a CPU is divided into, which trains fastest."""
+        """Number of devices that a CPU is divided into for the fastest training."""
         return 1
 
     @property
@@ -140,41 +140,41 @@ class Experiment(Protocol):
 
     @property
     def task(self) -> Any:
-        """What is learned: `expected` holds for this alone."""
+        """The fields that define what is learned: `expected` is valid only for these."""
         return None
 
     @property
     def from_preset(self) -> str:
-        """What only the preset gives to a process, besides the class, as `registers Mine-v0`; "": nothing."""
+        """What only the preset provides to a process in addition to the class, as `registers Mine-v0`; "": nothing."""
         return ""
 
     @property
     def missing(self) -> str:
-        """What a process lacks to open a run, and how to give it, as `was trained in 'Mine-v0', ...`; "": nothing."""
+        """What this process lacks to open a run, and the remedy, as `was trained in 'Mine-v0', ...`; "": nothing."""
         return ""
 
     @property
     def named_again(self) -> str:
-        """The options that give another process what the run folder may only name, as `--env.name x:make`; "": none."""
+        """The options that provide what the run folder only names, as `--env.name x:make`; "": none."""
         return ""
 
     def provide(self, **needs: Any) -> None:
-        """Makes known to this process what a user gives for a run, by the options `commands.needs`.
+        """Registers in this process what the user provides for a run by the options `commands.needs`.
 
         Args:
           needs: parameter -> value, where one was given.
 
         Raises:
-          ValueError: it is not what the run was trained with, or cannot be imported.
+          ValueError: the run was trained with something else, or it cannot be imported.
         """
         raise ValueError(f"{next(iter(needs))} is given, and {self.run.workdir} needs none; leave it out")
 
     def bind(self, data: Any = None, console: Console | None = None) -> Bound:
-        """Loads and checks the data, and fills in what follows from it.
+        """Loads and checks the data, and fills in the fields that follow from it.
 
         Args:
           data: to use instead of what the configuration names.
-          console: where notes on the data are shown; None: nowhere.
+          console: for notes on the data; None: they are not shown.
 
         Raises:
           ValueError: a field is out of its range or does not fit the data, or there is no such data; one line.
@@ -182,10 +182,10 @@ class Experiment(Protocol):
         ...
 
     def of_run(self, data: Any = None) -> Bound:
-        """The bound form of a configuration that is resolved already, as that of a run folder is.
+        """The bound form of a configuration that is resolved already, such as that of a run folder.
 
         Args:
-          data: to evaluate on instead of what the configuration names, which is loaded where it is needed.
+          data: to evaluate on; None: the data of the configuration, which is loaded when it is needed.
         """
         ...
 
@@ -199,22 +199,22 @@ def open_run(
 ) -> Bound:
     """The bound experiment of a run folder, wherever the folder is now. Writes nothing.
 
-    The folder itself never decides what is imported or executed: it may be a stranger's.
+    Nothing is imported or executed because the folder names it: it may come from a stranger.
 
     Args:
       folder: of the run.
-      experiments: classes that its `config.json` may name besides the registered ones.
+      experiments: further classes that its `config.json` may name.
       preset: file that defines the class of the experiment, registers what it needs, or has the functions that the
-        configuration names; executed only where one of them is missing.
+        configuration names; executed only if one of them is missing.
       devices: number of devices to use; None: all.
-      needs: see `Experiment.provide`; None where nothing was given.
+      needs: see `Experiment.provide`; None if nothing was given.
 
     Raises:
       ValueError: the folder holds no run, or one of a class or with needs that this process does not have.
     """
     folder, file = Path(folder), RunFolder(folder)
     if preset is not None and not Path(preset).is_file():
-        load_preset(os.fspath(preset))  # raises what is wrong with the path
+        load_preset(os.fspath(preset))  # raises an error if the path is wrong
     if preset is not None and not file.knows_class(*experiments):
         loaded = load_preset(os.fspath(preset))[0]
         config: Experiment = with_functions_of(loaded, file.load_config(*experiments, type(loaded)))
@@ -230,7 +230,7 @@ def open_run(
 
 
 def has_function_names(config: Any) -> bool:
-    """Whether a configuration, as read from a run folder, has names of functions in place of functions."""
+    """Whether a configuration read from a run folder has names of functions in place of functions."""
     if isinstance(config, str):
         return is_dotted(config)
     return dataclasses.is_dataclass(config) and any(map(has_function_names, vars(config).values()))
@@ -249,13 +249,13 @@ def with_functions_of(preset: Any, config: Any) -> Any:
 
 
 def with_run(experiment: Experiment, run: Run) -> Experiment:
-    """The same experiment, run in another way or folder."""
+    """The same experiment with other settings of the run."""
     changed: Experiment = dataclasses.replace(experiment, run=run)  # type: ignore[type-var]  # it is a dataclass
     return changed
 
 
 def without_foreign_bound(preset: Experiment, experiment: Experiment) -> Experiment:
-    """The experiment without the score that the preset is known to reach, where it learns something else."""
+    """The experiment without its expected score if it learns something else than the preset."""
     if preset.expected != experiment.expected or preset.task == experiment.task:
         return experiment
     changed: Experiment = dataclasses.replace(experiment, expected=0.0)  # type: ignore[type-var]  # as above

@@ -1,4 +1,4 @@
-"""A feed: a source of batches of one's own, such as an environment that runs on the host."""
+"""A feed: a source of batches of your own, such as an environment that runs on the host."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -12,10 +12,10 @@ __all__ = ["Feed"]
 
 @runtime_checkable
 class Feed(Protocol):
-    """A source of batches that the host makes while training goes on, such as a gymnasium environment.
+    """A source of batches that the host generates during training, such as a gymnasium environment.
 
-    It may have a method `close()`, which is called when training ends. What it holds is in no checkpoint: a run that
-    resumes gets a new feed, which continues exactly only if its batches follow from `step` alone.
+    It may have a method `close()`, which is called when training ends. Checkpoints do not contain its state: a run
+    that resumes gets a new feed, which continues exactly only if its batches depend on `step` alone.
 
     Attributes:
       example: the batch of one step: name -> anything with a shape [batch, ...] and a dtype. Only these are read.

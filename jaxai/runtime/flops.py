@@ -1,8 +1,8 @@
 """FLOPs of a function, counted from its jaxpr: nothing is compiled, no array is needed, loops count in full.
 
 The convention is the one of model FLOPs utilisation (Chowdhery et al. 2022, PaLM, appendix B): only matrix products
-and convolutions count, a multiply-add is 2, elementwise work is free. XLA's own `cost_analysis` counts the body of a
-loop once, so it is useless for a recurrent network or for a step that is scanned.
+and convolutions count, a multiply-add is 2, elementwise work is not counted. XLA's own `cost_analysis` counts the
+body of a loop once, so it is useless for a recurrent network or a scanned step.
 """
 
 import math
@@ -23,9 +23,8 @@ def count(function: Callable[..., Any], *args: Any) -> int:
 
     - A product counts 2 x (output elements) x (contracted elements).
     - A convolution counts every tap of the kernel, including taps on padding, but no tap on a zero that `lhs_dilation`
-      inserted between the inputs, and no pair of input and tap twice. So a SAME convolution counts all of its taps, a
-      transposed one the same as the convolution that it reverses, and a gradient with respect to input or kernel the
-      same as the forward pass.
+      inserted between the inputs, and no pair of input and tap twice. So a SAME convolution counts all of its taps.
+      A transposed convolution counts like the convolution that it reverses, and a gradient like the forward pass.
     - `scan`, and `fori_loop` with static bounds, count their body times their length. `cond`, `switch` and
       `platform_dependent` count the most expensive branch. `shard_map` and `pmap` count their body on every device.
     - Work that `jax.checkpoint` repeats counts again. Results that are not used do not count.
@@ -73,7 +72,8 @@ def _count_equation(equation: JaxprEqn, read: list[bool]) -> int:
         case "while":
             if sum(_count_all(equation.params[name]) for name in ("cond_jaxpr", "body_jaxpr")):
                 raise ValueError(
-                    "cannot count the FLOPs of a while_loop that holds a matrix product, its trip count is unknown: "
+                    "cannot count the FLOPs of a while_loop that holds a matrix product, its number of iterations is "
+                    "unknown: "
                     "use lax.scan, or lax.fori_loop with bounds that are Python integers"
                 )
             return 0

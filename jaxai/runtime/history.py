@@ -20,7 +20,7 @@ def history(
     Returns:
       name -> float64 array. `step` belongs to the metrics of training: `plt.plot(history["step"], history["loss"])`;
       `evaluation_step` to those of evaluations: `plt.plot(history["evaluation_step"], history["test_loss"])`. Values
-      that a line lacks are NaN; those with one number for each seed have the shape [lines, seeds].
+      that a line lacks are NaN; those with one number per seed have the shape [lines, seeds].
     """
     calls = [line for line in lines if not is_evaluation(line)]
     evaluations = [line for line in lines if is_evaluation(line)]
@@ -44,7 +44,7 @@ def _arrays(lines: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
 
 
 def _row(value: Any, width: int) -> Any:
-    """A number, or `width` numbers, with NaN for what is missing; None for what is no number."""
+    """A number, or `width` numbers, with NaN for what is missing; None if it is not a number."""
     if width and isinstance(value, list) and len(value) == width:
         found = [_row(each, 0) for each in value]
         return None if None in found else found

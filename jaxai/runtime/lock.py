@@ -21,19 +21,19 @@ except ImportError:  # Windows
 
 LOCK = "training.lock"
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
-"""What file systems answer that have no locks, as some network file systems."""
+"""Errors of file systems without locks, such as some network file systems."""
 logger = logging.getLogger(__name__)
 _held: set[int] = set()
 
 
 @contextlib.contextmanager
 def only_training(folder: Path) -> Iterator[None]:
-    """Inside, no other process and no other thread of this process trains in `folder`, which is created if missing.
+    """Context in which no other process or thread trains in `folder`, which is created if it is missing.
 
     On a file system without locks a warning is logged, and training continues.
 
     Raises:
-      ValueError: another one trains in it; its host and process id are named.
+      ValueError: another process trains in it; the message has its host and process id.
       UnwrittenError: the folder cannot be made or written to.
     """
     if jax.process_index() != 0:  # of one training on several hosts
@@ -45,7 +45,7 @@ def only_training(folder: Path) -> Iterator[None]:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         while not _locked(handle, folder):
-            # Its holder has ended and removed the file between the opening and the locking.
+            # Its holder ended and removed the file after it was opened and before it was locked.
             os.close(handle)
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         _held.add(handle)
@@ -63,14 +63,14 @@ def only_training(folder: Path) -> Iterator[None]:
 
 
 def _locked(handle: int, folder: Path) -> bool:
-    """Takes the lock; False where the file that it is on is not in the folder any more."""
+    """Takes the lock; False if its file is not in the folder any more."""
     if fcntl is None:
         return True
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in NO_LOCKS:
-            logger.warning("%s is on a file system without locks: let no second training run in it", folder)
+            logger.warning("%s is on a file system without locks: do not run a second training in it", folder)
             return True
         holder = os.pread(handle, 300, 0).decode(errors="replace").strip() or "another process"
         raise ValueError(
@@ -83,7 +83,7 @@ def _locked(handle: int, folder: Path) -> bool:
 
 
 def _forget() -> None:
-    """In a forked child: lets go of the file, else the child would hold the lock after its parent has died."""
+    """In a forked child: closes the file; otherwise the child would hold the lock after its parent ended."""
     for handle in _held:
         with contextlib.suppress(OSError):
             os.close(handle)

@@ -1,4 +1,4 @@
-"""The only training loop: it serves every workload, and knows none."""
+"""The only training loop: it works with every workload and depends on none."""
 
 import contextlib
 import functools
@@ -44,8 +44,8 @@ class Outcome:
     """The end of a run.
 
     Attributes:
-      state: as it is then.
-      result: the final values, as in `result.json`; empty where a signal interrupted the run.
+      state: the final state.
+      result: the final values, as in `result.json`; empty if a signal interrupted the run.
       interrupted: name of the signal that interrupted the run; "": none.
       stopped_by: name of the callback that ended the run; "": none.
       history: the metrics of the whole run as arrays, ready to be plotted; see `jaxai.runtime.history`.
@@ -62,17 +62,17 @@ def fit(training: Training, config: Any, console: Console | None = None, callbac
     """Trains to the end, or continues the run in `config.run.workdir`.
 
     Args:
-      training: what is trained, on which data, how it is scored, logged and kept.
+      training: program, data, scoring, log and storage.
       config: the resolved configuration, which is saved: a dataclass with a field `run`, a `Run`, and an attribute
         `changes`, see `jaxai.runtime.experiment.Experiment`.
-      console: where progress goes; default: standard output.
+      console: for progress; None: standard output.
       callbacks: functions (step, metrics, state) that run between calls; see `jaxai.runtime.callbacks`.
 
     Raises:
       ValueError: the workdir holds a run with another configuration, the batch does not fit the devices, or a callback
-        is no such function.
+        is not such a function.
       CallbackError: a callback failed; everything is saved.
-      FloatingPointError: a gradient or a parameter became non-finite; a dump for `jaxai replay` is left behind.
+      FloatingPointError: a gradient or a parameter became non-finite; a dump for `jaxai replay` is written.
     """
     started, console, callbacks = time.monotonic(), console or Console(), check_callbacks(callbacks)
     run: Run = config.run
@@ -92,7 +92,7 @@ def fit(training: Training, config: Any, console: Console | None = None, callbac
     with only_training(folder.path), stop_on_signal() as stop, saved as checkpoints:
         state = newest_state(one_device, run, mesh, checkpoints, training.storage.apply, training.steps)
         first_step = 0 if state is None else int(state.step)
-        # From here on everything is accepted, and what the folder holds may be replaced.
+        # From here on everything is valid, and files in the folder may be replaced.
         show_notes(differences.lines, console)
         if differences.measured:
             folder.supersede(training.scoring.is_evaluation)
@@ -118,7 +118,7 @@ def fit(training: Training, config: Any, console: Console | None = None, callbac
         checkpoints.save(parallel.gather_state(state, run.mode))
         step = int(state.step)
         if recorder.best_step is None and (step >= training.steps or stopped_by):
-            checkpoints.save(parallel.gather_state(state, run.mode), "best")  # nothing is evaluated: the latest is it
+            checkpoints.save(parallel.gather_state(state, run.mode), "best")  # no evaluations: the latest is it
         checkpoints.wait()
         if stopped_by:
             folder.write_stopped(step, stopped_by)
@@ -143,7 +143,7 @@ def fit(training: Training, config: Any, console: Console | None = None, callbac
 
 @dataclass(frozen=True)
 class _Trainer:
-    """The loop itself, with what it needs at hand."""
+    """The loop and its parts."""
 
     training: Training
     run: Run
@@ -172,8 +172,8 @@ class _Trainer:
             return state, stopped_by
         call = self._compiled(state)
         if self.training.scoring.initial and first_step == 0 and not recorder.measured(0):
-            # Saved as the best, since later states may all be worse; before its evaluation is written down, as a run
-            # that resumes does not evaluate it again.
+            # Saved as the best, since later states may all be worse. It is saved before its evaluation is logged,
+            # because a run that resumes does not evaluate it again.
             self._save(state, "best")
             if stopped_by := self._evaluate(state):
                 return state, stopped_by
@@ -204,7 +204,7 @@ class _Trainer:
             self.checkpoints.wait()
             raise self._explained(found, state, call) from None
         except FloatingPointError as found:
-            # All of several trainings have diverged, maybe because of what the environment returned.
+            # All trainings have diverged, possibly because of a value that the environment returned.
             raise FloatingPointError(f"{found}{nonfinite.cause(state, self._on_one_device)}") from None
         return state, stopped_by
 
@@ -216,7 +216,7 @@ class _Trainer:
         return call
 
     def _measure_again(self, state: State) -> str:
-        """Evaluates the best and the restored state where they have no metrics that compare with later ones.
+        """Evaluates the best and the restored state if their metrics cannot be compared with later ones.
 
         Returns the name of a callback that ends the run here; "": none.
         """
@@ -261,7 +261,7 @@ class _Trainer:
         return self.recorder.evaluated(step, found) if found else {}
 
     def _call_back(self, metrics: Mapping[str, Any], state: State) -> str:
-        """Runs the callbacks, whose time is not that of the next call; where one fails, everything is saved first."""
+        """Runs the callbacks; their time does not count for the next call. If one fails, everything is saved first."""
         if not self.callbacks:
             return ""
         with self._saved_on_failure(state):
@@ -279,17 +279,17 @@ class _Trainer:
         except CallbackError as error:
             self._save(state)
             self.checkpoints.wait()
-            saved = f"step {int(state.step)} is saved, and the same command goes on from there"
+            saved = f"step {int(state.step)} is saved, and the same command continues from there"
             raise CallbackError(f"{error}; {saved}") from error.__cause__
 
     def _save(self, state: State, which: Which = "latest") -> None:
         self.checkpoints.save(parallel.gather_state(state, self.run.mode), which)
 
     def _explained(self, found: NonFiniteError, state: State, call: parallel.Call) -> NonFiniteError:
-        """The error of a non-finite step; leaves a dump of the step, where it can be run again."""
+        """The error of a non-finite step; writes a dump of the step if it can be run again."""
         lacking = self.training.storage.recreated
         if not lacking and not isinstance(self.training.data, Examples | None):
-            lacking = "what a feed returned"
+            lacking = "the state of a feed"
         if lacking:
             unseen = f"{found}; {lacking} is not in the checkpoints, so the step cannot be run again"
             return NonFiniteError(found.step, unseen + nonfinite.cause(state, self._on_one_device))
@@ -297,7 +297,7 @@ class _Trainer:
         return nonfinite.dump(self.recorder.folder, before, self._batch(found.step), self._on_one_device)
 
     def _state_before(self, step: int, call: parallel.Call) -> State:
-        """The state right before `step`: the last checkpoint, and the same program again, which gives the same bits."""
+        """The state before `step`: from the last checkpoint by the same program, which gives the same bits."""
         apply = self.training.storage.apply
         state = restored_state(self._on_one_device, self.run, self.mesh, self.checkpoints, None, apply)
         assert state is not None
@@ -316,7 +316,7 @@ class _Trainer:
 
 
 def _announce(training: Training, machine: Machine, console: Console) -> None:
-    """Shows what is going to be trained, from its shapes alone."""
+    """Shows the model before the training, from its shapes alone."""
     program, log = training.program, training.log
     init = program.make(None).init
     parameters = jax.eval_shape(lambda key: program.parameters(init(key)), jax.random.key(0))
@@ -333,7 +333,7 @@ def _resumes(training: Training, step: int, stopped_by: str) -> str:
         )
     recreated = training.storage.recreated
     note = f"; {recreated} starts empty, so the result differs from that of an uninterrupted run" if recreated else ""
-    return f"going on at step {step} of {training.steps}{note}"
+    return f"continuing at step {step} of {training.steps}{note}"
 
 
 def _new_state(training: Training, run: Run, mesh: Mesh, checkpoints: Checkpoints) -> State:
@@ -341,14 +341,14 @@ def _new_state(training: Training, run: Run, mesh: Mesh, checkpoints: Checkpoint
     init = jax.jit(training.program.make(None).init)
     state = training.program.prepare(init(jax.random.key(run.seed)))
     state = parallel.place_state(state, mesh, run.mode)
-    # A run that fails before its first checkpoint needs a state to run the failing step again from.
+    # If the run fails before its first checkpoint, the failing step is run again from this state.
     checkpoints.save(parallel.gather_state(state, run.mode))
     checkpoints.wait()
     return state
 
 
 def check_memory(training: Training, mesh: Mesh) -> None:
-    """Raises ValueError, in one line, for a state that exceeds the memory; XLA would end the process without one."""
+    """Raises ValueError for a state that exceeds the memory; XLA would end the process without a message."""
     shapes = jax.eval_shape(training.program.make(None).init, jax.random.key(0))
     needed = sum(leaf.size * getattr(leaf.dtype, "itemsize", 1) for leaf in jax.tree.leaves(shapes))
     memory = chips.memory(mesh)
@@ -361,7 +361,7 @@ def check_memory(training: Training, mesh: Mesh) -> None:
 
 
 def flops_per_step(training: Training) -> float:
-    """FLOPs of a train step over all devices: what the program declares, or counted."""
+    """FLOPs of a train step over all devices: as the program declares it, or counted."""
     program = training.program
     if program.flops_per_step is not None:
         return program.flops_per_step

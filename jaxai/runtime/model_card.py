@@ -1,7 +1,7 @@
 """The model card of a run: `README.md` in its folder, plain Markdown with the front matter of the Hugging Face Hub.
 
-It is written from the files of the run folder and from what the experiment states of its model, so that this module
-knows no workload.
+It is written from the files of the run folder and the facts that the experiment provides, so that this module does not
+depend on a workload.
 """
 
 import json
@@ -21,31 +21,31 @@ from jaxai.runtime.run_folder import RunFolder
 logger = logging.getLogger(__name__)
 
 MOST_CLASSES = 100
-"""Class names that the card lists; `data.json` has them all."""
+"""Largest number of class names in the card; `data.json` has all of them."""
 MOST_MODULES = 30
-"""Rows of the table of modules."""
+"""Largest number of rows in the table of modules."""
 MOST_COMMANDS = 5
-"""The last commands of `command.txt` that the card lists."""
+"""Largest number of commands in the card, the last ones of `command.txt`."""
 LIBRARIES = ("jaxai", "jax", "flax", "optax", "numpy")
 
 
 @dataclass(frozen=True)
 class Model:
-    """What an experiment states of its trained model.
+    """The facts of a trained model that an experiment provides.
 
     Attributes:
-      kind: what it is, as a title: "Image classifier".
+      kind: title, such as "Image classifier".
       network: its architecture, in a line.
       params: its trained parameters, by module; arrays or their shapes.
-      inputs: name -> shape, dtype and range of what it takes.
-      outputs: name -> the same of what it returns.
+      inputs: name -> shape, dtype and range.
+      outputs: name -> shape, dtype and range.
       usage: lines of Python, in which `run` is `jaxai.load(...)`.
       arguments: of `jaxai.load` after the folder, as `workload=workload`; "": none are needed.
-      commands: lines for the shell; RUN stands for the folder.
+      commands: lines for the shell; RUN is replaced by the folder.
       pipeline: the task's name on the Hugging Face Hub, as `image-classification`.
-      tags: further words to find it by.
+      tags: further search words.
       vocabularies: files of the run folder that hold vocabularies -> number of their tokens.
-      data: what it learned from, for a workload that makes its own data; else `data.json` states it.
+      data: description, for a workload that generates its own data; otherwise `data.json` has it.
     """
 
     kind: str
@@ -63,17 +63,17 @@ class Model:
 
 
 def of_arrays(params: PyTree, data: Mapping[str, Any] | None, arguments: str, commands: Sequence[str]) -> Model:
-    """The facts of a workload of one's own: what it computes, only its author knows.
+    """The facts of a user's workload, without a description of what it computes.
 
     Args:
       params: trained parameters.
-      data: its description, see `jaxai.data.named_arrays`; None for a workload that makes its own data.
+      data: its description, see `jaxai.data.named_arrays`; None for a workload that generates its own data.
       arguments: see `Model`.
       commands: see `Model`.
     """
     features = (data or {}).get("features", {})
     return Model(
-        kind="Model of a workload of one's own",
+        kind="Model of a custom workload",
         network="The workload is not in this folder; it is needed to load the model",
         params=params,
         inputs={
@@ -87,12 +87,12 @@ def of_arrays(params: PyTree, data: Mapping[str, Any] | None, arguments: str, co
 
 
 def write(folder: RunFolder, model: Model, interrupted: bool = False) -> None:
-    """Writes `README.md`. Where that is not possible there is a warning: the run is whole without it.
+    """Writes `README.md`; if that fails, it logs a warning, because the run is complete without it.
 
     Args:
       folder: of the run, with what the training wrote.
-      model: what the experiment states.
-      interrupted: whether the training has not come to its end.
+      model: the facts that the experiment provides.
+      interrupted: whether the training was stopped before its end.
     """
     try:
         folder.write_text("README.md", text(folder, model, interrupted))
@@ -105,7 +105,7 @@ def text(folder: RunFolder, model: Model, interrupted: bool = False) -> str:
 
     Args:
       folder: of the run, with what the training wrote.
-      model: the facts that the experiment states.
+      model: the facts that the experiment provides.
       interrupted: whether the training was stopped before its end.
     """
     parts = [_front_matter(model), *_opening(folder, model, interrupted), *_data(folder, model)]
@@ -135,7 +135,7 @@ def _opening(folder: RunFolder, model: Model, interrupted: bool) -> list[str]:
 
 
 def _sizes(params: PyTree) -> dict[str, int]:
-    """Module -> number of its parameters; of more modules than a table holds those above them."""
+    """Module -> number of its parameters; parent modules if there are too many for the table."""
     for depth in (2, 1):
         found: dict[str, int] = {}
         for path, leaf in jax.tree_util.tree_leaves_with_path(params):
@@ -183,12 +183,12 @@ def _results(folder: RunFolder, interrupted: bool) -> list[str]:
 
 
 def _declaration(meanings: Meanings, name: str) -> Metric | None:
-    """The declaration of a figure, where its metric has one."""
+    """The declaration of a figure, if its metric has one."""
     return meanings.metric(name) if meanings.parse(name).metric in meanings.metrics else None
 
 
 def _selected(result: Mapping[str, Any], score: str, meanings: Meanings) -> str:
-    """Which checkpoint is the best one, and what it was selected by."""
+    """Text on the best checkpoint and the metric that selected it."""
     if "best_step" not in result:
         return ""
     split = meanings.parse(score).split
@@ -221,7 +221,7 @@ def _training(folder: RunFolder) -> list[str]:
     libraries = ", ".join(f"{name} {versions[name]}" for name in LIBRARIES if versions.get(name))
     devices = there.get("devices", {})
     found = {"chip": devices.get("name", "unknown"), "devices": devices.get("count", 1)}
-    if (folder.path / "result.json").exists():  # of the devices the run may use some only
+    if (folder.path / "result.json").exists():  # the run may have used only some of the devices
         found |= folder.read_json("result.json")
     chip = f"{found['devices']} x {found['chip']}"
     commands = (folder.path / "command.txt").read_text(errors="replace").splitlines()[-MOST_COMMANDS:]

@@ -23,23 +23,23 @@ __all__ = ["NonFiniteError", "dump", "rerun"]
 FAULT = "fault"
 """The kind of problem that an environment causes."""
 MOST_NAMED = 20
-"""Most indices or names of one kind in a message; the dump has all."""
+"""Largest number of indices or names of one kind in a message; the dump has all."""
 
 
 class NonFiniteError(FloatingPointError):
-    """A step left a non-finite value behind.
+    """A step produced a non-finite value.
 
     Attributes:
       step: the first such step, counted from 0.
     """
 
     def __init__(self, step: int, message: str = ""):
-        super().__init__(message or f"step {step} left something non-finite behind")
+        super().__init__(message or f"step {step} produced a non-finite value")
         self.step = step
 
 
 def dump(folder: RunFolder, state: State, batch: Mapping[str, np.ndarray] | None, workload: Workload) -> NonFiniteError:
-    """Writes the state and the batch of the step that failed, and returns the error that explains it.
+    """Writes the state and the batch of the failed step, and returns an error that describes it.
 
     Args:
       folder: of the run; the dump goes to `nonfinite/`.
@@ -52,7 +52,7 @@ def dump(folder: RunFolder, state: State, batch: Mapping[str, np.ndarray] | None
     indices = [] if batch is None or "index" not in batch else [int(i) for i in batch["index"]]
     save_once(folder.nonfinite / "state", state)
     with writing(folder.nonfinite / "batch.npz"):
-        np.savez(folder.nonfinite / "batch.npz", **dict(batch or {}))  # type: ignore[arg-type]  # its allow_pickle is no array
+        np.savez(folder.nonfinite / "batch.npz", **dict(batch or {}))  # type: ignore[arg-type]  # allow_pickle is no array
     folder.write_json("nonfinite/report.json", {"step": step, "nonfinite": found, "indices": indices})
     examples = f" on the examples {_some(indices)}" if indices else ""
     return NonFiniteError(
@@ -70,10 +70,10 @@ def rerun(folder: RunFolder, workload: Workload) -> str:
       workload: made for one device, with the run's configuration.
 
     Returns:
-      What was found, in one or more lines; with the operation that produced the first NaN, if there is one.
+      A description in one or more lines, with the operation that produced the first NaN, if there is one.
 
     Raises:
-      ValueError: the run left no dump.
+      ValueError: the run has no dump.
     """
     if not (folder.nonfinite / "report.json").is_file():
         raise ValueError(f"{folder.path} has no dump of a non-finite step: nothing in it to replay")
@@ -84,7 +84,7 @@ def rerun(folder: RunFolder, workload: Workload) -> str:
     batch: Any = read_arrays(folder.nonfinite / "batch.npz", "train again, which leaves a new one") or None
     names = _find(state, batch, workload)
     found = f"step {int(state.step)} again on one device: {_words(names)}" if names else ""
-    batch = jax.device_put(batch)  # before the checks: non-finite inputs have been named already
+    batch = jax.device_put(batch)  # before the checks: non-finite inputs are in the message already
     try:
         # Without jit, where the check would name a whole loop.
         with jax.debug_nans(True), jax.debug_infs(True), jax.disable_jit():
@@ -99,14 +99,14 @@ def _place(error: FloatingPointError) -> str:
     package = Path(__file__).parents[1]
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         file = Path(frame.filename)
-        # Neither the operations nor the loop are where the mistake is.
+        # The mistake is neither in jaxai's operations nor in the loop.
         if file.is_relative_to(package) and file.relative_to(package).parts[0] not in ("ops", "runtime"):
             return f" at {file.relative_to(package)}:{frame.lineno}: {frame.line}"
     return ""
 
 
 def _find(state: State, batch: Mapping[str, np.ndarray] | None, workload: Workload) -> dict[str, list[str]]:
-    """Kind -> names of what is not finite: inputs and gradients of the step, else its outputs."""
+    """Kind -> names of non-finite arrays: inputs and gradients of the step, otherwise its outputs."""
     found = {
         FAULT: _faults(state, workload),
         "input": _nonfinite_inputs(batch or {}),
@@ -123,7 +123,7 @@ def _find(state: State, batch: Mapping[str, np.ndarray] | None, workload: Worklo
 
 
 def cause(state: State, workload: Workload) -> str:
-    """`; a reward of X is not finite`, as far as the state after the step shows; "" if it shows nothing."""
+    """`; a reward of X is not finite`, according to the state after the step; "" for none."""
     return "".join(f"; {fault}" for fault in _faults(state, workload))
 
 

@@ -1,4 +1,4 @@
-"""Keeps orbax's own account of a failed write off the screen: 500 lines from five threads about an error it raises too.
+"""Hides orbax's output about a failed write: 500 lines from five threads about an error that it also raises.
 
 `JAXAI_TRACEBACK=1` in the environment shows it all.
 """
@@ -17,7 +17,7 @@ INSIDE = ("/orbax/", "/tensorstore/")
 
 @functools.cache
 def keep_quiet() -> None:
-    """From here on in this process, what comes out of orbax is shown no more; everything else is, as before."""
+    """Hides the output of orbax from here on in this process, and nothing else."""
     if os.environ.get("JAXAI_TRACEBACK"):
         return
     for name in ("absl", "asyncio"):
@@ -43,9 +43,9 @@ def keep_quiet() -> None:
 
 @functools.cache
 def end_quietly() -> None:
-    """After a write has failed: what still writes when the interpreter ends, and has lost its event loop, is not heard.
+    """After a failed write: hides errors of writes that still run when the interpreter ends without an event loop.
 
-    Python takes the hooks of `keep_quiet` away before that.
+    Python removes the hooks of `keep_quiet` before that.
     """
 
     def close() -> None:

@@ -1,7 +1,7 @@
 """One step on many devices: compiled by `jit` over a mesh, by `shard_map` or by `pmap`, K steps in a call.
 
-Where each part of the State lives follows from its field alone: `local` is split over the data axis, everything else
-is the same on every device.
+The placement of each part of the State depends on its field alone: `local` is split over the data axis, everything
+else is the same on every device.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ Mode = Literal["jit", "shard_map", "pmap"]
 Step = Callable[[State, Batch], tuple[State, Metrics]]
 
 NONFINITE = "nonfinite_step"
-"""The metric that every compiled call adds: the first step that left something non-finite behind, or -1."""
+"""The metric that every compiled call adds: the first step that produced a non-finite value, or -1."""
 
 
 class Call(NamedTuple):
@@ -131,9 +131,9 @@ def axis_name(mode: Mode) -> str | None:
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """The engine, the devices and the number of steps in a call, named once for a training loop of your own.
+    """The engine, the devices and the number of steps in a call, in one place, for a training loop of your own.
 
-    The whole data on the device, two steps a call:
+    All data on the device, two steps per call:
 
     >>> import jax, numpy as np
     >>> from jaxai import cnn
@@ -149,10 +149,10 @@ class Setup:
     Attributes:
       mode: the engine.
       devices: a number of devices, a list of them, or None for all.
-      steps_per_call: the most steps that one call runs.
+      steps_per_call: largest number of steps in one call.
 
     Raises:
-      ValueError: no such engine, or fewer devices than that.
+      ValueError: no such engine, or fewer devices.
     """
 
     mode: Mode = "jit"
@@ -206,8 +206,8 @@ def compile_step(step: Step, mesh: Mesh, mode: Mode = "jit", steps_per_call: int
     Args:
       step: a pure train step, made with `axis_name(mode)`.
       mesh: devices, from `make_mesh`.
-      mode: the engine. `shard_map` and `pmap` agree bitwise; `jit` with them to rounding.
-      steps_per_call: the most steps that a call runs. Above 1 the leaves of `batches` have a leading axis of this
+      mode: the engine. `shard_map` and `pmap` agree bitwise; `jit` agrees with them to rounding.
+      steps_per_call: largest number of steps in a call. Above 1 the leaves of `batches` have a leading axis of this
         length: [steps_per_call, batch, ...]; at 1 they are [batch, ...].
 
     The call takes a state from `place_state` and batches from `place_batches`. With `dataset` (arrays
@@ -217,7 +217,7 @@ def compile_step(step: Step, mesh: Mesh, mode: Mode = "jit", steps_per_call: int
 
     Metrics are the means over the steps, and `nonfinite_step`: the first step (int32) after which a metric, a
     parameter or a floating-point leaf of `extra` was not finite, or -1. Under `shard_map` and `pmap` a metric that is
-    a scalar is the same on every device; one that is an array holds a device's own, and all devices' are returned.
+    a scalar is the same on every device; a metric that is an array is returned concatenated over the devices.
     """
 
     def call(state: State, batches: PyTree, dataset: PyTree, steps: jax.Array) -> tuple[State, Metrics]:
@@ -238,7 +238,7 @@ def compile_step(step: Step, mesh: Mesh, mode: Mode = "jit", steps_per_call: int
             return state, jax.tree.map(jnp.add, totals, metrics), jnp.where(first < 0, bad, first)
 
         if steps_per_call == 1:
-            # Outside of any loop: on CPU a loop body loses the threaded kernels of some operations.
+            # Outside of any loop: on CPU some operations have no threaded kernels in a loop body.
             state, metrics, first = checked(0, state)
         else:
             zeros = _zeros_like_output(lambda: step(state, batch_at(0))[1])
@@ -253,7 +253,7 @@ def compile_evaluation(eval_step: Callable[[State, Batch], Metrics], mesh: Mesh,
     """`call(state, batches, dataset) -> sums` over all batches, in one program.
 
     `batches` has `index` and `mask`, both [steps, batch], from `place_batches`; `dataset` comes from `place_dataset`.
-    Both are None for a workload that makes its own data: the call is then one `eval_step(state, None)`.
+    Both are None for a workload that generates its own data: the call is then one `eval_step(state, None)`.
 
     Args:
       eval_step: a pure evaluation step, made with `axis_name(mode)`.
@@ -299,7 +299,7 @@ def place_state(state: State, mesh: Mesh, mode: Mode = "jit") -> State:
 
 
 def gather_state(state: State, mode: Mode = "jit") -> State:
-    """The inverse of `place_state` in shape: what a checkpoint holds, whatever the mode and the device count."""
+    """The inverse of `place_state` in shape: the content of a checkpoint, in every mode and number of devices."""
     if mode != "pmap":
         return state
     return state.replace(local=jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), state.local))
@@ -360,7 +360,7 @@ def _on_devices(number: int, mesh: Mesh) -> jax.Array:
 
 
 def _compile(call: Callable[..., Any], mesh: Mesh, mode: Mode, batched: bool, trains: bool) -> Any:
-    """Compiles `call(state, batches, dataset, steps) -> (state, metrics)`, or `-> sums` where it does not train."""
+    """Compiles `call(state, batches, dataset, steps) -> (state, metrics)`, or `-> sums` if it does not train."""
     _check_mode(mode)
     donated = (0,) if trains else ()
     spec = _batch_spec(batched)
@@ -415,7 +415,7 @@ def _gather(dataset: PyTree, index: jax.Array) -> dict[str, jax.Array]:
 
 
 def _gathered(metrics: Metrics, mode: Mode) -> Metrics:
-    """Arrays from all devices, one after another; then also the first non-finite step that any of them saw."""
+    """Arrays from all devices, one after another; and the first non-finite step of any device."""
     arrays = [name for name, value in metrics.items() if value.ndim]
     if mode == "jit" or not arrays:
         return metrics

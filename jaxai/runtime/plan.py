@@ -1,4 +1,4 @@
-"""When a run calls the compiled program, evaluates and saves: a function of the step alone."""
+"""The steps at which a run calls the compiled program, evaluates and saves; they depend on the step alone."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from jaxai.runtime.config import Run
 __all__ = ["STEPS_PER_CALL", "Plan"]
 
 STEPS_PER_CALL = 50
-"""Default number of train steps per call: the cost of a call is negligible then, and progress is still seen."""
+"""Default number of train steps per call: the cost of a call is negligible, and progress is still shown."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Plan:
         """The plan of a run.
 
         Args:
-          run: its settings; 0 stands for the defaults that follow.
+          run: its settings; 0 selects the defaults below.
           steps: train steps of the whole run.
           evaluate_every: default number of steps between evaluations.
           steps_per_call: default number of steps per call, approximately.

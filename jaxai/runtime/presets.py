@@ -23,22 +23,22 @@ from jaxai.runtime.callbacks import check_callbacks, check_measures
 from jaxai.runtime.config import Run
 
 MOST_NAMED = 5
-"""Presets that a message lists where none has a similar name."""
+"""Largest number of presets that a message lists if none has a similar name."""
 
 CHECKS: dict[str, Callable[[Any], object]] = {
     "callbacks": check_callbacks,
     "measures": check_measures,
     "metrics": metrics.check,
 }
-"""What a preset may define besides its `config` -> the check of it."""
+"""Names that a preset may define in addition to its `config` -> their checks."""
 
 _numbers = itertools.count(1)
 _folders: list[Path] = []
-"""Folders of the presets that this process has executed, whose files they may import."""
+"""Folders of the presets that this process has executed; presets may import their files."""
 
 
 class Preset(NamedTuple):
-    """What a preset file defines.
+    """The definitions in a preset file.
 
     Attributes:
       config: the experiment.
@@ -54,15 +54,16 @@ class Preset(NamedTuple):
 def load_preset(path: str) -> Preset:
     """Executes a preset file.
 
-    It is executed as a module of its own, so that dataclasses that it defines work, and with its folder first on
-    `sys.path`, as `python FILE` has it, so that it can import its neighbours.
+    It is executed as a separate module, so that its dataclasses work, and with its folder first on `sys.path`, as with
+    `python FILE`, so that it can import files of its folder.
 
     Args:
       path: the file.
 
     Raises:
-      ValueError: there is no such file (names the nearest), it cannot be executed, its `config` is no experiment or has
-        a field out of its range, or its callbacks are none; one line with the file and, where it is known, the line.
+      ValueError: there is no such file (the message has similar names), it cannot be executed, its `config` is no
+        experiment or has a field out of its range, or its callbacks are invalid; the message has the file and, if it
+        is known, the line.
     """
     file = given_path(path, "the preset")
     if file.is_dir() or (file.exists() and file.suffix != ".py"):
@@ -92,8 +93,8 @@ def load_preset(path: str) -> Preset:
 
 
 def _executed(file: Path) -> types.ModuleType:
-    """The module of a preset file. What goes wrong in it, whatever it is, is one line with the file and the line."""
-    # A number of its own: two presets of one name in different folders may be loaded by one process.
+    """The module of a preset file. Any error in it becomes one line of text with the file and the line number."""
+    # A unique number: one process may load two presets of the same name from different folders.
     name = f"{PRESET_MODULE}{next(_numbers)}.{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
@@ -135,7 +136,7 @@ def _make_neighbours_importable(folder: Path) -> None:
 
 
 def _check_preset(config: Any) -> None:
-    """Raises ValueError unless `config` can be trained: an experiment of some workload, its fields in their ranges."""
+    """Raises ValueError unless `config` can be trained: an experiment whose fields are in their ranges."""
     if isinstance(config, type | types.FunctionType):
         kind = "class" if isinstance(config, type) else "function"
         raise ValueError(f"config is the {kind} {config.__name__}; call it: config = {config.__name__}(...)")
@@ -147,7 +148,7 @@ def _check_preset(config: Any) -> None:
 
 
 def _line_of(file: Path, variable: str) -> int:
-    """The line that gives a variable its value, as far as the text of the file shows; else 0."""
+    """Number of the line that assigns a variable in the file; 0 if there is none."""
     lines = [0]
     for node in ast.walk(ast.parse(file.read_bytes())):
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]

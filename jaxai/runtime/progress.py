@@ -1,4 +1,4 @@
-"""The progress of a run on the terminal: a bar, or plain lines where there is no terminal; a table at the end."""
+"""The progress of a run on the terminal: a bar, or plain lines without a terminal; a table at the end."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -34,8 +34,8 @@ class Display:
     """Shows training from `step` to `steps`; use it as a context.
 
     Args:
-      console: where it is shown.
-      meanings: of the metrics, whose labels, units and choice it uses.
+      console: of the output.
+      meanings: of the metrics, for labels, units and the choice of metrics.
       step: the first step.
       steps: the last step.
     """

@@ -1,4 +1,4 @@
-"""Writes down what a run measures, shows it, and keeps the score that decides which checkpoint is the best."""
+"""Logs and shows the metrics of a run, and keeps the score that selects the best checkpoint."""
 
 import math
 import statistics
@@ -25,12 +25,12 @@ __all__ = ["Machine", "Recorder"]
 
 @dataclass(frozen=True)
 class Machine:
-    """What the speed of a training is compared with.
+    """The chips of a training, to compute its speed and its share of their peak.
 
     Attributes:
       chips: number of chips that share the work.
       flops_per_unit: FLOPs of training for each `Log.unit`.
-      peak_flops: of one chip, FLOP/s; None where the chip is not known.
+      peak_flops: of one chip, FLOP/s; None if the chip is not known.
     """
 
     chips: int
@@ -41,13 +41,13 @@ class Machine:
 class Recorder:
     """The metrics and the timing of one run.
 
-    A call's metrics are read only when the next call is under way, so that an accelerator never waits for the host.
+    A call's metrics are read after the next call has started, so that an accelerator never waits for the host.
 
     Args:
-      folder: where the lines go; those that it holds are continued.
-      training: what is scored and logged, and how.
-      machine: what the speed is compared with.
-      display: where everything is shown.
+      folder: of the lines; existing lines are continued.
+      training: its scoring and its log.
+      machine: its chips.
+      display: of the progress.
       started: `time.monotonic()` at the start of the command.
     """
 
@@ -67,10 +67,10 @@ class Recorder:
         )
         self._lost: set[int] = set()
         for line in written:
-            self._news(line)  # problems that lasted when the run was stopped have been reported
+            self._news(line)  # problems that existed when the run was stopped have been reported
         self._started = started - (self._timing[-1].get("elapsed") or 0.0 if self._timing else 0.0)
         self._pending: tuple[int, int, Metrics] | None = None
-        self._mark = self._waited = self._compile_seconds = 0.0  # the wait for data is that since the mark
+        self._mark = self._waited = self._compile_seconds = 0.0  # `_waited` counts from the mark on
 
     def compiling(self) -> None:
         """Starts the clock of the compilation."""
@@ -91,15 +91,15 @@ class Recorder:
           metrics: of the call, still on the device.
           waited: seconds of waiting for the call's data.
         """
-        self._waited += waited  # while the call before was under way
+        self._waited += waited  # during the previous call
         self.flush()
         self._pending = (step, steps, metrics)
 
     def flush(self) -> dict[str, Any]:
-        """Waits for the last call that was submitted, writes down its metrics, and returns them; empty without one.
+        """Waits for the last submitted call, logs its metrics, and returns them; empty without a call.
 
         Raises:
-          NonFiniteError: the call left something non-finite behind.
+          NonFiniteError: the call produced a non-finite value.
         """
         if self._pending is None:
             return {}
@@ -130,7 +130,7 @@ class Recorder:
         return _without_step(line)
 
     def evaluated(self, step: int, metrics: Mapping[str, Any]) -> dict[str, Any]:
-        """Takes the metrics of an evaluation that has just ended, writes them down, and returns them."""
+        """Logs the metrics of an evaluation that has just ended, and returns them."""
         line = {"step": step, **self._log.position(step), **metrics}
         written = self.folder.append("metrics.jsonl", line)
         # An earlier state that is evaluated again does not become the last one.
@@ -145,20 +145,20 @@ class Recorder:
         self._mark = time.monotonic()
 
     def _warn(self, values: Mapping[str, Any]) -> None:
-        """Shows new warnings, and writes them down for the report."""
+        """Shows new warnings, and logs them for the report."""
         for text in self._news(values):
             self._display.print_line(f"step {values['step']}: {text}")
             self.folder.append("warnings.jsonl", {"step": values["step"], "warning": text})
 
     def _news(self, values: Mapping[str, Any]) -> list[str]:
-        """The warnings of problems that were not there at the last line."""
+        """The warnings of problems that are new since the last line."""
         found = self._log.warnings(values)
         news = [text for kind, text in found.items() if text and kind not in self._reported]
         self._reported = (self._reported - found.keys()) | {kind for kind, text in found.items() if text}
         return news
 
     def measured(self, step: int) -> bool:
-        """Whether the state at `step` was evaluated in the same way as later ones will be."""
+        """Whether the metrics of the state at `step` can be compared with later ones."""
         return any(line["step"] == step for line in self._evaluations)
 
     @property
@@ -177,12 +177,12 @@ class Recorder:
 
     @property
     def best_step(self) -> int | None:
-        """Step of the best evaluation whose checkpoint is not lost; None where there is none."""
+        """Step of the best evaluation whose checkpoint is not lost; None if there is none."""
         step: int | None = self._best["step"] if self._evaluations else None
         return None if step in self._lost else step
 
     def lose(self, kept: Collection[int | None]) -> None:
-        """The states of all evaluations so far are lost, except those of the steps `kept`: none of them is the best."""
+        """Marks the states of all evaluations so far as lost, except those of the steps `kept`."""
         self._lost = {line["step"] for line in self._evaluations} - set(kept)
 
     def improved(self, step: int) -> bool:
@@ -196,9 +196,9 @@ class Recorder:
     def result(self) -> dict[str, Any]:
         """The last evaluation, the best score, and the speed (median over calls); seconds include earlier processes.
 
-        Of a run without evaluations, the metrics of the last call. `checkpoint` states that the metrics are those of
-        the latest checkpoint, and `selected_on` on which split the best one was selected; where it is not the split of
-        a metric, that of the best checkpoint is there too, as `best_test_accuracy`.
+        For a run without evaluations, the metrics of the last call. `checkpoint` states that the metrics are those of
+        the latest checkpoint, and `selected_on` is the split that selected the best one. Metrics of the best checkpoint
+        on other splits are added, as `best_test_accuracy`.
         """
         rates = [line[self._rate] for line in self._timing if line.get(self._rate) is not None]
         speed = {self._rate: statistics.median(rates)} if rates else {}
@@ -220,7 +220,7 @@ class Recorder:
         }
 
     def _selection(self, score: str | None) -> dict[str, Any]:
-        """On which split the best checkpoint was selected, and its metrics on the others."""
+        """The split that selected the best checkpoint, and its metrics on the other splits."""
         selected_on = self._scoring.selected_on
         if not score or not selected_on:
             return {}

@@ -120,7 +120,7 @@ def test_a_function_is_given_on_the_command_line(preset, tmp_path, jaxai_command
     code, _, err = jaxai_command(*train, "nowhere:make")
     assert (code, "--data.source is nowhere:make: No module named 'nowhere'" in one_line(err)) == (2, True)
     code, out, _ = jaxai_command(*train, "my_preset:make")  # the same content from another place
-    assert (code, "going on at step 6 of 6" in out) == (0, True)
+    assert (code, "continuing at step 6 of 6" in out) == (0, True)
 
 
 def test_a_run_on_arrays_is_evaluated_and_resumed_on_them_alone(tmp_path, jaxai_command):
@@ -142,7 +142,7 @@ def test_a_run_on_arrays_is_evaluated_and_resumed_on_them_alone(tmp_path, jaxai_
     assert other["measured_on"]["test"] != result["measured_on"]["test"]
 
     experiment(run).bind(given).train(console := quiet())
-    assert "going on at step 6 of 6" in console.file.getvalue()
+    assert "continuing at step 6 of 6" in console.file.getvalue()
     with pytest.raises(ValueError, match="holds a run with other data") as error:
         experiment(run).bind(images(1)).train(quiet())
     assert "\n" not in str(error.value)

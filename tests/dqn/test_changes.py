@@ -146,7 +146,7 @@ def test_every_member_of_a_sweep_keeps_its_setting_and_takes_the_change(tmp_path
 @pytest.mark.parametrize(
     ("workload", "message"),
     [
-        ({"train_every": 8}, "workload.train_every: 4 -> 8 cannot change in a run that goes on: the clock of the "),
+        ({"train_every": 8}, "workload.train_every: 4 -> 8 cannot change in a run that continues: the clock of the "),
         ({"learning_starts": 48}, "workload.learning_starts: 36 -> 48 cannot change"),
         ({"total_steps": 56}, "is at step 8, and this configuration ends at step 5"),
         ({"hidden": (16,)}, "workload.hidden"),

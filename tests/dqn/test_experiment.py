@@ -195,7 +195,7 @@ def test_interrupted_training_ends_bitwise_where_the_other_did(which, request, t
     assert f"saved at step {EVERY}" in text
     assert not (tmp_path / "run" / "result.json").exists()
     rest, text = train(tmp_path / "run", **run)
-    assert f"going on at step {EVERY} of {STEPS}" in text
+    assert f"continuing at step {EVERY} of {STEPS}" in text
     for checkpoint in ("latest", "best"):
         assert differing(saved(tmp_path / "run", checkpoint), saved(workdir, checkpoint)) == []
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (workdir / "metrics.jsonl").read_bytes()
@@ -220,7 +220,7 @@ def test_training_saved_on_four_devices_goes_on_on_two(run, single, four, tmp_pa
     before = leaves(parallel.gather_state(first.state, run.get("mode", "shard_map")))
     monkeypatch.setattr(parallel, "place_state", remember)
     outcome, text = train(tmp_path / "run", devices=2, **run)
-    assert f"going on at step {EVERY} of {STEPS}" in text
+    assert f"continuing at step {EVERY} of {STEPS}" in text
     assert before.keys() == placed[0].keys()
     assert [name for name in before if before[name].tobytes() != placed[0][name].tobytes()] == []
     assert {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(outcome.state)} == {2}
@@ -236,7 +236,7 @@ def test_finished_training_started_again_changes_nothing(single):
     workdir, outcome, _ = single
     before = (workdir / "metrics.jsonl").read_bytes()
     again, text = train(workdir, seed=1)
-    assert f"going on at step {STEPS} of {STEPS}" in text
+    assert f"continuing at step {STEPS} of {STEPS}" in text
     assert again.result == outcome.result
     assert (workdir / "metrics.jsonl").read_bytes() == before
 

@@ -81,7 +81,7 @@ def test_a_run_goes_on_evaluates_and_plays(run: Any, tmp_path: Any, signal_at: A
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "transitions" in text
     assert "in no checkpoint" in text
-    assert f"going on at step 8 of {STEPS}; the replay buffer starts empty, so the result differs" in text
+    assert f"continuing at step 8 of {STEPS}; the replay buffer starts empty, so the result differs" in text
     assert outcome.result["steps"] == STEPS
     saved = RunFolder(tmp_path / "run").load_config().of_run()
     assert saved.evaluate(console, "latest", 4)["return_mean"] == pytest.approx(outcome.result["return_mean"])
@@ -107,7 +107,7 @@ def test_a_step_that_cannot_be_brought_back_is_said(tmp_path: Any) -> None:
     without = of(False, tmp_path / "run")
     optimizer = dataclasses.replace(without.workload.optimizer, learning_rate=1e30)
     without = dataclasses.replace(without, workload=dataclasses.replace(without.workload, optimizer=optimizer))
-    message = r"^step \d+ left something non-finite behind; the replay buffer is not in the checkpoints, so the step"
+    message = r"^step \d+ produced a non-finite value; the replay buffer is not in the checkpoints, so the step"
     with pytest.raises(FloatingPointError, match=message):
         fit(without.bind().training(), without, Console(file=io.StringIO()))
     assert not (tmp_path / "run/nonfinite").exists()

@@ -33,7 +33,7 @@ def test_it_is_at_most_sixty_lines():
 def test_it_learns_and_says_what_a_later_command_needs(run, jaxai):
     code, out, _ = jaxai("train", PRESET, "--workdir", run)
     assert code == 0
-    assert "going on at step 32 of 32" in out
+    assert "continuing at step 32 of 32" in out
     assert "report" in out
     assert f"evaluate and replay take --preset {PRESET}, which defines Logistic" in out
     result = json.loads((run / "result.json").read_text())
@@ -46,7 +46,7 @@ def test_interrupted_and_resumed_it_leaves_the_same_metrics(run, tmp_path, jaxai
     config = type(config)(**{**vars(config), "run": type(config.run)(workdir=str(tmp_path / "run"), devices=1)})
     assert config.bind().train(callbacks=[signal_at("test_hits", 2)]).interrupted == "SIGTERM"
     code, out, _ = jaxai("train", PRESET, "--workdir", tmp_path / "run")
-    assert (code, "going on at step 16 of 32" in out) == (0, True)
+    assert (code, "continuing at step 16 of 32" in out) == (0, True)
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
 
 

@@ -186,7 +186,7 @@ def test_training_stopped_at_half_ends_bitwise_where_the_other_did(trained, imag
     assert not (tmp_path / "run" / "result.json").exists()
     assert not list((tmp_path / "run" / "pictures").glob("*.*"))
     rest, text = train(tmp_path / "run", images)
-    assert f"going on at step {EVERY} of {STEPS}" in text
+    assert f"continuing at step {EVERY} of {STEPS}" in text
     for which in ("latest", "best"):
         assert differing(saved(tmp_path / "run", which), saved(workdir, which)) == []
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (workdir / "metrics.jsonl").read_bytes()
@@ -206,7 +206,7 @@ def test_finished_training_started_again_changes_nothing_and_measures_nothing(tr
     for name in ("at_the_end", "during_training"):
         monkeypatch.setattr(Quality, name, lambda *arguments: measured.append(arguments))
     again, text = train(workdir, images)
-    assert f"going on at step {STEPS} of {STEPS}" in text
+    assert f"continuing at step {STEPS} of {STEPS}" in text
     assert again.result == outcome.result
     assert differing(again.state, outcome.state) == []
     assert {name: (workdir / name).read_bytes() for name in before} == before

@@ -102,11 +102,11 @@ def test_a_failing_callback_ends_the_run_with_everything_saved_and_is_named(tmp_
     assert message.startswith("callback test_a_failing_callback")
     assert "collect failed at step 8: KeyError: 'loss'" in message
     assert "(its metrics were epoch, test_accuracy, test_loss)" in message
-    assert message.endswith("step 8 is saved, and the same command goes on from there")
+    assert message.endswith("step 8 is saved, and the same command continues from there")
     assert isinstance(error.value.__cause__, KeyError)
     assert len(losses) == 2
     rest, text = train(tmp_path / "run")
-    assert f"going on at step 8 of {STEPS}" in text
+    assert f"continuing at step 8 of {STEPS}" in text
     assert (tmp_path / "run/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
     assert rest.result["test_loss"] == whole.result["test_loss"]
 
@@ -177,4 +177,4 @@ def test_a_measure_that_fails_is_named_and_everything_is_saved(tmp_path, measure
     with pytest.raises(CallbackError) as error:
         train(tmp_path / "run", measures=[measure])
     assert message in str(error.value)
-    assert str(error.value).endswith("step 8 is saved, and the same command goes on from there")
+    assert str(error.value).endswith("step 8 is saved, and the same command continues from there")

@@ -102,7 +102,7 @@ REFUSED = [
 @pytest.mark.parametrize(("kind", "path", "value"), REFUSED, ids=lambda part: getattr(part, "__module__", str(part)))
 def test_change_that_cannot_be_applied_is_refused_with_what_may_change(kind, path, value):
     before = kind()
-    with pytest.raises(ValueError, match=r"cannot change in a run that goes on") as error:
+    with pytest.raises(ValueError, match=r"cannot change in a run that continues") as error:
         kind.changes.check(before, with_field(before, path, value))
     message = one_line(error)
     assert message.startswith(f"{path}: ")

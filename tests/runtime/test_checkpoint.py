@@ -296,7 +296,9 @@ def test_dump_of_one_state_is_watched_too(tmp_path):
         save_once(tmp_path / "state", make_state(step))
     assert_same_bits(host(restore_once(tmp_path / "state", shapes(make_state(0)))), host(make_state(2)))
     flip(largest_file(tmp_path / "state"))
-    with pytest.raises(ValueError, match=r"^\S+/state is damaged \(state/\S+ is not what was written\); train again"):
+    with pytest.raises(
+        ValueError, match=r"^\S+/state is damaged \(state/\S+ differs from what was written\); train again"
+    ):
         restore_once(tmp_path / "state", shapes(make_state(0)))
 
 

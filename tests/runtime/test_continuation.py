@@ -85,7 +85,7 @@ def reordered(images, order):
 
 
 def test_flag_is_offered_only_where_it_helps(images, run):
-    with pytest.raises(ValueError, match="or go on with what is new by --resume-with-changes"):
+    with pytest.raises(ValueError, match="or accept the changes with --resume-with-changes"):
         train(run, images, learning_rate=1.0)
     with pytest.raises(ValueError, match="; choose another --workdir: batch_size cannot change, with --resume-with-"):
         train(run, images, batch_size=16)
@@ -112,7 +112,7 @@ def test_refused_change_leaves_every_byte_as_it_was(images, run, settings, messa
     one_line(error)
     assert snapshot(run) == before
     outcome, text = train(run, images)
-    assert f"going on at step {2 * EPOCH} of {2 * EPOCH}" in text
+    assert f"continuing at step {2 * EPOCH} of {2 * EPOCH}" in text
     assert outcome.result == json.loads(before["result.json"])
     assert evaluate(run, images)[0]["test_accuracy"] == pytest.approx(outcome.result["test_accuracy"])
 
@@ -218,7 +218,7 @@ def test_data_that_changed_under_a_run_is_said_and_refused_without_the_flag(imag
         train(run, longer(images))
     assert snapshot(run) == before
     _, text = train(run, other, epochs=3.0, resume_with_changes=True)
-    assert "goes on with changes: train data: other content; epochs: 2.0 -> 3.0" in text
+    assert "continues with changes: train data: other content; epochs: 2.0 -> 3.0" in text
     train(run, other, epochs=3.0)  # and is no change any more
 
 

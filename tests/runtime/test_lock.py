@@ -100,7 +100,7 @@ def test_file_system_without_locks_is_said_and_training_goes_on(tmp_path, monkey
     with caplog.at_level(logging.WARNING), only_training(tmp_path):
         pass
     (record,) = caplog.records
-    assert record.getMessage() == f"{tmp_path} is on a file system without locks: let no second training run in it"
+    assert record.getMessage() == f"{tmp_path} is on a file system without locks: do not run a second training in it"
 
 
 def test_platform_without_fcntl_trains_without_a_lock(tmp_path, monkeypatch):

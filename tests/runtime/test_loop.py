@@ -202,7 +202,7 @@ def test_signal_ends_a_run_with_everything_saved_and_patience_goes_on_counting(t
     assert f"{name}: saved at step {2 * EPOCH}" in text
     assert not (tmp_path / "run" / "result.json").exists()
     rest, text = fit_line(tmp_path / "run", early_stopping=3)
-    assert f"going on at step {2 * EPOCH} of {9 * EPOCH}" in text
+    assert f"continuing at step {2 * EPOCH} of {9 * EPOCH}" in text
     assert rest.result["steps"] == (1 + 3) * EPOCH
     assert rest.result["best_step"] == EPOCH
     assert_same_bits(rest, whole)

@@ -100,7 +100,7 @@ def test_training_goes_on_at_the_newest_that_is_whole_and_ends_as_if_nothing_had
 ):
     lose(run, *names)
     outcome, text = train(run)
-    assert f"going on at step {step} of 20" in text
+    assert f"continuing at step {step} of 20" in text
     np.testing.assert_array_equal(outcome.state.params, 20.0)
     assert (run / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
     now = kept(run)
@@ -144,7 +144,7 @@ def test_best_checkpoint_newer_than_the_latest_is_gone_on_from(tmp_path):
     train(tmp_path, epochs=2)
     delete(tmp_path, "latest/8")
     _, text = train(tmp_path, epochs=EPOCHS, resume_with_changes=True)
-    assert "going on at step 8 of 20" in text
+    assert "continuing at step 8 of 20" in text
     assert kept(tmp_path) == {"latest": ["16", "20"], "best": ["8"]}
 
 

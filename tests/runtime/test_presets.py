@@ -208,4 +208,4 @@ def test_a_callback_of_a_preset_that_fails_is_one_line(tmp_path, jaxai, monkeypa
     code, _, err = jaxai("train", "mine.py", "--workdir", "run")
     assert code == 2
     assert err.startswith("jaxai: callback track failed at step 2: KeyError: 3")
-    assert err.endswith("step 2 is saved, and the same command goes on from there\n")
+    assert err.endswith("step 2 is saved, and the same command continues from there\n")

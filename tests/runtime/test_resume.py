@@ -136,7 +136,7 @@ def test_run_killed_at_random_moments_ends_bitwise_equal_to_the_run_that_was_not
         code, output = commands.end(process, workdir)
         assert code == -signal.SIGKILL, f"it had ended before it was killed: train longer\n{output}"
         saved = last
-    assert "going on at step" in commands.finish(workdir)
+    assert "continuing at step" in commands.finish(workdir)
     assert_same_run(workdir, uninterrupted)
 
 

@@ -80,7 +80,7 @@ def test_a_stopped_run_resumes_and_ends_in_the_same_bits(finished, tmp_path, sig
     assert first.interrupted == "SIGTERM"
     assert "The training was interrupted at step 8" in (tmp_path / "run/README.md").read_text()
     rest, text = train(tmp_path / "run")
-    assert f"going on at step 8 of {STEPS}" in text
+    assert f"continuing at step 8 of {STEPS}" in text
     chex.assert_trees_all_equal(rest.state.replace(key=0), finished[1].state.replace(key=0))
     assert (tmp_path / "run/metrics.jsonl").read_bytes() == (finished[0] / "metrics.jsonl").read_bytes()
     chex.assert_trees_all_equal(rest.history, finished[1].history)
@@ -110,7 +110,7 @@ def test_more_steps_continue_only_when_asked_for(finished, tmp_path):
         train(finished[0], steps=2 * STEPS)
     train(tmp_path / "run")
     outcome, text = train(tmp_path / "run", steps=STEPS + 8, resume_with_changes=True)
-    assert f"going on at step {STEPS} of {STEPS + 8}" in text
+    assert f"continuing at step {STEPS} of {STEPS + 8}" in text
     assert outcome.result["steps"] == STEPS + 8
 
 
