@@ -1,8 +1,8 @@
 """Deep Q-learning on MinAtar Breakout with sticky actions, 1 M frames.
 
 Command:  jaxai train configs/breakout_dqn.py --seeds 10
-Hardware: 2 CPU cores, float32.  Time: 35 min for all seeds, beside other work.
-Result:   mean greedy return 11.1 (95 %: 9.1 to 13.2, 10 seeds); Young and Tian (2019) read about 9.
+Hardware: 2 CPU cores, float32.  Time: 35 min for all seeds, on a busy machine.
+Result:   mean greedy return 11.1 (95 %: 9.1 to 13.2, 10 seeds); Young and Tian (2019) report about 9.
 
 Not yet run: 5 M frames (--total-steps 5000000), over an hour for 10 seeds on this hardware.
 """

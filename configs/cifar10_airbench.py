@@ -1,7 +1,7 @@
 """The network of airbench94 (Jordan 2024, arXiv:2404.00498) on CIFAR-10: whitening, GELU, BatchNorm, alternating flips.
 
 Command:  jaxai train configs/cifar10_airbench.py --data.dir DIR, where DIR has tfds's cifar10 as array_record
-Made for one accelerator, where it has not been measured yet; an epoch on 2 CPU cores takes many minutes.
+For one accelerator, but not measured there yet; an epoch on 2 CPU cores takes many minutes.
 """
 
 from jaxai.cnn import Augment, Config, Optimizer

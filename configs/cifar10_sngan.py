@@ -2,7 +2,7 @@
 
 Command:  jaxai train configs/cifar10_sngan.py --data.dir DIR, where DIR has tfds's cifar10 prepared as array_record
 Hardware: made for an accelerator.
-Result:   not yet run. Miyato et al. 2018 (arXiv:1802.05957) train 50,000 generator steps so.
+Result:   not yet run. Miyato et al. 2018 (arXiv:1802.05957) train it for 50,000 generator steps.
 """
 
 from jaxai.data import Data

@@ -1,7 +1,7 @@
 """The textbook CNN on CIFAR-10 as tutorials train it: Adam, batch 64, 10 epochs, no augmentation.
 
 Command:  jaxai train configs/cifar10_textbook.py --data.dir DIR, where DIR has tfds's cifar10 prepared as array_record
-Hardware: 2 CPU cores, float32.  Time: 3 min 24 s a seed.
+Hardware: 2 CPU cores, float32.  Time: 3 min 24 s per seed.
 Result:   test accuracy 71.03 % ± 0.75 (mean and standard deviation of 3 seeds).
 """
 

@@ -1,4 +1,4 @@
-"""Dates as people write them to ISO 8601: a small LSTM with attention that needs no data.
+"""Dates in common formats to ISO 8601: a small LSTM with attention; needs no data.
 
 Command:  jaxai train configs/dates.py
 Hardware: 2 CPU cores, float32.  Time: 1 min 21 s.

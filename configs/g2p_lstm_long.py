@@ -1,7 +1,7 @@
-"""Pronunciation from spelling on the CMU dictionary, the small network for longer.
+"""Pronunciation from spelling on the CMU dictionary, the small network, trained longer.
 
 Command:  jaxai train configs/g2p_lstm_long.py
-Hardware: 1 CPU core, float32.  Time: 32 min, beside two other jobs.
+Hardware: 1 CPU core, float32.  Time: 32 min, with two other jobs on the machine.
 Result:   word error rate 29.3 % (95 %: 28.5 to 30.1), phoneme error rate 6.96 %, on the 12,023 test words (1 run).
 """
 

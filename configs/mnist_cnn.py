@@ -1,4 +1,4 @@
-"""The textbook CNN on 5,000 MNIST digits that come with the installation: 4,000 to learn from, 1,000 to test on.
+"""The textbook CNN on 5,000 MNIST digits that come with the installation: 4,000 for training, 1,000 for the test.
 
 Command:  jaxai train configs/mnist_cnn.py
 Hardware: 2 CPU cores, float32.  Time: 29 s.

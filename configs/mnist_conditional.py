@@ -1,9 +1,9 @@
-"""Digits on demand: the small DCGAN, conditional by projection and conditional BatchNorm.
+"""The small DCGAN, conditional on the digit by projection and conditional BatchNorm.
 
 Command:  jaxai train configs/mnist_conditional.py
           jaxai train configs/mnist_conditional.py --data.source tfds:mnist --data.dir DIR --epochs 5
-Hardware: CPU, float32.  Time: 7 min on the bundled MNIST-5k, 2 cores; 18 to 27 min on all of MNIST, one core, beside
-          another run.
+Hardware: CPU, float32.  Time: 7 min on the bundled MNIST-5k, 2 cores; 18 to 27 min on all of MNIST, one core, on a
+          busy machine.
 Result:   Frechet distance 2.8 on MNIST-5k (1 seed; untrained 440, real images 1.56), 98.7 % labelled as asked;
           2.46 on all of MNIST (3 seeds; untrained 424.5, real images 0.29), 98.6 % labelled as asked.
 """

@@ -1,10 +1,10 @@
-"""A small DCGAN on digits: non-saturating loss, R1 now and then, self-modulation, an averaged generator.
+"""A small DCGAN on digits: non-saturating loss, lazy R1, self-modulation, an averaged generator.
 
 Command:  jaxai train configs/mnist_dcgan.py
           jaxai train configs/mnist_dcgan.py --data.source tfds:mnist --data.dir DIR --epochs 14
 Hardware: 1 CPU core, float32.  Time: 8 min on the bundled MNIST-5k; 24 to 26 min on all of MNIST.
-Result:   Frechet distance 14.2 on MNIST-5k (1 seed; untrained 424, real images 1.56), 86.9 % of samples surely a digit;
-          3.7 on all of MNIST (3 seeds; untrained 407, real images 0.29) and 91.2 %.
+Result:   Frechet distance 14.2 on MNIST-5k (1 seed; untrained 424, real images 1.56), 86.9 % of samples confidently
+          a digit; 3.7 on all of MNIST (3 seeds; untrained 407, real images 0.29) and 91.2 %.
 """
 
 from jaxai.data import Data

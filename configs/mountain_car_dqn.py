@@ -1,8 +1,8 @@
 """Deep Q-learning on MountainCar, whose reward comes only at the top.
 
 Command:  jaxai train configs/mountain_car_dqn.py --seeds 10
-Hardware: 2 CPU cores, float32.  Time: 8 min for all seeds, beside other work.
-Result:   mean greedy return -126.8 (95 %: -153.1 to -106.3); 8 of 10 seeds at -99 to -124, 2 never see the top.
+Hardware: 2 CPU cores, float32.  Time: 8 min for all seeds, on a busy machine.
+Result:   mean greedy return -126.8 (95 %: -153.1 to -106.3); 8 of 10 seeds at -99 to -124, 2 never reach the top.
 """
 
 from jaxai.dqn import Config, Environment, Optimizer
@@ -23,7 +23,7 @@ config = Experiment(
         evaluation_steps=200,
         optimizer=Optimizer(learning_rate=1e-3, schedule="linear"),
     ),
-    # Five times the usual limit of 200, which evaluation goes by: within 200 random steps nobody sees the top.
+    # Five times the usual limit of 200, which evaluation uses: 200 random steps never reach the top.
     env=Environment("MountainCar-v0", params={"max_steps_in_episode": 1_000}),
     run=Run(workdir="runs/mountain_car_dqn", mode="shard_map"),
 )

@@ -1,7 +1,7 @@
 """Rainbow (Hessel et al. 2018, arXiv:1710.02298) on MinAtar Breakout with sticky actions.
 
 Command:  jaxai train configs/rainbow_breakout.py --seeds 10
-Hardware: one accelerator chip. Not yet run to its end: a seed takes about 20 minutes on 2 CPU cores.
+Hardware: one accelerator chip. Not yet run to the end: a seed takes about 20 minutes on 2 CPU cores.
 """
 
 from jaxai.dqn import Config, Environment, Optimizer

@@ -75,8 +75,8 @@ Setting = Finite | bool | str
 class Environment:
     """Which environment, and how it differs from its defaults.
 
-    In Python the name may also be a class or function, (**params) -> an environment, or a pair of it and its
-    parameters. It is registered in this process, and the name becomes `module:name`.
+    In Python the name may also be a class or a function of `**params` that returns an environment, or a pair of an
+    environment and its parameters. It is registered in this process, and the name becomes `module:name`.
 
     >>> class Mine:
     ...     "An environment."

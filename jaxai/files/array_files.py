@@ -14,7 +14,7 @@ def read_arrays(path: Path, remedy: str, *names: str) -> dict[str, np.ndarray]:
 
     Args:
       path: of the file.
-      remedy: what to do if it is damaged, for the message.
+      remedy: for a damaged file, for the message.
       names: of arrays that it must have.
 
     Raises:
@@ -23,7 +23,7 @@ def read_arrays(path: Path, remedy: str, *names: str) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as file, np.load(file) as arrays:
             found = dict(arrays)
-    # The errors of NumPy and zipfile for files that are empty, cut off, changed or not npz.
+    # Errors of NumPy and zipfile for files that are empty, truncated, changed or not npz.
     except (OSError, ValueError, EOFError, AttributeError, TypeError, KeyError, NotImplementedError) as error:
         damage = error.strerror if isinstance(error, OSError) and error.strerror else "it is no whole npz file"
         raise ValueError(f"cannot read {path}: {damage}; {remedy}") from None

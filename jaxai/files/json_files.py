@@ -1,4 +1,4 @@
-"""The JSON files of a run folder; damage is reported in one line: the file, what is wrong, what to do."""
+"""The JSON files of a run folder; damage is reported in one line: file, damage and remedy."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,9 +10,9 @@ from jaxai.ranges import shown
 __all__ = ["SUPERSEDED", "parse", "read_lines", "read_object", "require_numbers"]
 
 SUPERSEDED = "superseded"
-"""Key in the line of an evaluation that used other data, or another way to measure, than later ones."""
+"""Key in the line of an evaluation that used other data or other measures than later ones."""
 REMEDIES = {
-    "config.json": "put a copy of it back, or train anew in another --workdir",
+    "config.json": "put a copy of it back, or train again in another --workdir",
     "result.json": "delete it, and the command that trained the run writes a new one",
 }
 
@@ -25,7 +25,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """The JSON object that a file holds.
 
     Raises:
-      ValueError: the file cannot be read or is damaged; one line that names it and what to do.
+      ValueError: the file cannot be read or is damaged; one line with its name and the remedy.
     """
     try:
         value = parse(_read(path))
@@ -44,7 +44,7 @@ def read_lines(path: Path, damaged: list[str] | None = None) -> list[dict[str, A
 
     Args:
       path: of the file.
-      damaged: a sentence is added for each line that cannot be read, which is left out; None: such a line raises.
+      damaged: a sentence is added to it for each line that cannot be read and is skipped; None: such a line raises.
 
     Raises:
       ValueError: the file cannot be read, or a line of it is damaged.
@@ -86,7 +86,7 @@ def require_numbers(path: Path, lines: Sequence[Mapping[str, Any]], *names: str)
             kind = "number" if isinstance(value, int | float) and not isinstance(value, bool) else type(value).__name__
             if value is not None and kinds.setdefault(name, kind) != kind:
                 raise ValueError(
-                    f"cannot go on with {path}: at step {line['step']} {name} is {shown(value)}, not a"
+                    f"cannot continue with {path}: at step {line['step']} {name} is {shown(value)}, not a"
                     f" {kinds[name]}; correct or remove the line"
                 )
 
@@ -95,7 +95,7 @@ def parse(content: bytes) -> Any:
     """The value of a JSON text.
 
     Raises:
-      ValueError: what is wrong with it, in a few words.
+      ValueError: a short description of the damage.
     """
     if not content.strip():
         raise ValueError("it is empty")
@@ -136,7 +136,7 @@ def _with_step(value: Any) -> dict[str, Any]:
 
 
 def _cut_off(rest: bytes, after: Sequence[bytes]) -> bool:
-    """Whether the bytes after the last line end are the beginning of a line, or what a power cut leaves of one."""
+    """Whether the bytes after the last line end are an unfinished line."""
     begun = rest.startswith(b"{") and not rest.rstrip().endswith(b"}")
     return not rest or begun or (bool(after) and not rest.strip(b"\0"))
 

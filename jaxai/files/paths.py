@@ -25,8 +25,8 @@ def given_path(text: str, option: str) -> Path:
         raise ValueError(f"{option} is {text!r:.80}; leave out the white space around it")
     try:
         path = Path(text).expanduser()
-        path.is_dir()  # raises where the name is too long, or a folder above it may not be read
-    except (OSError, RuntimeError) as error:  # RuntimeError: the home of a user that is not there
+        path.is_dir()  # raises an error if the name is too long, or a folder above it may not be read
+    except (OSError, RuntimeError) as error:  # RuntimeError: the home of an unknown user
         reason = getattr(error, "strerror", None) or str(error)
         raise ValueError(f"{option} {text!a:.80} cannot be a path here: {reason}") from error
     return path

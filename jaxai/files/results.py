@@ -15,7 +15,7 @@ def over_seeds(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     The result of a seed that diverged is empty: it counts in `diverged` and is None in `_per_seed`.
 
     Args:
-      results: of each seed; at least one is not empty.
+      results: of each seed; at least one must not be empty.
     """
     together: dict[str, Any] = {"seeds": len(results), "diverged": results.count({})}
     for name, value in next(result for result in results if result).items():

@@ -13,7 +13,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
 """Full disk or quota, broken or read-only disk, a file above its limit."""
 
 WRONG_PATH = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
-"""Errors that name a path by themselves, which the user gave."""
+"""Errors whose message has the path that the user gave."""
 
 
 class UnwrittenError(OSError):
@@ -44,7 +44,7 @@ def reason(error: BaseException) -> str:
     while link is not None:
         if isinstance(link, OSError) and link.strerror:
             return str(link.strerror)
-        if found := re.search(r"\[os_error_code='(\d+)'\]", str(link)):  # as tensorstore puts it
+        if found := re.search(r"\[os_error_code='(\d+)'\]", str(link)):  # the format of tensorstore
             return os.strerror(int(found[1]))
         link = link.__cause__ or link.__context__
     first = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""The report of runs: what their folders hold, as one HTML page that opens offline.
+"""The report of runs: the content of their folders as one HTML page that opens offline.
 
 >>> from jaxai import report
 >>> callable(report.write_report)

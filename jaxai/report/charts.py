@@ -1,6 +1,6 @@
 """The charts of a report: cards with curves over a run, of one run, of its seeds, or of several runs side by side.
 
-What is in one chart, in which order and with which axis follows from the declarations of the metrics alone.
+The declarations of the metrics alone determine the contents, order and axes of the charts.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from jaxai.report.run_record import Record, RunRecord, declared_together, histor
 __all__ = ["charts"]
 
 SUMMARIES = ("_iqm", "_low", "_high", "_std")
-"""Statistics over seeds, which the band of a chart shows."""
+"""Statistics over seeds that the band of a chart shows."""
 LOG_FACTOR = 30
 """Ratio of the highest value to the lowest from which a chart may have a logarithmic axis."""
 
@@ -33,7 +33,7 @@ class _Charts:
 
     @property
     def several(self) -> bool:
-        """Whether there are several runs, which have a colour each."""
+        """Whether there are several runs; each then has its own colour."""
         return len(self.runs) > 1
 
     @property
@@ -46,7 +46,7 @@ class _Charts:
         return [line for run in self.runs for line in run.lines(self.source)]
 
     def keys(self) -> tuple[list[str], list[str]]:
-        """Names of the figures that are drawn, and of diagnostics that are 0 throughout.
+        """Names of the figures to draw, and of diagnostics that are always 0.
 
         Lists over seeds are without `_per_seed`; positions and statistics over seeds are left out.
         """
@@ -75,13 +75,13 @@ class _Charts:
         return any(is_per_seed(line, key) and len(line[key + PER_SEED]) > 1 for line in self.lines())
 
     def grouped(self, keys: Sequence[str]) -> list[tuple[str, list[str]]]:
-        """Titles and the figures in these charts. A figure of several runs, or of several seeds, has one for itself."""
+        """Titles and figures of the charts. A figure of several runs, or of several seeds, has its own chart."""
         seeds = {self.meanings.parse(key).metric for key in keys if self.over_seeds(key)}
         floors = {self.floor(key) for key in keys}
         groups: dict[str, list[str]] = {}
         for key in keys:
             if key in floors:
-                continue  # drawn with the figure that it is the floor of
+                continue  # drawn together with its figure
             metric = self.meanings.parse(key).metric
             alone = self.several or metric in seeds
             together = self.meanings.metric(key).group or metric
@@ -92,7 +92,7 @@ class _Charts:
         return list(zip(titles, groups.values(), strict=True))
 
     def _title(self, keys: Sequence[str]) -> str:
-        """The group of several figures, or the metric that they are of; of a single figure its name."""
+        """The group of several figures, or their metric; for a single figure its name."""
         metric = self.meanings.metric(keys[0])
         alone = self.meanings.heading(keys[0] if len(keys) == 1 else self.meanings.parse(keys[0]).metric)
         return metric.group if metric.group and len(keys) > 1 else alone
@@ -105,14 +105,14 @@ class _Charts:
         return None
 
     def axis(self, keys: Sequence[str]) -> str:
-        """What the charts are drawn over: as all runs declare it, where each line with one of the figures has it."""
+        """The horizontal axis: the one that all runs declare, if each line with one of the figures has it."""
         axes = {run.declared.axis for run in self.runs}
         lines = [line for line in self.lines() if any(key in line or is_per_seed(line, key) for key in keys)]
         axis = axes.pop() if len(axes) == 1 else "step"
         return axis if all(is_number(line.get(axis)) for line in lines) else "step"
 
     def card(self, title: str, keys: Sequence[str], measured: Collection[str]) -> str:
-        """One chart; nothing where there is no value."""
+        """One chart; empty without values."""
         axis = self.axis(keys)
         curves: list[Curve] = []
         missing = 0
@@ -142,7 +142,7 @@ class _Charts:
         return f'<figure class="card">{heading}{svg}{note}</figure>'
 
     def _best(self, keys: Sequence[str], measured: Collection[str]) -> dict[str, Record]:
-        """The line with the best value of each figure that the evaluations of a single run measured."""
+        """A line with the best value of each evaluation metric of a single run."""
         found: dict[str, Record] = {}
         for key in keys if len(self.members) == 1 else ():
             better = self.meanings.better(key)
@@ -156,7 +156,7 @@ class _Charts:
         return f"Best{name}: {self.meanings.text(key, line[key])} at step {line['step']:,}."
 
     def _floor_curves(self, keys: Sequence[str], curves: Sequence[Curve], axis: str) -> list[Curve]:
-        """Dashed lines where a perfect model would be."""
+        """Dashed lines at the value of a perfect model."""
         found: list[Curve] = []
         ends = np.array([min(curve.x.min() for curve in curves), max(curve.x.max() for curve in curves)])
         for place, key in enumerate(keys):
@@ -171,7 +171,7 @@ class _Charts:
         return found
 
     def _legend(self, keys: Sequence[str]) -> str:
-        """Names of the lines of one chart, which are their splits where all are of one metric; and of the floors."""
+        """Names of the lines of one chart (their splits if all belong to one metric), and of the floors."""
         parts = [self.meanings.parse(key) for key in keys]
         names = [self.meanings.label(key) for key in keys]
         if len({part.metric for part in parts}) == 1:
@@ -186,7 +186,7 @@ class _Charts:
         return self.meanings.label(floor) if isinstance(floor, str) else f"floor: {self.meanings.text(key, floor)}"
 
     def _facts(self, keys: Sequence[str], log: bool) -> str:
-        """Unit, direction and scale, as they stand behind a title."""
+        """Unit, direction and scale, to show after a title."""
         metrics = [self.meanings.metric(key) for key in keys]
         units, better = {metric.unit for metric in metrics}, {metric.better for metric in metrics}
         facts = [unit for unit in units if len(units) == 1 and unit not in ("", "%")]
@@ -219,7 +219,7 @@ def charts(runs: Sequence[RunRecord]) -> list[str]:
     speeds = sorted((key for key in timed.keys()[0] if meanings.metric(key).unit != "s"), key=timed.rank)
     speed = [timed.card(meanings.heading(key), [key], ()) for key in speeds]
     names = ", ".join(meanings.label(key) for key in zero)
-    nothing = f'<p class="muted">Zero throughout, and not drawn: {escape(names)}.</p>' if zero else ""
+    nothing = f'<p class="muted">Always zero, and not drawn: {escape(names)}.</p>' if zero else ""
     curves = above + grid(learning) if learning or rest else "<p>No metrics have been logged yet.</p>"
     return [
         section("Learning", curves),

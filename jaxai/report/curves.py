@@ -15,10 +15,10 @@ from jaxai.report.statistics import bootstrap_interval
 
 __all__ = ["THIN_LINES", "Curve", "curves", "curves_svg", "seed_curves"]
 
-POINTS = 2_000  # of a chart, over all of its lines
+POINTS = 2_000  # in a chart, over all of its lines
 LONG = 100  # points; a longer line is shown with its running mean
 MEAN_POINTS = 500  # of a mean over seeds and its band
-THIN_LINES = 10  # more seeds than these are shown by their mean and its band alone
+THIN_LINES = 10  # with more seeds, only their mean and its band are drawn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Curve:
       x: [points].
       y: [points], finite.
       series: index of its colour.
-      faint: thin and pale, for what is behind a mean.
-      markers: a dot at each point, for what is measured at some steps only.
+      faint: thin and pale, for single values behind a mean.
+      markers: a dot at each point, for metrics of some steps only.
       dashed: for a value to compare with.
       ring: a hollow circle around each point and no line.
       low, high: [points], edges of a band around it.
@@ -85,13 +85,13 @@ def curves_svg(
 
     Args:
       lines: what to draw.
-      title: spoken by a screen reader; not drawn.
+      title: for screen readers; not drawn.
       x_label: below the horizontal axis.
       percent: y is a share, labelled in percent.
       log: the vertical axis is logarithmic.
 
     Returns:
-      An `<svg>` element that asks for the CSS variables --ink, --muted, --rule and --series-0 to --series-7.
+      An `<svg>` element that uses the CSS variables --ink, --muted, --rule and --series-0 to --series-7.
     """
     figure = blank_figure(5.6, 3.0)
     axes = _draw_curves(figure, lines, x_label, "", log=log)
@@ -127,9 +127,9 @@ def seed_curves(histories: Sequence[tuple[np.ndarray, np.ndarray]], series: int,
       markers: a dot at each point.
 
     Returns:
-      Curves in the order in which they are drawn. The mean is over the steps that are in all histories, there over the
-      seeds that have a value, and its band is the 95 % bootstrap interval; more than `THIN_LINES` seeds have no line
-      of their own.
+      Curves in the order in which they are drawn. The mean has the steps that are in all histories. At each step it
+      is over the seeds that have a value, and its band is the 95 % bootstrap interval. More than `THIN_LINES` seeds
+      are not drawn as single lines.
     """
     kept = [(x[np.isfinite(y)], y[np.isfinite(y)]) for x, y in histories]
     shown = [(x, y) for x, y in kept if len(x)]
@@ -143,7 +143,7 @@ def seed_curves(histories: Sequence[tuple[np.ndarray, np.ndarray]], series: int,
     common = sorted(set.intersection(*(set(x.tolist()) for x, y in histories if np.isfinite(y).any())))
     table = np.stack([_smooth(_bridged(y))[np.searchsorted(x, common)] for x, y in histories if np.isfinite(y).any()])
     filled = np.flatnonzero(np.isfinite(table).any(axis=0))
-    if len(filled) > MEAN_POINTS:  # smooth by then, so that evenly spaced points are enough
+    if len(filled) > MEAN_POINTS:  # long curves are smooth, so that evenly spaced points are enough
         filled = filled[np.linspace(0, len(filled) - 1, MEAN_POINTS).round().astype(int)]
     if len(filled):
         mean, low, high = _mean_and_band(table[:, filled])
@@ -164,14 +164,14 @@ def _mean_and_band(table: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def _bridged(y: np.ndarray) -> np.ndarray:
-    """Straight over the gaps between finite values, as a line is drawn; ends stay open."""
+    """Linear interpolation between finite values; missing values at the ends stay missing."""
     at = np.arange(len(y))
     finite = np.isfinite(y)
     return np.interp(at, at[finite], y[finite], left=np.nan, right=np.nan)
 
 
 def _smooth(y: np.ndarray) -> np.ndarray:
-    """The running mean of what is finite where that is long, else the values themselves."""
+    """The running mean of the finite values if there are many, otherwise the values themselves."""
     finite = np.isfinite(y)
     if finite.sum() <= LONG:
         return y
@@ -182,7 +182,7 @@ def _smooth(y: np.ndarray) -> np.ndarray:
 
 
 def _thin(line: Curve, limit: int) -> Curve:
-    """The lowest and the highest point of each stretch, so that no spike is lost."""
+    """The lowest and the highest point of each interval, so that no spike is lost."""
     stretch = -(-2 * len(line.x) // max(limit, 40))
     if stretch <= 2:
         return line

@@ -9,12 +9,12 @@ __all__ = ["grid", "section", "swatch", "table"]
 
 
 def section(title: str, content: str) -> str:
-    """A part of the page under a heading; nothing where there is no content."""
+    """A part of the page under a heading; empty without content."""
     return f"<section><h2>{escape(title)}</h2>{content}</section>" if content else ""
 
 
 def grid(cards: Iterable[str], kind: str = "charts") -> str:
-    """Cards side by side; nothing where there is none."""
+    """Cards next to each other; empty without cards."""
     together = "".join(cards)
     return f'<div class="{kind}">{together}</div>' if together else ""
 

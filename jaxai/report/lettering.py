@@ -1,4 +1,4 @@
-"""Text in pictures: any name of a class or a token, whatever its script, length or encoding.
+"""Text in pictures: names of classes and tokens of any script, length or encoding.
 
 Characters that the standard font lacks are taken from other fonts of the machine; a character that no font has is
 drawn as a box. Dollar signs start no formula, and white space does not break the line.
@@ -24,7 +24,7 @@ def readable(text: str, longest: int | None = None) -> str:
       text: of any characters, also those that `os.fsdecode` returns for a file name that is not UTF-8.
       longest: number of characters that are kept; the last one is an ellipsis if there were more. None: all.
     """
-    # An escape has more characters than the one it replaces, so that no more of the text is needed.
+    # An escape is longer than the character that it replaces, so that this part of the text is enough.
     head = text.translate(WHITE_SPACE) if longest is None else text[: longest + 1].translate(WHITE_SPACE)
     shown = "".join(_escaped(character) for character in head)
     return shown if longest is None or len(shown) <= longest else shown[: longest - 1] + "\u2026"
@@ -40,7 +40,7 @@ class Letters(NamedTuple):
     def of(cls, texts: Iterable[str]) -> "Letters":
         """The letters for all texts of a picture."""
         font_manager = extras.load("matplotlib.font_manager", "a picture", "demo")
-        FT2Font = extras.load("matplotlib.ft2font", "a picture", "demo").FT2Font  # noqa: N806  # its name there
+        FT2Font = extras.load("matplotlib.ft2font", "a picture", "demo").FT2Font  # noqa: N806  # its name in matplotlib
 
         wanted = {ord(character) for text in texts for character in text}
         families = ["DejaVu Sans"]  # comes with matplotlib
@@ -49,7 +49,7 @@ class Letters(NamedTuple):
             return cls(families, wanted)
         for entry in sorted(font_manager.fontManager.ttflist, key=lambda entry: (entry.name, entry.fname)):
             plain = entry.style == "normal" and entry.weight in (400, "normal", "regular")
-            # "Last Resort" comes with matplotlib and has a box, not a letter, for everything.
+            # "Last Resort" comes with matplotlib and has boxes instead of letters.
             if not plain or entry.name in families or entry.name.startswith("Last Resort"):
                 continue
             path = font_manager.findfont(

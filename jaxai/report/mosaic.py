@@ -1,4 +1,4 @@
-"""Pictures made of images side by side, pixel for pixel, and their animation; Pillow alone writes them."""
+"""Mosaics of images, pixel for pixel, and animations; they need only Pillow."""
 
 import io
 import math
@@ -15,8 +15,8 @@ from jaxai.files.unwritten import writing
 __all__ = ["available", "read_png", "tile", "visible", "write_gif", "write_png", "write_samples"]
 
 LONG_SIDE = 900  # pixels; a smaller picture is enlarged by the largest whole factor that fits
-GIF_SIDE = 500  # pixels; each frame takes bytes
-GREYS, COLOURS = 16, 128  # of an animation; 32 greys would take a third more bytes
+GIF_SIDE = 500  # pixels; smaller, because there are many frames
+GREYS, COLOURS = 16, 128  # in an animation; 32 greys would need a third more bytes
 BAND = 22  # pixels, of a caption
 BACKGROUND = 255
 INK, WHITE = (32, 38, 46), (255, 255, 255)
@@ -28,9 +28,10 @@ def available() -> bool:
 
 
 def visible(images: np.ndarray) -> np.ndarray:
-    """Images of any number of channels as a picture can show them: [..., 1 or 3], of the same dtype.
+    """Images of any number of channels as [..., 1 or 3], of the same dtype.
 
-    One or three channels stay as they are; of more the first three are used; two are replaced by their mean.
+    One or three channels stay as they are; two are replaced by their mean; of more than three, the first three are
+    kept.
     """
     channels = images.shape[-1]
     if channels == 2:
@@ -39,11 +40,11 @@ def visible(images: np.ndarray) -> np.ndarray:
 
 
 def tile(images: np.ndarray, columns: int = 0, border: int = 2, scale: int = 1) -> np.ndarray:
-    """Images side by side, in rows, on white.
+    """A mosaic of images in rows, on white.
 
     Args:
       images: [n, height, width, 1 or 3] uint8, at least one.
-      columns: number of images in a row; 0: a picture that is about square.
+      columns: number of images in a row; 0: the picture is approximately square.
       border: white pixels around each image; neighbours share theirs.
       scale: factor by which images are enlarged.
 
@@ -81,7 +82,7 @@ def write_png(image: np.ndarray, path: Path | str, scale: int = 0) -> Path:
     Args:
       image: [height, width], [height, width, 1] or [height, width, 3] uint8.
       path: of the PNG.
-      scale: factor by which it is enlarged; 0: the largest that leaves the longer side at 900 pixels or less.
+      scale: factor by which it is enlarged; 0: the largest with a longer side of at most 900 pixels.
 
     Raises:
       ValueError: wrong shape or dtype, or Pillow is missing.
@@ -108,7 +109,7 @@ def write_samples(arrays: Mapping[str, np.ndarray | None], folder: Path, grid: b
     kept = {name: array for name, array in arrays.items() if array is not None}
     with writing(folder / "samples.npz"):
         folder.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(folder / "samples.npz", **kept)  # type: ignore[arg-type]  # its allow_pickle is no array
+        np.savez_compressed(folder / "samples.npz", **kept)  # type: ignore[arg-type]  # allow_pickle is no array
     if grid:
         return f"{folder / 'samples.npz'} and {write_png(tile(visible(images)), folder / 'grid.png')}"
     digits = max(4, len(str(len(images) - 1)))
@@ -119,7 +120,7 @@ def write_samples(arrays: Mapping[str, np.ndarray | None], folder: Path, grid: b
 
 
 def read_png(path: Path | str) -> np.ndarray:
-    """The picture that `write_png` wrote, in its size: [height, width, 1 or 3] uint8.
+    """The picture in a PNG: [height, width, 1 or 3] uint8.
 
     Raises:
       ValueError: Pillow is missing.
@@ -140,8 +141,8 @@ def write_gif(
 ) -> Path:
     """Writes an animated GIF that repeats and pauses at its last frame; creates the folder if it is missing.
 
-    A frame that equals the previous one, with its caption, extends the time of that one. An animation that is too large
-    for a page is enlarged less; if it is still too large, it has fewer frames, each for a longer time.
+    A frame that equals the previous one, caption included, extends the time of the previous one. An animation that is
+    too large for a page is enlarged less; if it is still too large, it has fewer frames, each for a longer time.
 
     Args:
       frames: pictures of one shape, [height, width], [height, width, 1] or [height, width, 3] uint8; at least one.
@@ -149,11 +150,11 @@ def write_gif(
       milliseconds: time of each frame; a GIF stores multiples of 10.
       captions: one for each frame, drawn below it.
       last_milliseconds: time of the last frame.
-      scale: factor by which they are enlarged; 0: the largest that leaves the longer side at 500 pixels or less.
+      scale: factor by which they are enlarged; 0: the largest with a longer side of at most 500 pixels.
       most_bytes: largest size of the file; 0: no limit.
 
     Raises:
-      ValueError: no frame, wrong shape or dtype, other numbers of captions than of frames, or Pillow is missing.
+      ValueError: no frame, wrong shape or dtype, different numbers of captions and frames, or Pillow is missing.
     """
     pillow = _pillow()
     if not len(frames):

@@ -1,4 +1,4 @@
-"""The report: what run folders hold, as one HTML file that opens offline, in light and dark.
+"""The report: the content of run folders as one HTML file that opens offline, in light and dark.
 
 The page loads nothing: styles are inline, charts are SVG that takes its colours from them, pictures are data URIs.
 """
@@ -23,7 +23,7 @@ from jaxai.report.run_record import PICTURES, Record, RunRecord, read_run
 __all__ = ["write_report"]
 
 TEMPLATE = Path(__file__).with_name("page.html")
-PICTURE_BYTES = 1_200_000  # in all, so that the page stays below 2 MB
+PICTURE_BYTES = 1_200_000  # in total, so that the page stays below 2 MB
 TABLE_ROWS, TABLE_BYTES = 200, 300_000  # of one table; of all tables on the page
 LISTED = 50
 """Number of items of a list that are shown."""
@@ -147,9 +147,7 @@ def _tables(runs: Sequence[RunRecord], folders: Sequence[Path]) -> list[str]:
     left, parts = TABLE_BYTES, []
     for run, folder in zip(runs, folders, strict=True):
         inside = sorted(folder.glob("tables/*.json")) or sorted(folder.glob("seed-*/tables/*.json"))
-        inside = [
-            path for path in inside if path.parent == inside[0].parent
-        ]  # of the first seed alone, as pictures are
+        inside = [path for path in inside if path.parent == inside[0].parent]  # only of the first seed, like pictures
         for path in inside:
             title, content = _table_file(path, left, run.meanings)
             left -= len(content.encode())
@@ -160,7 +158,7 @@ def _tables(runs: Sequence[RunRecord], folders: Sequence[Path]) -> list[str]:
 
 
 def _table_file(path: Path, bytes_left: int, meanings: Meanings) -> tuple[str, str]:
-    """Title and HTML of one table, with a line about it where it cannot be read or is too long."""
+    """Title and HTML of one table, with a line about it if it cannot be read or is too long."""
     try:
         stored = read_object(path)
         title, note = str(stored["title"]), str(stored.get("note", ""))
@@ -191,7 +189,7 @@ def _fields(record: Record) -> str:
 
 
 def _value(key: str, value: Any) -> str:
-    """A value of a configuration or of the data; of a long list its beginning."""
+    """A value of a configuration or of the data; a long list is shortened."""
     if isinstance(value, list) and len(value) > LISTED:
         return f"{PLAIN.text(key, value[:LISTED])} and {len(value) - LISTED:,} more"
     return PLAIN.text(key, value)

@@ -46,33 +46,33 @@ LONGEST_NAME = 24
 
 
 def available() -> bool:
-    """Whether matplotlib is installed; without it a run leaves no pictures and no report, but is complete otherwise."""
+    """Whether matplotlib is installed; without it a run has no pictures and no report, but is otherwise complete."""
     return importlib.util.find_spec("matplotlib") is not None
 
 
 @contextlib.contextmanager
 def optional(console: Console | None, what: str = "a picture could not be drawn") -> Iterator[None]:
-    """Context for drawing: an error inside becomes a warning of one line, and the run goes on.
+    """Context for drawing: an error inside becomes a warning of one line, and the run continues.
 
     Args:
-      console: where the warning is shown; None: standard output.
+      console: for the warning; None: standard output.
       what: the beginning of the warning.
 
     Raises:
-      UnwrittenError: the disk is full or read-only, which concerns more than pictures.
+      UnwrittenError: the disk is full or read-only, which affects the whole run.
     """
     try:
         yield
     except UnwrittenError:
         raise
-    except Exception as error:  # a picture is not worth the run
+    except Exception as error:  # a failed picture must not end the run
         reason = " ".join(str(error).split())[:200]
         line = f"warning: {what} ({type(error).__name__}: {reason}); all else is complete"
         print_line(console or Console(), readable(line))
 
 
 def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], path: Path) -> Path:
-    """Writes a confusion matrix as PNG: right predictions in blue, wrong ones in orange, as shares of their row.
+    """Writes a confusion matrix as PNG: correct predictions in blue, wrong ones in orange, as shares of their row.
 
     Args:
       counts: [classes, classes] integers; row the true class, column the predicted one.
@@ -95,7 +95,7 @@ def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], path: Path)
     axes = figure.add_subplot()
     bare(axes)
     axes.imshow(np.ma.masked_array(share, ~right), cmap="Blues", vmin=0, vmax=1.25)
-    # Mistakes of a good network are rare: the power makes one in a hundred visible.
+    # Mistakes of a good network are rare: the power makes a share of 1 % visible.
     norm = PowerNorm(0.7, vmin=0, vmax=max(0.3, float(np.where(right, 0, share).max())))
     axes.imshow(np.ma.masked_array(share, right), cmap="Oranges", norm=norm)
     if classes <= 20:
@@ -161,8 +161,8 @@ def grid_search(
     """Writes the scores of a sweep over a grid as PNG; higher scores are better.
 
     One swept parameter is drawn as a line with its 95 % bootstrap band, two as a heat map, more as a panel for each.
-    A parameter with one value is not swept. Means are over the seeds that did not diverge; the number of those that did
-    is shown. The best setting is chosen among those where no seed diverged, if there are any.
+    A parameter with one value is not swept. Means are over the seeds that did not diverge; the number of diverged seeds
+    is shown. The best setting is chosen among those without diverged seeds, if there are any.
 
     Args:
       parameters: name -> the values that were tried, in the order of the axes of `scores`.
@@ -232,7 +232,7 @@ def _marginal(panel: Any, name: str, values: Sequence[float], scores: np.ndarray
 
 
 def _positions(panel: Any, values: np.ndarray) -> np.ndarray:
-    """Positions of rising values: logarithmic beyond a factor of 10, evenly spaced where too close, else linear."""
+    """Positions of rising values: logarithmic beyond a factor of 10, evenly spaced if too close, otherwise linear."""
     log = values[0] > 0 and values[-1] > 10 * values[0]
     if log:
         panel.set_xscale("log")
@@ -276,14 +276,14 @@ def _heat_map(swept: Mapping[str, Sequence[float]], scores: np.ndarray, means: n
 
 
 def _best(trusted: np.ndarray) -> tuple[int, ...] | None:
-    """Index of the highest value; None where no value is finite."""
+    """Index of the highest value; None if no value is finite."""
     if not np.isfinite(trusted).any():
         return None
     return tuple(int(at) for at in np.unravel_index(np.nanargmax(trusted), trusted.shape))
 
 
 def _mean(scores: np.ndarray, axis: int) -> np.ndarray:
-    """The mean of the finite values; NaN where there are none."""
+    """The mean of the finite values; NaN if there are none."""
     count = np.isfinite(scores).sum(axis)
     return np.where(count > 0, np.nansum(scores, axis) / np.maximum(count, 1), np.nan)
 

@@ -16,7 +16,7 @@ TILES = 3
 
 
 def tiles(run: RunRecord) -> str:
-    """The few figures that a reader looks for first: scores, then what is declared as text, then the costs."""
+    """The most important figures: scores, then figures declared as text, then the costs."""
     meanings, result = run.meanings, run.result
     scores = _scores(run)[:TILES]
     texts = [key for key in run.declared.metrics if isinstance(result.get(key), str)]
@@ -45,8 +45,8 @@ def _floor(run: RunRecord, key: str, floor: str | float) -> str:
 def _scores(run: RunRecord) -> list[str]:
     """Names of the figures in a result that measure how good the model is: the score of the run first.
 
-    Those are metrics with a direction; in a run that declares nothing, figures with an interval, then those that its
-    evaluations measured.
+    Those are metrics with a direction; in a run without declarations, figures with an interval, then evaluation
+    metrics.
     """
     keys = [key for key in shown_keys(run.result) if is_number(run.result[key])]
     meanings, declared = run.meanings, [*run.meanings.metrics]
@@ -79,7 +79,7 @@ def seeds_of(run: RunRecord) -> str:
 
 
 def results(runs: Sequence[RunRecord], marked: bool = True) -> str:
-    """Final figures, a row for each run; where it is `marked`, the best value of a column is bold."""
+    """Final figures, a row for each run; if `marked`, the best value of each column is bold."""
     meanings = declared_together(runs)
     scores = [key for run in runs for key in _scores(run)]
     texts = [key for key in meanings.metrics if any(isinstance(run.result.get(key), str) for run in runs)]
@@ -98,7 +98,7 @@ def results(runs: Sequence[RunRecord], marked: bool = True) -> str:
 
 
 def _best(runs: Sequence[RunRecord], key: str, meanings: Meanings) -> float | None:
-    """The best value of several; None where no direction is declared, or all are equal."""
+    """The best value of several; None if no direction is declared, or all are equal."""
     values = [mean_of(run.result, key) for run in runs]
     numbers = [value for value in values if is_number(value) and math.isfinite(value)]
     better = meanings.better(key)

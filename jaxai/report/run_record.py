@@ -1,4 +1,4 @@
-"""What run folders hold, read as far as the runs came."""
+"""The content of run folders, also of unfinished runs."""
 
 import collections
 import dataclasses
@@ -20,7 +20,7 @@ __all__ = ["RunRecord", "declared_together", "histories", "read_run"]
 PICTURES = {".png": "image/png", ".gif": "image/gif"}
 """Kinds of pictures -> their media type."""
 WARNINGS = 5
-"""Number of a run's warnings that are shown, the last ones."""
+"""Number of warnings of a run that are shown, the last ones."""
 
 Record = dict[str, Any]
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
-    """What a run folder holds; what is missing is empty and named in `notes`.
+    """The content of a run folder; missing parts are empty and listed in `notes`.
 
     Attributes:
       label: name of the run on the page.
@@ -37,9 +37,9 @@ class RunRecord:
       card: the text of the model card, README.md.
       metrics, timing: the lines of the files of these names.
       pictures: paths and captions.
-      seeds: the runs of its seeds, where each has a folder of its own.
-      notes: what a reader should know, a sentence each.
-      declared: what its metrics mean; a run of version 0.1 declares nothing.
+      seeds: the runs of its seeds, if each has its own folder.
+      notes: sentences for the reader.
+      declared: declarations of its metrics; empty for a run of version 0.1.
     """
 
     label: str
@@ -63,7 +63,7 @@ class RunRecord:
 
     @functools.cached_property
     def meanings(self) -> Meanings:
-        """The meanings of its figures; without declarations, those that the names alone show."""
+        """The meanings of its figures; without declarations, derived from the names alone."""
         return Meanings({**self.declared.timing, **self.declared.metrics}, self.names)
 
     @functools.cached_property
@@ -81,9 +81,9 @@ class RunRecord:
 
     @functools.cached_property
     def measured(self) -> set[str]:
-        """Names of what its evaluations measure: with a split before them, or in the lines that have the score.
+        """Names of its evaluation metrics: with a split as prefix, or in the lines that have the score.
 
-        Where no score is declared, in fewer lines than other figures.
+        If no score is declared, they are in fewer lines than other figures.
         """
         lines = [{key.removesuffix(PER_SEED) for key in line} & self.names for line in self.lines("metrics")]
         counts = collections.Counter(name for line in lines for name in line)
@@ -93,7 +93,7 @@ class RunRecord:
         return found | {name for name, count in counts.items() if count < max(counts.values())}
 
     def positions(self, source: str) -> set[str]:
-        """Names in the lines of metrics or timing that are no figures but say where a line belongs, as `step`.
+        """Names in the lines of metrics or timing that are the position of a line and no figures, as `step`.
 
         A run that declares nothing has them in every line, where they never fall.
         """
@@ -103,7 +103,7 @@ class RunRecord:
 
 
 def read_run(folder: Path, label: str | None = None) -> RunRecord:
-    """Reads a run folder. A run that was interrupted is read as far as it came.
+    """Reads a run folder, also of a run that was interrupted.
 
     Args:
       folder: of the run, or one with a run in each of its `seed-*` folders.
@@ -175,7 +175,7 @@ def _read_text(path: Path) -> str:
 
 
 def _note(path: Path, damage: str, notes: list[str]) -> None:
-    """Reports what is wrong with a file: on the page, and as a warning that names the folder."""
+    """Reports damage of a file: on the page, and as a warning that names the folder."""
     notes.append(f"{path.name}{damage}.")
     logger.warning("%s%s", path, damage)
 
@@ -222,7 +222,7 @@ def _read_pictures(folder: Path, notes: list[str]) -> list[tuple[Path, str]]:
 
 
 def _agrees(result: Record, seeds: Sequence[RunRecord]) -> bool:
-    """Whether the figures of several seeds are those of their folders, which may have gone on since."""
+    """Whether the figures of several seeds agree with their folders, which may have been trained further."""
     listed = {name: values for name, values in result.items() if name.endswith(PER_SEED)}
     return bool(result) and all(
         values == [seed.result.get(name.removesuffix(PER_SEED)) for seed in seeds] for name, values in listed.items()
@@ -230,7 +230,7 @@ def _agrees(result: Record, seeds: Sequence[RunRecord]) -> bool:
 
 
 def declared_together(runs: Sequence[RunRecord]) -> Meanings:
-    """The meanings of the figures of several runs; of a metric that two of them declare otherwise the first label."""
+    """The meanings of the figures of several runs; if two declare a metric differently, the first label is used."""
     found: dict[str, Metric] = {}
     for name, metric in (item for run in runs for item in run.meanings.metrics.items()):
         known = found.setdefault(name, metric)
@@ -243,7 +243,7 @@ def _positions(lines: Sequence[Record], source: str) -> set[str]:
     """Names that each line has, with values that never fall."""
     shared = set.intersection(*map(set, lines)) if len(lines) > 1 else set()
     if source == "metrics" and all(shared == line.keys() for line in lines):
-        return set()  # lines of one kind: a metric that happens to rise is in each of them, too
+        return set()  # lines of one kind: a metric that always increases would be counted too
     columns = {name: [line[name] for line in lines] for name in shared}
     rising = {
         name: values for name, values in columns.items() if all(map(is_number, values)) and values == sorted(values)
@@ -255,7 +255,7 @@ def histories(run: RunRecord, source: str, key: str, clock: str = "step") -> lis
     """The course of a figure in each seed: from `NAME_per_seed` where a line has it, else from the seeds' folders.
 
     Args:
-      run: what was read.
+      run: from `read_run`.
       source: the field that the lines are in, metrics or timing.
       key: the figure's name, without `_per_seed`.
       clock: the key of the horizontal axis.

@@ -1,4 +1,4 @@
-"""The figures of a result: which of them get a place of their own, and the spread that is shown with them."""
+"""The figures of a result: those that are shown separately, and the spread that is shown with them."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from jaxai.report.run_record import Record
 __all__ = ["LISTED", "mean_of", "shown_keys", "spread_of"]
 
 LISTED = 12
-"""Number of seeds whose values are listed; of more only the lowest and the highest are shown."""
+"""Number of seeds whose values are listed; with more seeds only the lowest and the highest are shown."""
 
 
 def shown_keys(record: Record) -> list[str]:
-    """The keys of a result that get a place of their own, without those that `spread_of` shows with another."""
+    """The keys of a result that are shown separately, without those that `spread_of` shows with another."""
     return [
         key
         for key in record
@@ -26,13 +26,13 @@ def shown_keys(record: Record) -> list[str]:
 
 
 def mean_of(record: Record, key: str) -> Any:
-    """The value of a result under a key; of a list over seeds its mean."""
+    """The value of a result under a key; for a list over seeds its mean."""
     numbers = _numbers(record.get(key))
     return float(np.mean(numbers)) if key.endswith(PER_SEED) and numbers else record.get(key)
 
 
 def spread_of(record: Record, key: str, meanings: Meanings) -> tuple[str, str, str]:
-    """The spread of a figure: deviation, 95 % interval, values per seed; empty where there is none.
+    """The spread of a figure: deviation, 95 % interval, values per seed; empty if there is none.
 
     Args:
       record: a result.

@@ -2,7 +2,7 @@
 
 Both follow Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice"
 (arXiv:2108.13264). `scipy.stats.trim_mean` and `scipy.stats.bootstrap` are the reference of the tests; this bootstrap
-also accepts a single seed, which SciPy's refuses, and takes milliseconds for a whole learning curve.
+also accepts a single seed, which SciPy's does not, and takes milliseconds for a whole learning curve.
 """
 
 from collections.abc import Callable

@@ -12,7 +12,7 @@ NONE: Mapping[str, Callable[..., Any]] = MappingProxyType({})
 
 
 class Commands(NamedTuple):
-    """What an experiment adds to the command line.
+    """The commands of an experiment.
 
     The parameters of a function after the first are its options, and its docstring explains them; see `jaxai.options`.
 
@@ -20,8 +20,8 @@ class Commands(NamedTuple):
       of_run: name -> (bound experiment of a run folder, options) -> None; `evaluate` returns the metrics, which are
         written to `evaluation.json`.
       of_preset: name -> (the preset's config) -> the experiment that is trained instead, with options of its own.
-      needs: options of every command of a run by which a user gives again what the run folder may only name, as an
-        environment; parameter -> (type, default, explanation). `Experiment.provide` gets the values.
+      needs: options of every command of a run that provide what the run folder only names, such as an environment:
+        parameter -> (type, default, explanation). `Experiment.provide` gets the values.
     """
 
     of_run: Mapping[str, Callable[..., Any]] = NONE
@@ -47,7 +47,7 @@ class Entry(NamedTuple):
 
 
 TRAINED = "jaxai.trained:Trained"
-"""What `jaxai.load` returns of an experiment that has no class of its own for it."""
+"""The class that `jaxai.load` returns for an experiment without its own class."""
 EXPERIMENTS: dict[str, Entry] = {"jaxai.train": Entry("jaxai.runtime.train:Own", "jaxai.runtime.registry:NO_COMMANDS")}
 """Registered experiments: the `type` in config.json -> where it is."""
 
@@ -63,17 +63,17 @@ def register(name: str, place: str, commands: str, former: tuple[str, ...] = ())
 
 
 def name_of(path: str) -> str:
-    """The registered name of a class, given as `package.module:Class`; the path itself where there is none."""
+    """The registered name of a class, given as `package.module:Class`; the path itself if there is none."""
     return next((name for name, entry in EXPERIMENTS.items() if entry.place == path), path)
 
 
 def current_name(name: Any) -> Any:
-    """A `type` as `config.json` has it, in the names of this version."""
+    """The current name for a `type` in `config.json`."""
     return next((current for current, entry in EXPERIMENTS.items() if name in entry.former), name)
 
 
 def imported(place: str) -> Any:
-    """What a place `package.module:name` holds."""
+    """The object at a place `package.module:name`."""
     module, _, attribute = place.partition(":")
     return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
 

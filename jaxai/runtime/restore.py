@@ -129,7 +129,7 @@ def newest_state(
 
 
 def keep_best(state: State, run: Run, recorder: Recorder, checkpoints: Checkpoints) -> None:
-    """Makes the best checkpoint and the evaluations agree again after a kill or a deletion.
+    """Restores the agreement of the best checkpoint and the evaluations after a kill or a deletion.
 
     Args:
       state: that training continues from.

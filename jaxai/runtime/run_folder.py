@@ -1,4 +1,4 @@
-"""What a run leaves behind: configuration, command, environment, metrics, result."""
+"""The files of a run: configuration, command, environment, metrics, result."""
 
 import json
 import math
@@ -24,8 +24,8 @@ from jaxai.runtime.events import Events
 class RunFolder:
     """One run's folder.
 
-    `metrics.jsonl` has only what follows from the configuration, so a run that was killed and resumed leaves the same
-    bytes as one that was not; what depends on the clock is in `timing.jsonl`. Both have a line for each call, and
+    `metrics.jsonl` depends on the configuration only, so that a run that was killed and resumed writes the same bytes
+    as an uninterrupted one; values that depend on the clock are in `timing.jsonl`. Both have a line for each call, and
     `metrics.jsonl` one more for each evaluation, whose keys begin with the split's name.
     """
 
@@ -54,10 +54,10 @@ class RunFolder:
 
         Args:
           config: the resolved configuration.
-          data: what it learns from, see `jaxai.data.digests`; None for a workload that makes its own.
+          data: description of the data, see `jaxai.data.digests`; None for a workload that generates its own.
 
         Raises:
-          ValueError: another run is in it, or one with changes that were not asked for or are not possible.
+          ValueError: another run is in it, or one with changes that were not allowed or are not possible.
         """
         if self._tensorboard:
             extras.folder("tensorboardX", "--tensorboard", "tensorboard")
@@ -68,7 +68,7 @@ class RunFolder:
         return continuation.compare(str(self.path), before, config, self.data(), data, allowed)
 
     def open(self, config: Any, data: Mapping[str, Any] | None = None) -> None:
-        """Makes the folder, and writes down what runs in it.
+        """Creates the folder, and writes configuration, command and environment.
 
         Raises:
           UnwrittenError: it cannot be written.
@@ -112,7 +112,7 @@ class RunFolder:
             raise ValueError(f"cannot read {path}: {error}; delete it, and training writes a new one") from None
 
     def as_in_run(self, images: Images, subset: bool = False) -> Images:
-        """Images with the labels that their classes have in the run; as they are where no names are known.
+        """Images with the labels that their classes have in the run; unchanged if no names are known.
 
         Raises:
           ValueError: a class that the run does not know, or lacks without `subset`.
@@ -121,12 +121,12 @@ class RunFolder:
         return digests.relabel(images, classes, str(self.path), subset) if classes else images
 
     def data_notes(self, data: Mapping[str, Any], *splits: str, given: bool = True) -> list[str]:
-        """Notes on splits that are not those of the run, before something is measured on them.
+        """Notes on splits that differ from those of the run, before an evaluation on them.
 
         Args:
           data: description of the data, see `jaxai.data.digests`.
           splits: names of the splits that are used.
-          given: whether the user gave this data for the measurement; else it must be that of the run.
+          given: whether the user gave this data for the evaluation; otherwise it must be that of the run.
 
         Raises:
           ValueError: a split is not that of the run, and was not given.
@@ -151,7 +151,7 @@ class RunFolder:
         """The configuration of the run.
 
         Args:
-          kinds: classes that it may be of besides the registered experiments.
+          kinds: further classes that it may have, in addition to the registered experiments.
 
         Raises:
           ValueError: the folder holds no run, one of another class, or its configuration is damaged.
@@ -189,7 +189,7 @@ class RunFolder:
         return True
 
     def began_with(self, words: str) -> str:
-        """The command that began the run, which names its preset, in `words`; "" where it is not known."""
+        """The command that began the run, which names its preset, formatted by `words`; "" if it is not known."""
         file = self.path / "command.txt"
         commands = file.read_text(errors="replace").splitlines() if file.is_file() else []
         return words.format(repr(commands[0][:200])) if commands else ""
@@ -201,10 +201,10 @@ class RunFolder:
         return self.read_json("config.json")
 
     def append(self, file: str, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Adds a line to `metrics.jsonl` or `timing.jsonl`; it survives the process being killed right after.
+        """Adds a line to `metrics.jsonl` or `timing.jsonl`; it stays even if the process is killed directly afterwards.
 
         Returns:
-          The line as `lines` would read it: what decides by it decides the same after a resume.
+          The line as `lines` reads it, so that decisions based on it are the same after a resume.
         """
         line = {name: _rounded(value) for name, value in values.items()}
         with writing(self.path / file), (self.path / file).open("a") as lines:
@@ -215,7 +215,7 @@ class RunFolder:
         return line
 
     def close(self) -> None:
-        """Writes out what TensorBoard still waits for."""
+        """Writes buffered TensorBoard events."""
         if self._events is not None:
             self._events.close()
 
@@ -232,7 +232,7 @@ class RunFolder:
             self._replace(file, "".join(json.dumps(line) + "\n" for line in kept))
 
     def result(self, measured_on: Mapping[str, str], step: int) -> dict[str, Any] | None:
-        """The final figures, if they are those of this step, configuration and data; any others are removed."""
+        """The final figures, if they belong to this step, configuration and data; others are removed."""
         path = self.path / "result.json"
         if not path.exists():
             return None
@@ -243,7 +243,7 @@ class RunFolder:
         return None
 
     def supersede(self, is_evaluation: Callable[[Mapping[str, Any]], bool]) -> None:
-        """Marks every evaluation: its figures do not compare with those that follow."""
+        """Marks every evaluation so far: its metrics cannot be compared with later ones."""
         lines = self.lines("metrics.jsonl")
         marked = [line | {SUPERSEDED: True} if is_evaluation(line) else line for line in lines]
         if marked != lines:
@@ -254,9 +254,9 @@ class RunFolder:
         self.write_json("stopped.json", {"step": step, "callback": callback})
 
     def stopped_by(self, step: int, goes_on: bool) -> str:
-        """Name of the callback that ended the run at this step; "" where none did.
+        """Name of the callback that ended the run at this step; "" if none did.
 
-        A record of another step, as after a loss of checkpoints, is removed; so is any where the run `goes_on`.
+        A record of another step, as after a loss of checkpoints, is removed; with `goes_on` any record is removed.
         """
         path = self.path / "stopped.json"
         if not path.exists():
@@ -292,7 +292,7 @@ class RunFolder:
 
 
 def _rounded(value: Any) -> Any:
-    """Nine digits reproduce every float32 exactly; JSON has no value that is not finite."""
+    """Nine digits reproduce every float32 exactly; JSON has no non-finite numbers."""
     if isinstance(value, list):
         return [_rounded(each) for each in value]
     if not isinstance(value, float):

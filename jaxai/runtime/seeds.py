@@ -28,15 +28,15 @@ def train_seeds(experiment: Experiment, console: Console, hooks: Mapping[str, An
     others: it is reported, and mean and spread are over the others.
 
     Args:
-      experiment: what is trained.
-      console: where progress goes.
+      experiment: to train.
+      console: for progress.
       hooks: `callbacks`, `measures` and `metrics` for each training; see `jaxai.runtime.callbacks`.
 
     Returns:
       The name of the signal that interrupted it; "" if none did.
 
     Raises:
-      ValueError: fewer than one seed, a folder that holds another run, or what a training raises.
+      ValueError: fewer than one seed, a folder that holds another run, or an error of a training.
       FloatingPointError: every seed diverged.
     """
     run = experiment.run
@@ -78,7 +78,7 @@ def train_seeds(experiment: Experiment, console: Console, hooks: Mapping[str, An
 
 @contextlib.contextmanager
 def with_saved_step(workdir: Path) -> Iterator[None]:
-    """Adds to an error of a file that could not be written the last step that the run in `workdir` has saved.
+    """Adds the last saved step of the run in `workdir` to an error of a file that could not be written.
 
     Raises:
       UnwrittenError: a file could not be written.

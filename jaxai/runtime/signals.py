@@ -1,4 +1,4 @@
-"""A polite end: SIGTERM and Ctrl-C ask the loop to stop at the next call, with everything saved."""
+"""SIGTERM and Ctrl-C make the loop stop after the current call, with everything saved."""
 
 import signal
 import threading
@@ -18,7 +18,7 @@ class Stop:
 
 @contextmanager
 def stop_on_signal() -> Iterator[Stop]:
-    """Inside, SIGTERM and SIGINT set `requested`; a second one ends the process as it would have."""
+    """Context in which SIGTERM and SIGINT set `requested`; a second signal ends the process as usual."""
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield stop

@@ -1,4 +1,4 @@
-"""What the training loop measures by itself: speed, time and cost. The names and their meanings."""
+"""The metrics of the training loop itself: speed, time and cost; their names and declarations."""
 
 from collections.abc import Mapping
 
@@ -32,7 +32,7 @@ def flops(unit: str) -> str:
 
 
 def metrics(unit: str, words: str) -> dict[str, Metric]:
-    """Declarations of all that the loop measures in a training that counts `unit`, which people call `words`."""
+    """Declarations of the loop's metrics in a training that counts `unit`, written as `words` in texts."""
     return {
         rate(unit): Metric(f"{words}/s/chip", better="higher", shown=True),
         **METRICS,
@@ -43,16 +43,16 @@ def metrics(unit: str, words: str) -> dict[str, Metric]:
 def declarations(
     declared: Mapping[str, Metric], score: str | None, unit: str, positions: tuple[str, ...]
 ) -> Declarations:
-    """What `metrics.json` of a run holds.
+    """The content of `metrics.json` of a run.
 
     Args:
-      declared: by the workload and its experiment.
-      score: the evaluation metric that the best checkpoint is chosen by; None: the latest is the best.
-      unit: what the speed counts.
-      positions: names that each line of metrics has beside its metrics.
+      declared: declarations of the workload and its experiment.
+      score: the evaluation metric that selects the best checkpoint; None: the latest is the best.
+      unit: counted by the speed.
+      positions: names in each line of metrics that are positions, not metrics.
 
     Raises:
-      ValueError: a declaration that is none, or a score that does not say which values are better.
+      ValueError: an invalid declaration, or a score that does not declare which values are better.
     """
     check(declared)
     if score is not None and Meanings(declared).better(score) is None:

@@ -1,4 +1,4 @@
-"""`jaxai.train`: trains a workload of one's own with resume, guard, progress, evaluation, checkpoints and report.
+"""`jaxai.train`: trains a workload of your own with resume, guard, progress, evaluation, checkpoints and report.
 
 ::
 
@@ -40,7 +40,7 @@ __all__ = ["Own", "train"]
 Make = Callable[[str | None], Workload]
 
 EVALUATIONS = 20
-"""Most evaluations of a run by default."""
+"""Largest default number of evaluations per run."""
 BATCH_SIZE = 64
 FIXED = ("workdir", "seeds", "init_from")
 """Fields of `Run` that are no options of `train`."""
@@ -54,8 +54,8 @@ class Own(experiment.Experiment):
       steps: train steps of the whole run.
       batch_size: number of examples in a step; 0 without arrays.
       score: the metric that selects the best checkpoint; "": none.
-      splits: names of what is evaluated on.
-      run: how it runs, and where.
+      splits: names of the splits to evaluate on.
+      run: its settings and folder.
     """
 
     steps: Count
@@ -81,7 +81,7 @@ class Own(experiment.Experiment):
         self.of_run()
 
     def of_run(self, data: Any = None) -> NoReturn:
-        """A folder does not say what the workload is.
+        """A folder does not contain the workload.
 
         Raises:
           ValueError: always.
@@ -107,16 +107,17 @@ def train(
     console: Console | None = None,
     **run: Any,
 ) -> Outcome:
-    """Trains a workload of one's own, or continues the run in `workdir`.
+    """Trains a workload of your own, or continues the run in `workdir`.
 
-    What the run folder holds is compared: other data, another number of steps or another batch size in the same workdir
-    are refused. Other code is not seen: after a change of the step function, choose another workdir.
+    Data, number of steps and batch size are compared with those of the run folder; differences are refused. Changes of
+    the code are not detected: after a change of the step function, choose another workdir.
 
     Args:
-      workload: what is trained; or a function axis_name -> workload, which `mode="shard_map"` and `"pmap"` on several
-        devices need: the axis name is what the step averages its gradients over.
+      workload: to train; or a function axis_name -> workload, which `mode="shard_map"` and `"pmap"` on several
+        devices need: the step averages its gradients over this axis.
       data: name -> array [examples, ...], which the step gets as its batch, together with `index`, the number of each
-        example; or `Images` of `jaxai.data`; or a `jaxai.runtime.feed.Feed`; None for a workload that makes its own.
+        example; or `Images` of `jaxai.data`; or a `jaxai.runtime.feed.Feed`; None for a workload that generates its
+        own.
       steps: train steps of the whole run.
       workdir: folder of the run.
       batch_size: number of examples in a step, over all devices, of `data` as arrays; 0: all of them.
@@ -126,11 +127,11 @@ def train(
         `evaluation`.
       score: the metric that selects the best checkpoint and stops early, as `test_accuracy`. Default: of the first
         split (`validation` if there is one) the first metric that `metrics` declares as better higher or lower, else
-        `loss`, which is better lower. Without any, the latest state counts as the best.
-      metrics: name, without a split -> what a metric means, for progress and report.
+        `loss`, which is better lower. Without a score, the latest state is the best.
+      metrics: name, without a split -> declaration of a metric, for progress and report.
       measures: functions state -> {name: value} that add to the metrics of each evaluation.
       callbacks: functions (step, metrics, state) that run between calls; see `jaxai.runtime.callbacks`.
-      console: where progress goes; default: standard output.
+      console: for progress; None: standard output.
       run: fields of `jaxai.runtime.config.Run`: seed, mode, devices, steps_per_call, evaluate_every (default: an epoch,
         but at most 20 evaluations in a run), checkpoint_every, early_stopping, placement, tensorboard,
         resume_with_changes.
@@ -195,7 +196,7 @@ def _run(workdir: str | os.PathLike[str], options: Mapping[str, Any]) -> Run:
 def _data(
     data: Any, batch_size: int, evaluate_on: Any
 ) -> tuple[Examples | Feed | None, dict[str, Arrays | None], dict[str, Any] | None]:
-    """What is learned from, the splits that are evaluated on, and the identity of both."""
+    """The training data, the splits to evaluate on, and the identity of both."""
     splits = _splits(evaluate_on)
     if isinstance(data, Images):
         images = check_images(data)
@@ -211,7 +212,7 @@ def _data(
         train, identity = check_named_arrays("data", data), None
     examples = data if train is None else Examples(train, batch_size or len(next(iter(train.values()))))
     if isinstance(examples, Examples):
-        examples.batches(0)  # raises what is wrong with the batch size
+        examples.batches(0)  # raises an error if the batch size is wrong
     if identity is None:
         found = ({} if train is None else {"train": train}) | {name: each for name, each in splits.items() if each}
         identity = describe_named_arrays(found) if found else None

@@ -1,4 +1,4 @@
-"""What an experiment hands to the loop: the program, its data, its scoring, its log and its files."""
+"""The parts of a training that an experiment passes to the loop: program, data, scoring, log and files."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,7 +24,7 @@ Arrays = Mapping[str, np.ndarray]
 
 
 def scalars(metrics: Mapping[str, np.ndarray], steps: int = 1) -> dict[str, Any]:
-    """The metrics that are single numbers, as Python's; they are means, so the number of steps does not matter."""
+    """The metrics that are single numbers, as Python floats; they are means, so the number of steps has no effect."""
     del steps
     return {name: np.asarray(value).item() for name, value in metrics.items() if np.ndim(value) == 0}
 
@@ -41,15 +41,15 @@ def position_in_epochs(steps_per_epoch: float) -> Callable[[int], dict[str, floa
 
 @dataclass(frozen=True)
 class Program:
-    """What is trained: a workload, its initial state, and the size of its compiled calls.
+    """The program to train: a workload, its initial state, and the size of its compiled calls.
 
     Attributes:
       make: axis name, or None on one device -> workload.
-      prepare: initial state -> the same with what the data determines in it, such as a whitening kernel.
-      parameters: state -> the parameters of the network, for the table that is shown at the start.
+      prepare: initial state -> the state with the parts that the data determines, such as a whitening kernel.
+      parameters: state -> the parameters of the network, for the table shown at the start.
       steps_per_call: default number of train steps in one call, approximately.
-      divided: name -> number that must divide by the number of devices, besides the batch.
-      flops_per_step: of a train step over all devices; None: counted in the program. Needed where steps differ.
+      divided: name -> number that must divide by the number of devices, in addition to the batch.
+      flops_per_step: of a train step over all devices; None: counted in the program. Needed if steps differ.
     """
 
     make: Callable[[str | None], Workload]
@@ -62,7 +62,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Examples:
-    """The arrays that are learned from, and which of their examples each step takes.
+    """The arrays of the training data, and the examples of each step.
 
     Attributes:
       arrays: name -> [examples, ...].
@@ -92,11 +92,11 @@ class Scoring:
     Attributes:
       every: default number of steps between evaluations.
       score: the evaluation metric that selects the best checkpoint and stops early, whose declaration in
-        `Training.metrics` says whether higher or lower values are better; None: the latest is the best.
+        `Training.metrics` states whether higher or lower values are better; None: the latest is the best.
       splits: name -> arrays that `eval_step` runs on, as `test`; its metrics are called `test_loss`. None instead of
-        arrays for a workload that makes its own data.
+        arrays for a workload that generates its own data.
       measure: (mesh, state) -> more metrics of an evaluation, as `{"frechet_distance": 12.5}`.
-      measures: functions of one's own, state -> {name: value}, which add to the metrics of an evaluation; see
+      measures: functions of a user, state -> {name: value}, which add to the metrics of an evaluation; see
         `jaxai.runtime.callbacks`.
       initial: whether the initial state is evaluated too, as a baseline.
     """
@@ -110,7 +110,7 @@ class Scoring:
 
     @property
     def selected_on(self) -> str:
-        """The split whose metric selects the best checkpoint; "" where it is not the metric of a split."""
+        """The split whose metric selects the best checkpoint; "" if it is not the metric of a split."""
         split = (self.score or "").partition("_")[0]
         return split if split in ("validation", *self.splits) else ""
 
@@ -121,16 +121,16 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Log:
-    """What is written down and shown of the training.
+    """The logged and shown values of the training.
 
     Attributes:
       position: step -> values that every line of metrics also has, as `{"epoch": 1.5}`.
-      unit: what the speed counts.
+      unit: counted by the speed.
       units_per_step: number of `unit` in a step, over all devices; None: the batch size.
       describe: (metrics of a call, number of its steps) -> values to log.
       describe_evaluation: metrics of an evaluation, called `<split>_<metric>` -> values to log.
       summarize: (final values, all lines of metrics) -> the values of `result.json`.
-      warnings: logged values -> kind of problem -> a line for the user, or "" where there is none; shown once while the
+      warnings: logged values -> kind of problem -> a line for the user, or "" if there is none; shown once while the
         problem lasts. May raise FloatingPointError to end the run.
       opening: a line that is shown below the table of the parameters, before anything is allocated; "": none.
     """
@@ -147,14 +147,14 @@ class Log:
 
 @dataclass(frozen=True)
 class Storage:
-    """What a run folder keeps besides checkpoints and metrics, and how a run resumes from it.
+    """Further files of a run folder, and how a run resumes from it.
 
     Attributes:
-      identity: what the data is, from `jaxai.data.digests`; other data is refused on resume. None: not compared.
-      write: writes files that belong to the configuration into the run folder, as vocabularies.
-      apply: restored state -> the same with the current configuration, where the state holds a copy of it.
-      recreated: what checkpoints lack and a resumed run makes again, as `the replay`; "": nothing. A run that resumes
-        is then not bit for bit the one that was never stopped.
+      identity: description of the data, from `jaxai.data.digests`; other data is refused on resume. None: not compared.
+      write: writes files that belong to the configuration into the run folder, such as vocabularies.
+      apply: restored state -> the state with the current configuration, if the state contains a copy of it.
+      recreated: name of the part that checkpoints lack and a resumed run creates again, as `the replay`; "": none. A
+        resumed run then differs from an uninterrupted one.
     """
 
     identity: Mapping[str, Any] | None = None
@@ -168,14 +168,14 @@ class Training:
     """A training in its parts.
 
     Attributes:
-      program: what is trained.
+      program: to train.
       steps: train steps of the whole run.
-      data: arrays, or a feed of one's own; None for a workload that makes its own data.
+      data: arrays, or a feed; None for a workload that generates its own data.
       scoring: how it is evaluated.
-      log: what is written down and shown.
-      storage: what the run folder keeps, and how a run resumes.
-      metrics: name -> what a metric of the steps or of an evaluation means; read by progress and report. What is not
-        declared is shown by its name.
+      log: logged and shown values.
+      storage: files of the run folder, and how a run resumes.
+      metrics: name -> declaration of a metric of the steps or of an evaluation, for progress and report. Other
+        metrics are shown by their names.
     """
 
     program: Program
@@ -187,7 +187,7 @@ class Training:
     metrics: Mapping[str, Metric] = field(default_factory=dict)
 
     def measuring(self, measures: Sequence[Measure], metrics: Mapping[str, Metric] | None = None) -> "Training":
-        """The same with measures of one's own, and what their metrics mean.
+        """The training with further measures, and the declarations of their metrics.
 
         Raises:
           ValueError: no sequence of functions that take a state.
@@ -197,16 +197,16 @@ class Training:
 
     @property
     def declarations(self) -> Declarations:
-        """What `metrics.json` of the run folder holds.
+        """The content of `metrics.json` of the run folder.
 
         Raises:
-          ValueError: a declaration that is none, or a score that does not say which values are better.
+          ValueError: an invalid declaration, or a score that does not declare which values are better.
         """
         return declarations(self.metrics, self.scoring.score, self.log.unit, tuple(self.log.position(0)))
 
     @property
     def batch_size(self) -> int:
-        """Number of examples in a step, over all devices; 1 for a workload that makes its own data."""
+        """Number of examples in a step, over all devices; 1 for a workload that generates its own data."""
         if self.data is None or isinstance(self.data, Examples):
             return 1 if self.data is None else self.data.batch_size
         return int(np.shape(next(iter(self.data.example.values())))[0])

@@ -1,4 +1,4 @@
-"""Checks of a workload of one's own, from shapes alone, before anything compiles or is written."""
+"""Checks of a user's workload, from shapes alone, before anything compiles or is written."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from jaxai.ranges import shown
 from jaxai.runtime import parallel
 
 UNBOUND = "unbound axis name"
-"""What JAX reports of an axis name outside of the program that has this axis."""
+"""JAX's message for an axis name outside of the program that has this axis."""
 EXPECTED = "expected a jaxai.Workload, or a function axis_name -> Workload"
 
 
@@ -23,14 +23,14 @@ def made_for(
     """axis name -> workload, of a workload or of a function that makes it.
 
     Args:
-      workload: either of them.
-      batch: shapes and dtypes of the batch of one step; None for a workload that makes its own data.
+      workload: a workload, or such a function.
+      batch: shapes and dtypes of the batch of one step; None for a workload that generates its own data.
       mode: the engine.
       mesh: the devices.
 
     Raises:
-      ValueError: neither of them; or a workload without an axis name, of which each device would train a model of its
-        own.
+      ValueError: neither of them; or a workload without an axis name on several devices, which would train separate
+        models.
     """
     if not isinstance(workload, Workload):
         if not callable(workload):
@@ -56,7 +56,7 @@ def check_workload(workload: Workload, batch: Any) -> None:
 
     Args:
       workload: made for one device.
-      batch: shapes and dtypes of the batch of one step; None for a workload that makes its own data.
+      batch: shapes and dtypes of the batch of one step; None for a workload that generates its own data.
 
     Raises:
       ValueError: one line that names the function, what was found, and what was expected.
@@ -78,7 +78,7 @@ def check_workload(workload: Workload, batch: Any) -> None:
 
 
 def evaluation_metrics(workload: Workload, splits: Mapping[str, Mapping[str, np.ndarray] | None]) -> list[str]:
-    """Names of what an evaluation measures on each split, the split `validation` first.
+    """Names of the metrics of an evaluation on each split, the split `validation` first.
 
     Raises:
       ValueError: there is no `eval_step`, or it returns no count.
@@ -135,7 +135,7 @@ def _array(leaf: Any) -> str:
 
 
 def _has_axis(workload: Workload, batch: Any) -> bool:
-    """Whether a workload was made with an axis name, which its step looks for and does not find here."""
+    """Whether a workload was made with an axis name, which is unbound here."""
     state = _initial(workload)
     try:
         jax.eval_shape(workload.train_step, state, batch)
@@ -149,7 +149,7 @@ def _has_axis(workload: Workload, batch: Any) -> bool:
 
 
 def _on_one_device(workload: Workload) -> Workload:
-    """A workload that was made with an axis name, where there is one device: an axis of length 1."""
+    """A workload with an axis name, on one device: the axis has the length 1."""
 
     def alone(function: Callable[..., PyTree] | None) -> Any:
         if function is None:

@@ -102,7 +102,7 @@ def test_lost_draws_and_seeds_have_a_chart_only_where_there_are_some(tmp_path, l
     page = page_of([run], tmp_path)
     drawn = {"Discarded draws", "Diverged seeds"} & set(page.charts())
     assert len(drawn) == (2 if lost else 0)
-    assert ("Zero throughout, and not drawn: discarded draws, diverged seeds." in page.text) == (not lost)
+    assert ("Always zero, and not drawn: discarded draws, diverged seeds." in page.text) == (not lost)
 
 
 def test_returns_come_first_and_are_drawn_over_environment_steps(tmp_path):

@@ -152,7 +152,7 @@ def test_a_value_of_another_type_is_named_before_training_goes_on(run, file, fie
     last = [line for line in lines if field in line][-1]
     last[field] = value
     (run / file).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(ValueError, match="cannot go on with") as error:
+    with pytest.raises(ValueError, match="cannot continue with") as error:
         train(run)
     one_line(error, run / file, f"at step {last['step']} {field} is {value!r}")
 
