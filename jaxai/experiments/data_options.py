@@ -7,7 +7,7 @@ from jaxai.dotted_names import defined_in_preset, dotted_name, imported
 from jaxai.runtime import experiment
 
 PLACES = ("dir", "cache")
-"""Fields of the data that change where it is, and not what it is."""
+"""Fields of the data that change its place, not its content."""
 
 
 class OnData(experiment.Experiment):
@@ -21,12 +21,12 @@ class OnData(experiment.Experiment):
 
     @property
     def from_preset(self) -> str:
-        """The function that returns the data, where the preset defines it."""
+        """The function that returns the data, if the preset defines it."""
         return f"has {dotted_name(self.data.source)}" if defined_in_preset(self.data.source) else ""
 
     @property
     def named_again(self) -> str:
-        """The function that returns the data, where another module defines it."""
+        """The function that returns the data, if another module defines it."""
         function = callable(self.data.source) and not defined_in_preset(self.data.source)
         return f"--data.source {dotted_name(self.data.source)}" if function else ""
 
