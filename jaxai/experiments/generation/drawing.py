@@ -85,7 +85,7 @@ def nearest_images(config: gan.Config, samples: np.ndarray, images: Images) -> t
     Returns:
       The picture, and the median distance of a sample to its nearest training image, divided by that of a test image.
     """
-    # Samples are uint8, so that floats in [0, 1] would be compared with what is 255 times as bright.
+    # Samples are uint8; floats in [0, 1] would be compared with values 255 times as large.
     trained, tested = (
         each if each.dtype == np.uint8 else np.asarray(gan.as_uint8(gan.normalize(config, jnp.asarray(each))))
         for each in (images.train["image"], images.test["image"])

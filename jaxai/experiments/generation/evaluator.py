@@ -43,7 +43,7 @@ class Evaluator:
         extractor = load_extractor(self._experiment.extractor, self._images.shape)
         place = extractor.labels_of(self._images.classes)
         known = None if place is None else place[labels]
-        # Of data and extractor alone, and so the same for every seed.
+        # They depend only on data and extractor, so they are the same for every seed.
         quality = Quality(extractor, seen, self._experiment.fidelity_samples, jax.random.key(0), known)
         path = self._folder.path / "reference.npz"
         if path.exists():
@@ -72,7 +72,7 @@ class Evaluator:
         # Whole or not at all: a run that was killed here can resume.
         unfinished = path.with_name(".reference.npz")
         with writing(path):
-            np.savez(unfinished, **quality.stored())  # type: ignore[arg-type]  # its allow_pickle is no array
+            np.savez(unfinished, **quality.stored())  # type: ignore[arg-type]  # its parameter allow_pickle is not an array
             unfinished.replace(path)
 
     def in_full(self, state: State) -> dict[str, float]:
@@ -86,7 +86,7 @@ class Evaluator:
     def _measured(
         self, quality: Quality, generator: Generator, state: State
     ) -> tuple[jax.Array, jax.Array, np.ndarray | None]:
-        """Features, logits and labels of the samples that every evaluation draws anew from the same latents."""
+        """Features, logits and labels of the samples; every evaluation draws them from the same latents."""
         key = jax.random.fold_in(jax.random.key(self._experiment.run.seed), MEASURED)
         samples = generator(state, max(self._experiment.samples, quality.samples), key)
         known = quality.extractor.labels_of(self._images.classes)

@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from jaxai.experiments.generation.trained import TrainedGenerator
 
 EVALUATIONS = 10
-"""As many evaluations in a run when nobody says: each draws thousands of samples."""
+"""Default number of evaluations per run; each draws thousands of samples."""
 STATISTICS_LATENTS = 10_000
-"""Latents that the generator's batch statistics are computed anew from."""
+"""Number of latents used to recompute the generator's batch statistics."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ class Bound(experiment.Bound):
 
     @functools.cached_property
     def evaluator(self) -> Evaluator:
-        """What measures the generator: made once, as it takes the features of all real images."""
+        """The measurement of the generator: created once, as it computes the features of all real images."""
         return Evaluator(self.config, self.images)
 
     def with_data_in(self, folder: str | None, function: str | None = None) -> "Bound":
