@@ -106,15 +106,16 @@ def _train(command: str, arguments: Sequence[str]) -> None:
             where = listed(registry.offers(command))
             _fail(f"{arguments[0]} is a preset of {name_of(type(preset))}; {command} takes a preset of {where}")
         preset = offered[command](preset)
-    experiment: Experiment = tyro.cli(
-        type(preset),
-        default=preset,
-        args=arguments[1:],
-        prog=f"jaxai {command} {arguments[0]}",
-        description=description,
-        config=(tyro.conf.OmitSubcommandPrefixes,),
-        registry=options.values(),
-    )
+    with options.in_one_line(arguments[1:]):
+        experiment: Experiment = tyro.cli(
+            type(preset),
+            default=preset,
+            args=arguments[1:],
+            prog=f"jaxai {command} {arguments[0]}",
+            description=description,
+            config=(tyro.conf.OmitSubcommandPrefixes,),
+            registry=options.values(),
+        )
     experiment = without_foreign_bound(preset, experiment)
     console = Console(file=None if sys.stdout is None else cast(IO[str], Lasting(sys.stdout)))
     with options.as_typed(options.of_config(type(experiment))):

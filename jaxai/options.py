@@ -3,7 +3,10 @@
 import collections
 import contextlib
 import inspect
+import io
+import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from types import SimpleNamespace
@@ -12,6 +15,9 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import tyro
 
 from jaxai import ranges
+
+WIDE = 10_000
+"""Columns of a terminal in which no message of tyro is broken."""
 
 NAME = r"[A-Za-z_][\w.]*"
 
@@ -51,11 +57,55 @@ def parse(
     read.__signature__ = inspect.Signature([*positional, *own, *rest])  # type: ignore[attr-defined]
     read.__annotations__ = hints
     read.__doc__ = _documented(function.__doc__ or "", {name: text for name, (_, _, text) in common.items()})
-    found: dict[str, Any] = tyro.cli(read, args=list(arguments), prog=prog, registry=values())
+    with in_one_line(arguments):
+        found: dict[str, Any] = tyro.cli(read, args=list(arguments), prog=prog, registry=values())
     with as_typed({name: f"--{name.replace('_', '-')}" for name in hints}):
         for name, value in found.items():
             ranges.check_argument(name, hints[name], value)
     return found
+
+
+@contextlib.contextmanager
+def in_one_line(arguments: Sequence[str]) -> Iterator[None]:
+    """Raises ValueError, in one line, in place of the box that `tyro.cli` prints for arguments that do not fit.
+
+    Args:
+      arguments: of the command line; with `--help` among them nothing changes.
+    """
+    if {"-h", "--help"} & {*arguments}:
+        yield
+        return
+    box, columns = io.StringIO(), os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = str(WIDE)  # so that the box breaks no line
+    try:
+        with contextlib.redirect_stderr(box):
+            yield
+    except SystemExit as error:
+        if error.code != 2 or not box.getvalue():
+            raise
+        raise ValueError(_line_of_box(box.getvalue())) from None
+    finally:
+        os.environ.pop("COLUMNS")
+        if columns is not None:
+            os.environ["COLUMNS"] = columns
+    print(box.getvalue(), end="", file=sys.stderr)
+
+
+def _line_of_box(box: str) -> str:
+    """What a box of tyro states, in one line, with the options that it proposes."""
+    plain = re.sub(r"\x1b\[[\d;]*m|[│╭╰╯╮]", "", box)
+    sections = re.split(r"^[ ─-]+$", plain.partition("\n")[2].strip(" ─-\n"), flags=re.MULTILINE)
+    message, *others = (" ".join(section.split()) for section in sections)
+    message = message.rstrip(".")
+    message = re.sub(r"^Error parsing (?=-)", "", message)
+    message = re.sub(r"^(invalid choice '.*') for argument '(--\S+)'\. Expected", r"\2: \1; expected", message)
+    message = re.sub(r"^Missing value for argument '(--\S+)'\. Expected", r"\1 has no value; expected", message)
+    message = re.sub(r"\b1 values$", "1 value", message.replace("Unrecognized options:", "no such options:"))
+    near = re.findall(r"^ *(--[^\s,]+)", sections[1], re.MULTILINE) if others else []
+    if message.startswith("no such options:") and near:
+        message += f"; did you mean {' or '.join(dict.fromkeys(near[:2]))}?"
+    prog = re.search(r"(?:run|see) (.* --help)$", others[-1] if others else "")
+    return f"{message}; options: {prog[1]}" if prog else message
 
 
 def require_values(arguments: Sequence[str]) -> None:
@@ -172,4 +222,7 @@ def _whole(text: str) -> int:
     """
     if re.fullmatch(r"[+-]?\d+(\.\d*)?[eE]\+?\d{1,2}", text) and (number := Decimal(text)) == int(number):
         return int(number)
-    return int(text)
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no whole number") from None

@@ -4,7 +4,9 @@ import contextlib
 import dataclasses
 import io
 import math
+import os
 import re
+import sys
 import typing
 
 import pytest
@@ -119,3 +121,33 @@ def test_the_command_line_names_what_was_typed(command, message, jaxai, tmp_path
     assert err.startswith(f"jaxai: {message}")
     assert err.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+@dataclasses.dataclass(frozen=True)
+class Small:
+    width: int = 3  # of a layer
+    kind: typing.Literal["sgd", "adam"] = "sgd"  # of the optimizer
+    rate: float = 0.1  # of learning
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--widht", "3"], "no such options: --widht, 3; did you mean --width?"),
+        (["--a-word-that-nothing-resembles", "3"], "no such options: --a-word-that-nothing-resembles, 3"),
+        (["--width", "x"], "--width: 'x' is no whole number"),
+        (["--rate", "x"], "--rate: could not convert string to float: 'x'"),
+        (["--kind", "rms"], "--kind: invalid choice 'rms'; expected one of ('sgd', 'adam')"),
+        (["--width"], "--width has no value; expected 1 value"),
+    ],
+)
+def test_what_does_not_fit_the_options_is_one_line_and_no_box(arguments, message, encoding, capsys, monkeypatch):
+    prog = f"jaxai train {'a_long_folder/' * 20}preset.py"
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    with pytest.raises(ValueError, match="options: jaxai train") as error, options.in_one_line(arguments):
+        tyro.cli(Small, args=arguments, prog=prog, registry=options.values())
+    assert str(error.value) == f"{message}; options: {prog} --help"
+    assert capsys.readouterr().err == ""
+    assert os.environ["COLUMNS"] == "40"
