@@ -54,7 +54,13 @@ class Evaluator:
     def measure(self, mesh: Mesh, state: State, draw: bool = True) -> dict[str, Any]:
         """Fidelity while it trains; leaves a frame of the progress and the reference's statistics in the folder.
 
-        Nothing is measured with the extractor "none".
+        Args:
+          mesh: devices.
+          state: of the training.
+          draw: whether to write the frame and the statistics.
+
+        Returns:
+          The measures of a training; none with the extractor "none".
         """
         generator = self._generators.setdefault(mesh, Generator(self._experiment.workload, mesh))
         if draw and self._quality:
