@@ -254,7 +254,7 @@ def test_fine_tuning_takes_what_fits_and_reports_what_is_new(runs, tmp_path, jax
     with pytest.raises(ValueError, match=r"^--init-from: .* has shape .* give the same network$"):
         wider.bind(more).train()
     shutil.rmtree(tmp_path / "source")
-    with pytest.raises(ValueError, match=r"^--init-from: the run folder .* does not exist"):
+    with pytest.raises(ValueError, match=r"^init_from: the run folder .* does not exist"):
         wider.bind(more)
     assert not (tmp_path / "wider").exists()
     assert not experiment.bind(more).training().log.opening  # it has begun, and needs the other run no more
