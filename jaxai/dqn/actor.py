@@ -183,7 +183,7 @@ def faults(worker: Worker, name: str) -> dict[str, PyTree]:
 
 
 def scan(step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, xs: PyTree) -> tuple[Any, Any]:
-    """`lax.scan`, without a loop where there is one step: around the replay buffer a loop costs copies on CPU.
+    """`lax.scan`, without a loop for a single step: around the replay buffer a loop causes copies on CPU.
 
     Args:
       step: (carry, element of xs) -> (carry, y).

@@ -56,7 +56,7 @@ def of_config(config: Config) -> dict[str, str]:
 
 
 def of_call(values: Mapping[str, Any], config: Config, names: Sequence[str]) -> dict[str, str]:
-    """Problems of a call: kind -> line, or "" where there is none.
+    """Problems of a call: kind -> line, or "" if there is none.
 
     Args:
       values: the logged values of the call.

@@ -47,7 +47,7 @@ class Config(Network):
     n_step: Count = 1  # rewards in a return before it bootstraps (Sutton 1988)
     save_replay: bool = True  # checkpoints contain the replay buffer; else a resumed run refills it, with other bits
     frame_stack: Count = 1  # number of last observations in the network's input (Mnih et al. 2015)
-    storage: Literal["auto", "bits", "dtype"] = "auto"  # of stored observations; auto: bits where they are binary
+    storage: Literal["auto", "bits", "dtype"] = "auto"  # of stored observations; auto: bits if they are binary
     truncation_spacing: Natural = 0  # minimum steps between truncations of an environment; 0: longest episode, or 64
     epsilon: Literal["linear", "exponential"] = "linear"  # shape of the decay of the share of random actions
     epsilon_start: Share | None = None  # initial share of random actions; None: 1, or with noisy layers epsilon_end

@@ -118,7 +118,7 @@ def connect(env: Any, env_params: PyTree = None) -> Interface:
 
     Args:
       env: any object with the interface of gymnax 1.0; see `jaxai.dqn.environment`.
-      env_params: its parameters; None: its `default_params`, where it has any.
+      env_params: its parameters; None: its `default_params`, if it has any.
 
     Raises:
       ValueError: as `make_environment_spec`.
@@ -129,7 +129,7 @@ def connect(env: Any, env_params: PyTree = None) -> Interface:
 
 
 def _mask_of_state(env: Any, state: PyTree, env_params: PyTree) -> jax.Array | None:
-    """The legal actions by the environment's own method `action_mask(state, params)`, where it has one."""
+    """The legal actions by the environment's own method `action_mask(state, params)`, if it has one."""
     method = getattr(env, "action_mask", None)
     return jnp.asarray(method(state, env_params)) if callable(method) else None
 

@@ -161,7 +161,7 @@ class QNetwork(nn.Module):
     """Convolutions of the torso, shared dense layers, then one stream of a hidden and an output layer, or two.
 
     - `dueling` (Wang et al. 2016, arXiv:1511.06581): the last hidden layer exists once for the value `v` and once for
-      the advantages `a`, and `q = v + a - mean(a)`, atom by atom where there is a distribution.
+      the advantages `a`, and `q = v + a - mean(a)`, atom by atom if there is a distribution.
     - `noisy`: every dense layer except the one that reads the observation, as in Rainbow (Hessel et al. 2018,
       arXiv:1710.02298), where convolutions read it: an MLP's first layer has no noise.
     - `shared_noise`: one draw for the whole batch, for a learner; otherwise one for each example, for actors.

@@ -31,7 +31,7 @@ def make_network(config: Config, spec: EnvironmentSpec, network: Any = None) -> 
 
     Raises:
       ValueError: in one line, where `network` is no linen module, fails, returns values of another shape or dtype, or
-        has collections besides its parameters.
+        has other collections than its parameters.
     """
     shape = observation_shape(config, spec)
     if network is None:

@@ -62,7 +62,7 @@ def observation_space(env: Any, env_params: PyTree) -> Any:
 
 
 def categories(space: Any, shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-    """(first, count) of each number of an observation that is a category; empty where they are quantities.
+    """(first, count) of each number of an observation that is a category; empty for quantities.
 
     Discrete: one number, or each of an array. MultiDiscrete: `nvec` has the shape of the observation.
     """

@@ -64,12 +64,12 @@ class EnvironmentSpec:
 
     @property
     def bounds(self) -> tuple[float, float] | None:
-        """Smallest and largest number of an observation; None where they are unknown."""
+        """Smallest and largest number of an observation; None if they are unknown."""
         return spaces.bounds(self.space)
 
     @property
     def categories(self) -> tuple[tuple[int, int], ...]:
-        """(first, count) of each number of an observation that is a category; empty where they are quantities."""
+        """(first, count) of each number of an observation that is a category; empty for quantities."""
         return spaces.categories(self.space, self.observation_shape)
 
 

@@ -46,7 +46,7 @@ def trace(what: str, function: Callable[..., Any], *shapes: Any, expected: str) 
 
 
 def place(error: Exception) -> str:
-    """` at file.py:12`, the last line of the user's code that the error went through; "" where there is none."""
+    """` at file.py:12`, the last line of the user's code that the error went through; "" if there is none."""
     package = Path(__file__).parent
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         file = Path(frame.filename)

@@ -137,7 +137,7 @@ class ArraysExperiment(experiment.Experiment):
 
 
 class BoundArrays(experiment.Bound):
-    """A resolved experiment on arrays, which are loaded where they are needed."""
+    """A resolved experiment on arrays, which are loaded when they are needed."""
 
     def __init__(self, config: ArraysExperiment, splits: Splits | None = None):
         self.config: ArraysExperiment = config

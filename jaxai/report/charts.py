@@ -233,7 +233,7 @@ def _legend(runs: Sequence[RunRecord], over_seeds: bool) -> str:
     explained = "" if several else "Strong: running mean. Faint: each logged value."
     if over_seeds:
         explained = "Strong: mean over the seeds. Band: its 95 % bootstrap confidence interval."
-        explained += "" if several else f" Thin: each seed, where there are no more than {THIN_LINES}."
+        explained += "" if several else f" Thin: each seed, if there are at most {THIN_LINES}."
         explained += " Lines of many points are running means."
     legend = "".join(swatch(index, run.label) for index, run in enumerate(runs)) if several else ""
     return f'<p class="legend">{legend}</p><p class="muted">{explained}</p>'

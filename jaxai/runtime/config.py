@@ -159,9 +159,9 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def differences(previous: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
     """One line for each field in which two configurations differ, except `NOT_PART_OF_THE_RUN`."""
-    old, new = flatten(before), flatten(now)
+    old, new = flatten(previous), flatten(current)
     return [f"{name}: {old.get(name, 'nothing')} -> {new.get(name, 'nothing')}" for name in changed(old, new)]
 
 

@@ -162,7 +162,7 @@ class Experiment(Protocol):
         """Registers in this process what the user provides for a run by the options `commands.needs`.
 
         Args:
-          needs: parameter -> value, where one was given.
+          needs: parameter -> value, if one was given.
 
         Raises:
           ValueError: the run was trained with something else, or it cannot be imported.

@@ -123,7 +123,7 @@ def _convolution(equation: JaxprEqn) -> int:
     numbers = params["dimension_numbers"]
     left, kernel, out = (_shape(variable) for variable in (*equation.invars, *equation.outvars))
     out_features, in_features_of_group = (kernel[axis] for axis in numbers.rhs_spec[:2])
-    meetings = 1  # of an input position with a kernel tap, over the spatial axes
+    pairs = 1  # of an input position with a kernel tap, over the spatial axes
     for axis, (stride, (pad, _), input_dilation, kernel_dilation) in enumerate(
         zip(params["window_strides"], params["padding"], params["lhs_dilation"], params["rhs_dilation"], strict=True)
     ):
@@ -134,5 +134,5 @@ def _convolution(equation: JaxprEqn) -> int:
         # Windows begin with the same phase between inserted zeros every `input_dilation` outputs or sooner.
         phase = (np.arange(outputs) * stride - pad) % input_dilation
         real_taps = (phase[:, None] + np.arange(taps) * kernel_dilation) % input_dilation == 0
-        meetings *= min(int(real_taps.sum()), inputs * taps)
-    return 2 * out[numbers.out_spec[0]] * out_features * in_features_of_group * meetings
+        pairs *= min(int(real_taps.sum()), inputs * taps)
+    return 2 * out[numbers.out_spec[0]] * out_features * in_features_of_group * pairs

@@ -126,7 +126,7 @@ def fit(training: Training, config: Any, console: Console | None = None, callbac
     lines = [line for line in folder.lines("metrics.jsonl") if not line.get(SUPERSEDED)]
     curves = history(lines, training.scoring.is_evaluation)
     if step < training.steps and not stopped_by and not recorder.stale(run.early_stopping):
-        print_line(console, f"{stop.name}: saved at step {step}; the same command goes on from there")
+        print_line(console, f"{stop.name}: saved at step {step}; the same command continues from there")
         return Outcome(state, {}, interrupted=stop.name, history=curves)
     result = finished
     if result is None or step != first_step or result.get("best_step", recorder.best_step) != recorder.best_step:

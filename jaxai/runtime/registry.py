@@ -49,7 +49,7 @@ class Entry(NamedTuple):
 TRAINED = "jaxai.trained:Trained"
 """The class that `jaxai.load` returns for an experiment without its own class."""
 EXPERIMENTS: dict[str, Entry] = {"jaxai.train": Entry("jaxai.runtime.train:Own", "jaxai.runtime.registry:NO_COMMANDS")}
-"""Registered experiments: the `type` in config.json -> where it is."""
+"""Registered experiments: the `type` in config.json -> its place and commands."""
 
 
 def register(name: str, place: str, commands: str, former: tuple[str, ...] = ()) -> None:

@@ -35,9 +35,9 @@ def made_for(
     if not isinstance(workload, Workload):
         if not callable(workload):
             raise ValueError(f"workload is {shown(workload)}; {EXPECTED}")
-        made = workload(None)
-        if not isinstance(made, Workload):
-            raise ValueError(f"workload is a function that returns {shown(made)}; {EXPECTED}")
+        returned = workload(None)
+        if not isinstance(returned, Workload):
+            raise ValueError(f"workload is a function that returns {shown(returned)}; {EXPECTED}")
         return workload
     given = workload
     if not _has_axis(given, batch):

@@ -4,7 +4,8 @@ An attention is a linen module with two functions: `project` computes keys from 
 the call computes the context of each query. In training the queries are the steps of the target, in decoding the
 hypotheses of the beam; neither copies the memory.
 
-An attention of your own is a subclass of `Attention` with `scores` and, where it has keys of its own, `project`:
+An attention of your own is a subclass of `Attention` with `scores` and, if the keys are not the memory itself,
+`project`:
 
 >>> class Cosine(Attention):
 ...     def scores(self, query, keys):

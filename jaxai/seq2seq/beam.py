@@ -175,7 +175,7 @@ class _Search(NamedTuple):
     time: Array
     tokens: Array  # [batch, beam]
     state: PyTree
-    log_probability: Array  # [batch, beam], -inf where there is no live hypothesis
+    log_probability: Array  # [batch, beam], -inf without a live hypothesis
     history: Array  # [max_length, batch, beam] int32: parent * vocabulary + token
     finished: _Finished
     coverage: Array | None  # [batch, beam, source], the sum of the attention so far

@@ -364,5 +364,5 @@ class Stack(nn.Module):
         return x.reshape(batch, beam, -1), tuple(final)
 
     def shortcut(self, x: jax.Array, outputs: jax.Array) -> jax.Array:
-        """The outputs; in a residual stack plus the input where it has the same size."""
+        """The outputs; in a residual stack plus the input if it has the same size."""
         return outputs + x.astype(outputs.dtype) if self.residual and x.shape == outputs.shape else outputs

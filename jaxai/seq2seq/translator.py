@@ -41,7 +41,7 @@ class Translation(NamedTuple):
       log_probability: sum over the tokens, in nats.
       pieces: its tokens as text, without END.
       source_pieces: the tokens of the source as text, END last.
-      attention: [pieces, source pieces] float32, the attention weights; None where there are none.
+      attention: [pieces, source pieces] float32, the attention weights; None if there are none.
       note: a remark on the source, for example that it was cut; "" for none.
     """
 

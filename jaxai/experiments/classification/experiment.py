@@ -144,7 +144,7 @@ class Experiment(OnData):
 
 
 class Bound(experiment.Bound):
-    """An image classifier whose configuration is resolved, and its images, loaded where they are needed."""
+    """An image classifier whose configuration is resolved, and its images, loaded when they are needed."""
 
     def __init__(self, config: Experiment, images: Images | None = None):
         self.config: Experiment = config

@@ -20,7 +20,7 @@ from jaxai.runtime.run_folder import RunFolder
 
 
 class Evaluator:
-    """What a run measures of its generator, and the frames of its progress.
+    """The measures of a run's generator, and the frames of its progress.
 
     Args:
       experiment: the resolved configuration.
@@ -52,7 +52,7 @@ class Evaluator:
         return quality
 
     def measure(self, mesh: Mesh, state: State, draw: bool = True) -> dict[str, Any]:
-        """Fidelity while it trains; leaves a frame of the progress and the reference's statistics in the folder.
+        """Fidelity during the training; writes a frame of the progress and the reference's statistics into the folder.
 
         Args:
           mesh: devices.
@@ -60,7 +60,7 @@ class Evaluator:
           draw: whether to write the frame and the statistics.
 
         Returns:
-          The measures of a training; none with the extractor "none".
+          The metrics of the evaluation; empty with the extractor "none".
         """
         generator = self._generators.setdefault(mesh, Generator(self._experiment.workload, mesh))
         if draw and self._quality:
@@ -82,7 +82,7 @@ class Evaluator:
             unfinished.replace(path)
 
     def in_full(self, state: State) -> dict[str, float]:
-        """The measures that take longer."""
+        """The slower measures."""
         if self._quality is None:
             return {}
         state = jax.device_put(state, jax.devices()[0])

@@ -166,7 +166,7 @@ class Experiment(OnData):
 
 
 class Bound(experiment.Bound):
-    """A generator and a discriminator whose configuration is resolved, and the images, loaded where they are needed."""
+    """A generator and a discriminator whose configuration is resolved, and the images, loaded when they are needed."""
 
     def __init__(self, config: Experiment, images: Images | None = None):
         self.config: Experiment = config

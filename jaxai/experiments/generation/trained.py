@@ -26,7 +26,7 @@ class TrainedGenerator(Trained):
 
     @functools.cached_property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the labels; numbers where the run has none; empty if unconditional."""
+        """Names of the classes, in the order of the labels; numbers if the run has no names; empty if unconditional."""
         return _classes(self.config)
 
     @property
