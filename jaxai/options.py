@@ -39,10 +39,7 @@ def parse(
     """
     require_values(arguments)
     own = list(inspect.signature(function).parameters.values())[1:]
-    annotations = {each.name: each.annotation for each in own}
-    module = SimpleNamespace(__annotations__=annotations)
-    hints = get_type_hints(module, function.__globals__, include_extras=True)
-    hints |= {name: kind for name, (kind, _, _) in common.items()}
+    hints = _hints(function, common)
 
     def read(**named: Any) -> dict[str, Any]:
         return named
@@ -59,10 +56,28 @@ def parse(
     read.__doc__ = _documented(function.__doc__ or "", {name: text for name, (_, _, text) in common.items()})
     with in_one_line(arguments):
         found: dict[str, Any] = tyro.cli(read, args=list(arguments), prog=prog, registry=values())
-    with as_typed({name: f"--{name.replace('_', '-')}" for name in hints}):
+    with as_typed(of_function(function, common)):
         for name, value in found.items():
             ranges.check_argument(name, hints[name], value)
     return found
+
+
+def of_function(function: Callable[..., Any], common: Mapping[str, tuple[Any, Any, str]]) -> dict[str, str]:
+    """Each parameter of a command, by its name and as errors name it, as `data.source` -> the option as it is typed."""
+    found: dict[str, str] = {}
+    for name, hint in _hints(function, common).items():
+        marks = hint.__metadata__ if get_origin(hint) is Annotated else ()
+        typed = next((mark.name for mark in marks if getattr(mark, "name", None)), name)
+        found |= dict.fromkeys((name, typed), f"--{typed.replace('_', '-')}")
+    return found
+
+
+def _hints(function: Callable[..., Any], common: Mapping[str, tuple[Any, Any, str]]) -> dict[str, Any]:
+    """The types of a command's parameters: those of a function after its first, and the common ones; see `parse`."""
+    own = list(inspect.signature(function).parameters.values())[1:]
+    module = SimpleNamespace(__annotations__={each.name: each.annotation for each in own})
+    hints = get_type_hints(module, function.__globals__, include_extras=True)
+    return hints | {name: kind for name, (kind, _, _) in common.items()}
 
 
 @contextlib.contextmanager

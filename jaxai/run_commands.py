@@ -79,9 +79,8 @@ def run_command(command: str, arguments: Sequence[str], further: dict[str, Any] 
 
     parallel.check_backend()
     opened = {name: values.pop(name) for name in opening}
-    bound = open_run(values.pop("run"), kinds, **opened)
-    names = {name: f"--{name.replace('_', '-')}" for name in values}
-    with options.as_typed(names):
+    with options.as_typed(options.of_function(offered[command], opening)):
+        bound = open_run(values.pop("run"), kinds, **opened)
         return bound, offered[command](bound, **values)
 
 

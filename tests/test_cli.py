@@ -180,7 +180,7 @@ def test_exploding_run_ends_with_1_and_one_line_and_is_replayed(jaxai, preset, t
         (["--optimizer.lerning-rate", "1"], ["--optimizer.learning-rate"]),
         (["--batch-sise", "1"], ["--batch-size"]),
         (["--epochs", "many"], ["epochs", "many", "float"]),
-        (["--batch-size", "1.5"], ["batch-size", "1.5", "INT"]),
+        (["--batch-size", "1.5"], ["--batch-size: '1.5' is no whole number"]),
         (["--batch-size", "1e99"], ["--batch-size is 1000", "it must be at most 2147483647"]),
         (["--architecture", "mpl"], ["architecture", "mpl", "mlp"]),
         (["--optimizer.name", "adamm"], ["adamm", "adam"]),

@@ -171,7 +171,7 @@ def make_environment(environment: Environment) -> tuple[Any, PyTree]:
     known = [*fields, *arguments]
     for name in environment.params:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 3, 0.5)
+            near = list(dict.fromkeys(difflib.get_close_matches(name, known, 3, 0.5)))
             takes = f", and its constructor takes {', '.join(arguments)}" if arguments else ""
             raise ValueError(
                 f"{environment.name} has no parameter {name!r}; "

@@ -137,7 +137,7 @@ def test_an_environment_named_on_the_command_line_trains_and_has_to_be_named_aga
     code, out, err = jaxai("play", "run", "--env.name", "own_envs:make")
     assert (code, "in 6 steps" in out) == (0, True)
     code, _, err = jaxai("play", "run", "--env.name", "own_envs:Mine")
-    assert (code, "env.name is own_envs:Mine, and the run was trained in own_envs:make" in err) == (2, True)
+    assert (code, "jaxai: --env.name is own_envs:Mine, and the run was trained in own_envs:make" in err) == (2, True)
     code, out, err = jaxai(*train)  # resumes what has ended
     assert (code, err) == (0, "")
     code, _, err = jaxai("train", "small.py", "--env.name", "own_env:make", "--workdir", "other")
