@@ -10,6 +10,7 @@ from jax import export
 
 from jaxai import extras
 from jaxai.core import PyTree
+from jaxai.ranges import Count, check_argument
 from jaxai.weights import write_whole
 
 __all__ = ["write"]
@@ -42,14 +43,16 @@ def write(
       MissingExtraError: flatbuffers is not installed (the extra `export`).
     """
     extras.load("flatbuffers", "an exported program", "export")
-    if isinstance(platforms, str):
-        platforms = (platforms,)
+    platforms = (platforms,) if isinstance(platforms, str) else platforms
+    if not isinstance(platforms, Sequence):
+        raise ValueError(f"platforms is {platforms!r}; expected a list of some of {', '.join(PLATFORMS)}")
     if unknown := [name for name in platforms if name not in PLATFORMS]:
         raise ValueError(f"platforms has {unknown[0]!r}; expected some of {', '.join(PLATFORMS)}")
     if not platforms:
         raise ValueError(f"platforms is empty; give some of {', '.join(PLATFORMS)}")
-    if batch_size is not None and (isinstance(batch_size, bool) or batch_size < 1):
-        raise ValueError(f"batch_size is {batch_size}; it must be at least 1, or None for any number")
+    if batch_size is not None:
+        check_argument("batch_size", Count, batch_size)
+    _check_inputs(inputs)
     batch: Any = export.symbolic_shape("batch")[0] if batch_size is None else batch_size
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((batch, *leaf.shape[1:]), leaf.dtype), tuple(inputs))
     try:
@@ -64,3 +67,12 @@ def write(
     path = Path(path).expanduser()
     write_whole(path, bytes(exported.serialize()))
     return path
+
+
+def _check_inputs(inputs: Any) -> None:
+    leaves = jax.tree.leaves(inputs) if isinstance(inputs, tuple | list) else []
+    if not leaves or not all(getattr(leaf, "shape", ()) and hasattr(leaf, "dtype") for leaf in leaves):
+        raise ValueError(
+            f"inputs is a {type(inputs).__name__}; expected a tuple of the arguments, arrays [batch, ...] or their"
+            " jax.ShapeDtypeStruct: inputs=(array,)"
+        )

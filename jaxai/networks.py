@@ -107,8 +107,9 @@ def check_output(output: Any, expected: tuple[int, ...], name: str, described: s
     if not hasattr(output, "shape"):
         raise ValueError(f"{name} returns a {type(output).__name__}; expected {described}")
     if output.shape != expected:
-        shape = ", ".join(["batch", *map(str, output.shape[1:])]) if output.ndim else ""
-        raise ValueError(f"{name} returns shape [{shape}]; expected {described}")
+        named = output.shape[:1] == expected[:1]  # else the first number is not that of the batch
+        shape = ", ".join([*["batch"] * named, *map(str, output.shape[named:])])
+        raise ValueError(f"{name} returns shape [{shape}]{'' if named else ' for a batch of 1'}; expected {described}")
     if not jnp.issubdtype(output.dtype, jnp.floating):
         raise ValueError(f"{name} returns {output.dtype}; expected floats, {described}")
 

@@ -64,11 +64,11 @@ def load(
       ValueError: the folder holds no run, or runs of several seeds; the checkpoint is missing or damaged; the
         experiment or its environment is unknown. One line with the fix.
     """
-    from jaxai.files.paths import given_path
+    from jaxai.files.paths import given_path, path_text
     from jaxai.runtime import parallel
     from jaxai.runtime.experiment import open_run
 
-    path = given_path(os.fspath(folder), "the run folder")
+    path = given_path(path_text(folder, "the run folder"), "the run folder")
     if not path.is_dir():
         kind = "is a file" if path.exists() else "does not exist"
         raise FileNotFoundError(f"the run folder {path} {kind}; give the workdir of a training")
@@ -111,6 +111,10 @@ def _of_workload(path: Path, workload: Any, checkpoint: str, member: int | None)
         if not callable(workload):
             raise ValueError(f"workload is a {type(workload).__name__}; expected a jaxai.Workload, as for the training")
         workload = workload(None)
+        if not isinstance(workload, Workload):
+            raise ValueError(
+                f"workload is a function that returns a {type(workload).__name__}; expected a jaxai.Workload"
+            )
     file = RunFolder(path)
     known = (path / "config.json").is_file() and file.knows_class(Own)
     config = file.load_config(Own) if known else None
@@ -205,6 +209,11 @@ class Trained:
           ValueError: other parameters differ in name or shape; one line that names one of them.
         """
         if not isinstance(workload, Workload):
+            if not callable(workload):
+                raise ValueError(
+                    f"workload is a {type(workload).__name__}; expected a jaxai.Workload, or a function axis_name ->"
+                    " Workload"
+                )
             return lambda axis_name: self.init_from(workload(axis_name))
         start = self.starting_point
         start.check(workload)

@@ -131,6 +131,10 @@ def test_a_translator_a_generator_and_an_agent(runs):
     drawn = generator.sample(5, label="cow", seed=1)
     assert (drawn.shape, drawn.dtype) == ((5, 8, 8, 1), np.uint8)
     np.testing.assert_array_equal(drawn[:2], generator.sample(2, label=2, seed=1))
+    latents = np.ones((2, 8), np.float32)
+    chex.assert_trees_all_equal(
+        generator.predict({"latent": latents, "label": [1, 2]}), generator.predict(latents, [1, 2])
+    )
     observation, _ = agent.env.reset(jax.random.key(0), agent.env_params)
     values = agent.predict(observation)
     assert agent.act(observation) == values.argmax() == agent.act(observation[None])[0]
@@ -159,6 +163,25 @@ def test_a_translator_a_generator_and_an_agent(runs):
         ),
         (lambda runs: package.load(runs / "digits").sample(2, label="cew"), "did you mean cow?"),
         (lambda runs: package.load(runs / "dates").translate(["a"], top_k=2), "top_k has no effect with method beam"),
+        (lambda runs: package.load(None), "the run folder is None; expected a path"),
+        (
+            lambda runs: package.load(runs / "images", env_name="mine:make"),
+            "env_name is given, and .*images needs none",
+        ),
+        (lambda runs: package.load(runs / "images", workload=lambda axis: 3), "is a function that returns a int"),
+        (lambda runs: package.load(runs / "images").init_from(None), "workload is a NoneType; expected"),
+        (
+            lambda runs: package.load(runs / "images").export("x", batch_size=2.5),
+            "batch_size is 2.5; it must be a whole",
+        ),
+        (lambda runs: package.load(runs / "images").export("x", platforms=None), "platforms is None; expected a list"),
+        (
+            lambda runs: package.load(runs / "images").export("x", inputs=PICTURES),
+            r"inputs is a ndarray; .*inputs=\(array,\)",
+        ),
+        (lambda runs: package.load(runs / "digits").sample(2.5), "count is 2.5; it must be a whole number"),
+        (lambda runs: package.load(runs / "digits").sample(2, label=[1, 2]), r"label is \[1, 2\]; expected one number"),
+        (lambda runs: package.load(runs / "dates").translate(None), "texts is a NoneType; expected a list of str"),
         (lambda runs: package.load(runs / "catch").act(np.zeros((2, 3))), r"observations have shape \[2, 3\]"),
     ],
 )

@@ -16,6 +16,7 @@ from jaxai.cnn.augment import augment
 from jaxai.cnn.config import Config, check, normalize
 from jaxai.cnn.predict import make_predict, own_or_built
 from jaxai.core import Batch, Key, Metrics, PyTree, State, Workload, pmean, psum, split_batch, step_key
+from jaxai.tracing import trace
 
 __all__ = ["Loss", "cross_entropy", "make", "make_gradients"]
 
@@ -205,12 +206,16 @@ class _Objective(NamedTuple):
         """Raises ValueError unless the caller's network returns logits and the caller's loss returns losses."""
         shape = jax.ShapeDtypeStruct((2, self.config.num_classes), jnp.float32)
         if self.own_loss is not None:
-            found = jax.eval_shape(self.own_loss, shape, shape)
+            found = trace(
+                "loss", self.own_loss, shape, shape, expected="(logits, labels) -> [batch], labels as probabilities"
+            )
             given = getattr(found, "shape", None)
             if given != (2,):
                 reason = "a " + type(found).__name__ if given is None else f"shape {list(given)}"
                 hint = "; leave out its mean" if given == () else ""
                 raise ValueError(f"loss returns {reason} for 2 examples; expected [batch], the loss of each{hint}")
+            if not jnp.issubdtype(found.dtype, jnp.floating):
+                raise ValueError(f"loss returns {found.dtype}, which has no gradient; expected floats [batch]")
         if self.own_network:
             _, collections, logits = jax.eval_shape(self._initialize, jax.random.key(0))
             described = f"logits [batch, {self.config.num_classes}]"

@@ -12,6 +12,7 @@ from jaxai.data.images import Images, check_images
 from jaxai.data.npz import numbered
 from jaxai.data.text_pairs import Pairs, PairSplit, check_pairs
 from jaxai.normalisation import normalise
+from jaxai.ranges import shown
 
 __all__ = ["arrays", "as_array", "images_of", "is_share", "pairs"]
 
@@ -243,8 +244,11 @@ def _class_names(classes: Sequence[str] | int | None, labels: np.ndarray, where:
 
 
 def _check_share(value: Any, name: str) -> float:
-    if not 0 < value < 1:
-        raise ValueError(f"{name} is {value:g}; expected a share above 0 and below 1")
+    number = isinstance(value, int | float | np.floating)
+    if not number or not 0 < value < 1:
+        raise ValueError(
+            f"{name} is {format(value, 'g') if number else shown(value)}; expected a share above 0 and below 1"
+        )
     return float(value)
 
 

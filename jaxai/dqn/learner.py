@@ -20,7 +20,7 @@ from jaxai.dqn.bellman import Loss, Networks, bellman_loss
 from jaxai.dqn.config import Config, Hyperparameters, env_steps, epsilon, observation_shape
 from jaxai.dqn.policy import make_greedy, make_predict
 from jaxai.dqn.spec import EnvironmentSpec
-from jaxai.dqn.tracing import trace
+from jaxai.tracing import trace
 
 __all__ = ["Learner", "make_learner"]
 

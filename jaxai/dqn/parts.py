@@ -13,7 +13,7 @@ from jaxai.dqn.config import Config, observation_shape
 from jaxai.dqn.model import QNetwork, build
 from jaxai.dqn.observations import make_encoding
 from jaxai.dqn.spec import EnvironmentSpec
-from jaxai.dqn.tracing import ExpectationError, trace
+from jaxai.tracing import ExpectationError, trace
 
 __all__ = ["apply", "checked_loss", "for_updates", "make_network", "name_of_loss"]
 

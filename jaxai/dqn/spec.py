@@ -13,7 +13,7 @@ import numpy as np
 from jaxai.core import Key, PyTree
 from jaxai.dqn import spaces
 from jaxai.dqn.environment import DISCRETE, StickyActions, is_minatar, name_of
-from jaxai.dqn.tracing import ExpectationError, place, trace
+from jaxai.tracing import ExpectationError, place, trace
 
 __all__ = ["EnvironmentSpec", "make_environment_spec"]
 

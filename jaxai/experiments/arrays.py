@@ -195,18 +195,20 @@ class BoundArrays(experiment.Bound):
         model_card.write(RunFolder(config.run.workdir), model, bool(outcome.interrupted))
         return outcome
 
-    def evaluate(self, console: Console, which: Which = "best", other_data: bool = False) -> dict[str, Any]:
+    def evaluate(
+        self, console: Console | None = None, which: Which = "best", other_data: bool = False
+    ) -> dict[str, Any]:
         """Measures a checkpoint on every split but `train`, and shows and returns the metrics.
 
         Args:
-          console: for the metrics.
+          console: for the metrics; None: standard output.
           which: checkpoint.
           other_data: measure on what `load` returns, even if it is not the data of the run any more.
 
         Raises:
           ValueError: the run has no such checkpoint, or the data is no longer that of the run.
         """
-        config, folder = self.config, RunFolder(self.config.run.workdir)
+        config, folder, console = self.config, RunFolder(self.config.run.workdir), console or Console()
         identity, held_out = describe_named_arrays(self.splits), _parted(self.splits)[1]
         given = other_data or self._splits is not None
         show_notes(folder.data_notes(identity, *held_out, given=given), console)

@@ -4,7 +4,22 @@ import os
 import unicodedata
 from pathlib import Path
 
-__all__ = ["given_path", "is_utf8"]
+__all__ = ["given_path", "is_utf8", "path_text"]
+
+
+def path_text(path: str | os.PathLike[str], name: str) -> str:
+    """The text of a path that Python code gives.
+
+    Args:
+      path: str or Path.
+      name: of the argument in the message, as "workdir".
+
+    Raises:
+      ValueError: it is something else.
+    """
+    if not isinstance(path, str | Path):
+        raise ValueError(f"{name} is {path!r:.80}; expected a path: a str or a pathlib.Path")
+    return os.fspath(path)
 
 
 def given_path(text: str, option: str) -> Path:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxai.core import Key
+from jaxai.tracing import trace
 
 __all__ = [
     "AdversarialLoss",
@@ -66,14 +67,23 @@ def require(loss: AdversarialLoss) -> AdversarialLoss:
         )
     loss, logits = AdversarialLoss(*loss), jax.ShapeDtypeStruct((2,), jnp.float32)
     found = {
-        "discriminator": jax.eval_shape(loss.discriminator, logits, logits),
-        "generator": jax.eval_shape(loss.generator, *[logits] * (1 + loss.relativistic)),
+        "discriminator": trace(
+            "loss.discriminator", loss.discriminator, logits, logits, expected="(real_logits, fake_logits) -> []"
+        ),
+        "generator": trace(
+            "loss.generator",
+            loss.generator,
+            *[logits] * (1 + loss.relativistic),
+            expected="(fake_logits) -> [], or with relativistic (fake_logits, real_logits) -> []",
+        ),
     }
     for name, value in found.items():
         shape = getattr(value, "shape", None)
         if shape != ():
             given = f"a {type(value).__name__}" if shape is None else f"shape {list(shape)}"
             raise ValueError(f"loss.{name} returns {given}; expected [], the mean over the batch")
+        if not jnp.issubdtype(value.dtype, jnp.floating):
+            raise ValueError(f"loss.{name} returns {value.dtype}, which has no gradient; expected a float")
     return loss
 
 

@@ -81,11 +81,11 @@ class Bound(Protocol):
         """
         ...
 
-    def evaluate(self, console: Console, which: Which = "best") -> dict[str, Any]:
+    def evaluate(self, console: Console | None = None, which: Which = "best") -> dict[str, Any]:
         """Measures a checkpoint of the run in `config.run.workdir`, and shows and returns the metrics.
 
         Args:
-          console: for the metrics.
+          console: for the metrics; None: standard output.
           which: checkpoint.
 
         Raises:
@@ -222,11 +222,12 @@ def open_run(
         config = file.load_config(*experiments)
         if preset is not None and (config.missing or has_function_names(config)):
             config = with_functions_of(load_preset(os.fspath(preset))[0], config)
+    config = with_run(config, dataclasses.replace(config.run, workdir=str(folder), devices=devices))
     if given := {name: value for name, value in needs.items() if value is not None}:
         config.provide(**given)
     if config.missing:
         raise ValueError(f"{folder} {config.missing}{file.began_with(' (the run began with {})')}")
-    return with_run(config, dataclasses.replace(config.run, workdir=str(folder), devices=devices)).of_run()
+    return config.of_run()
 
 
 def has_function_names(config: Any) -> bool:

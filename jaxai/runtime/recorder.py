@@ -132,6 +132,8 @@ class Recorder:
     def evaluated(self, step: int, metrics: Mapping[str, Any]) -> dict[str, Any]:
         """Logs the metrics of an evaluation that has just ended, and returns them."""
         line = {"step": step, **self._log.position(step), **metrics}
+        if (score := self._scoring.score) is not None and score not in line:
+            raise ValueError(f"score is {score!r}, which the evaluation has not; expected one of {', '.join(metrics)}")
         written = self.folder.append("metrics.jsonl", line)
         # An earlier state that is evaluated again does not become the last one.
         self._evaluations = sorted([*self._evaluations, written], key=lambda line: line["step"])

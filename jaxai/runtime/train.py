@@ -17,11 +17,14 @@ from typing import Any, ClassVar, NoReturn
 
 from rich.console import Console
 
+from jaxai import ranges
 from jaxai.core import Metric, Workload
 from jaxai.data.digests import describe_images
 from jaxai.data.images import Images, check_images
 from jaxai.data.named_arrays import check_named_arrays, describe_named_arrays
+from jaxai.files.paths import path_text
 from jaxai.metrics import LOSS, Meanings
+from jaxai.metrics import check as check_metrics
 from jaxai.ranges import Count, Natural, shown
 from jaxai.runtime import experiment, model_card, parallel
 from jaxai.runtime.batches import example_batch
@@ -155,6 +158,7 @@ def train(
     check_workload(one_device, batch)
     if not splits and examples is None and one_device.eval_step is not None:
         splits = {"evaluation": None}
+    check_metrics(metrics or {})
     declared = dict(metrics or {})
     score, declared = _score(score, declared, evaluation_metrics(one_device, splits), measures)
     if how.early_stopping and score is None:
@@ -190,7 +194,9 @@ def _run(workdir: str | os.PathLike[str], options: Mapping[str, Any]) -> Run:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
             raise ValueError(f"jaxai.train has no option {name}; {hint}")
-    return Run(workdir=os.fspath(workdir), **options)
+    found = Run(workdir=path_text(workdir, "workdir"), **options)
+    ranges.check(found)  # here, where its fields have no name before them
+    return found
 
 
 def _data(

@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxai.tracing import trace
+
 __all__ = ["Loss", "check_logits", "check_loss", "cross_entropy", "trace_loss"]
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
@@ -65,7 +67,10 @@ def trace_loss(loss: Loss) -> None:
       ValueError: it does not return one floating point number for each token.
     """
     logits, targets = jax.ShapeDtypeStruct((2, 3, 5), jnp.float32), jax.ShapeDtypeStruct((2, 3), jnp.int32)
-    check_loss(jax.eval_shape(loss, logits, targets), targets.shape)
+    found = trace(
+        "loss", loss, logits, targets, expected="(logits [batch, T, vocabulary], targets [batch, T]) -> [batch, T]"
+    )
+    check_loss(found, targets.shape)
 
 
 def check_logits(logits: jax.Array, shape: tuple[int, ...], vocabulary: int) -> jax.Array:

@@ -297,6 +297,16 @@ class Wide(nn.Module):
         ),
         ({"transformation": cnn.Optimizer()}, r"^transformation is a Optimizer; expected an optax.GradientTransf"),
         ({"loss": lambda logits, labels: logits.mean()}, r"^loss returns shape \[\] .* each; leave out its mean$"),
+        ({"loss": "focal"}, r"^loss is a str; expected a function \(logits, labels\) -> \[batch\]"),
+        (
+            {"loss": lambda logits: logits},
+            r"^loss fails.* with TypeError: .* 1 positional .*; expected \(logits, labels\)",
+        ),
+        (
+            {"loss": lambda x, y: x[0] if x[0, 0] > 0 else y[0]},
+            r"^loss cannot be traced by JAX .* at test_own_parts.py:",
+        ),
+        ({"loss": lambda logits, labels: logits.argmax(-1)}, r"^loss returns int32, which has no gradient"),
     ],
 )
 def test_parts_of_another_form_are_refused_in_one_line_before_anything_compiles(own: dict, message: str) -> None:

@@ -183,6 +183,10 @@ def test_a_relativistic_loss_compares_generated_images_with_real_ones() -> None:
             r"^loss is a .*; expected gan.AdversarialLoss\(discriminator, generator\), two fun",
         ),
         (
+            {"loss": gan.AdversarialLoss(lambda real, fake: real.mean(), lambda: 0)},
+            r"^loss.generator fails.* with TypeError: .*; expected \(fake_logits\) -> \[\]",
+        ),
+        (
             {"loss": gan.AdversarialLoss(lambda real, fake: real - fake, jnp.mean)},
             r"^loss.discriminator returns shape \[2\]; expected \[\], the mean over the batch$",
         ),

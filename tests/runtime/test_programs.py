@@ -134,7 +134,7 @@ def test_own_arrays_train_evaluate_and_resume_on_themselves_alone():
     bound = experiment.bind(arrays(x, y, x[:9], y[:9], classes=("cat", "dog", "eel")))
     outcome = bound.train(quiet, measures=[lambda state: {"biggest": max(map(jnp.max, jax.tree.leaves(state.params)))}])
     assert outcome.history["biggest"].shape == outcome.history["test_accuracy"].shape == (2,)
-    assert bound.evaluate(quiet, "latest")["test_accuracy"] == pytest.approx(outcome.result["test_accuracy"])
+    assert bound.evaluate(which="latest")["test_accuracy"] == pytest.approx(outcome.result["test_accuracy"])
     assert bound.train(quiet).result == outcome.result
     with pytest.raises(ValueError, match="train data: other content"):
         experiment.bind(arrays(255 - x, y, x[:9], y[:9], classes=("cat", "dog", "eel"))).train(quiet)

@@ -180,6 +180,8 @@ REFUSED = [
     ({"batch_size": 100}, "batch_size is 100; expected 1 to 64"),
     ({"steps": "10"}, "steps is '10'; it must be"),
     ({"mode": "tpu"}, "mode is 'tpu'"),
+    ({"seed": -1}, "seed is -1; it must be at least 0"),
+    ({"metrics": {"loss": "x"}}, "metrics['loss'] is 'x', expected a declaration"),
     ({"steps": 0}, "steps is 0; it must be at least 1"),
     ({"seeds": 2}, "seeds is no option of jaxai.train"),
     ({"evaluate_evry": 2}, "no option evaluate_evry; did you mean evaluate_every?"),
@@ -211,6 +213,13 @@ def test_a_mistake_is_named_in_one_line_before_anything_is_written(tmp_path, opt
         train(tmp_path / "run", **options)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_score_that_no_measure_returns_is_named(tmp_path):
+    declared = {"f2": jaxai.Metric("F2", better="higher")}
+    with pytest.raises(ValueError, match=r"score is 'f2', which the evaluation has not; expected one of .*f1") as error:
+        train(tmp_path / "run", measures=[lambda state: {"f1": 1.0}], score="f2", metrics=declared)
+    assert "\n" not in str(error.value)
 
 
 class Multiples:

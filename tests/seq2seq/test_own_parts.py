@@ -277,6 +277,7 @@ def test_own_loss_is_what_is_minimised_and_evaluated():
         ),
         ({"network": Bag}, r"network is the class Bag; give a module: Bag\(\.\.\.\)"),
         ({"transformation": 1e-3}, "transformation is a float; expected an optax.GradientTransformation"),
+        ({"loss": lambda logits: logits}, r"loss fails.* with TypeError.*; expected \(logits \[batch, T, vocabulary\]"),
         ({"loss": seq2seq.cross_entropy, "label_smoothing": 0.1}, "label_smoothing is 0.1, which a loss of your own"),
     ],
 )

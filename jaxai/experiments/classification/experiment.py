@@ -221,12 +221,12 @@ class Bound(experiment.Bound):
         return TrainedClassifier.read(self.config.run, self.make(), checkpoint, self.config)
 
     def evaluate(
-        self, console: Console, which: Which = "best", recompute: bool = False, other_data: bool = False
+        self, console: Console | None = None, which: Which = "best", recompute: bool = False, other_data: bool = False
     ) -> dict[str, Any]:
         """Measures a checkpoint of the run on the test set, and shows and returns the metrics.
 
         Args:
-          console: for the metrics.
+          console: for the metrics; None: standard output.
           which: checkpoint.
           recompute: compute the batch statistics from training images; see `cnn.make_recompute`.
           other_data: measure on what the configuration names, even if it is not the data of the run any more. Images
@@ -236,7 +236,7 @@ class Bound(experiment.Bound):
           ValueError: the run has no such checkpoint, or was trained on images of other classes or another shape, or
             its data is no longer what the configuration names.
         """
-        config = self.config
+        config, console = self.config, console or Console()
         show_notes(self.images.notes, console)
         folder = RunFolder(config.run.workdir)
         images = folder.as_in_run(self.images, subset=True)

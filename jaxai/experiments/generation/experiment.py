@@ -275,14 +275,14 @@ class Bound(experiment.Bound):
         return TrainedGenerator.read(self.config.run, self.make(), checkpoint, self.config)
 
     def evaluate(
-        self, console: Console, which: Which = "best", recompute: bool = False, other_data: bool = False
+        self, console: Console | None = None, which: Which = "best", recompute: bool = False, other_data: bool = False
     ) -> dict[str, Any]:
         """Measures a checkpoint of the run in full, and shows and returns the metrics.
 
         The labels of a conditional generator have the frequencies of the real images.
 
         Args:
-          console: for the metrics.
+          console: for the metrics; None: standard output.
           which: checkpoint.
           recompute: compute the generator's batch statistics from latents; see `gan.make_recompute`.
           other_data: measure on what the configuration names, even if it is not the data of the run any more. Images
@@ -292,7 +292,7 @@ class Bound(experiment.Bound):
           ValueError: the run has no such checkpoint, was trained on images of another shape, was measured with another
             extractor, or its data is no longer what the configuration names.
         """
-        config = self.config
+        config, console = self.config, console or Console()
         show_notes(self.images.notes, console)
         images = as_in_run(config, self.images)
         if images.shape != tuple(config.workload.image_shape):

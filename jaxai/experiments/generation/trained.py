@@ -13,7 +13,7 @@ from jaxai import averages, gan, transfer
 from jaxai.core import PyTree, State
 from jaxai.experiments.generation.experiment import Experiment
 from jaxai.experiments.generation.generator import Generator, Samples
-from jaxai.ranges import Seed, check_argument
+from jaxai.ranges import Count, Seed, check_argument
 from jaxai.runtime import parallel
 from jaxai.runtime.run_folder import RunFolder
 from jaxai.trained import Trained, portable
@@ -62,8 +62,7 @@ class TrainedGenerator(Trained):
         Raises:
           ValueError: as for `sample`.
         """
-        if count < 1:
-            raise ValueError(f"count is {count}; it must be at least 1")
+        check_argument("count", Count, count)
         check_argument("seed", Seed, seed)
         return self._generator(self.state, count, jax.random.key(seed), label_number(self.config, label))
 
@@ -71,12 +70,14 @@ class TrainedGenerator(Trained):
         """The images of given latents.
 
         Args:
-          latents: [n, latent_size] float32, standard normal.
+          latents: [n, latent_size] float32, standard normal; or `{"latent": latents, "label": labels}`.
           labels: [n] int32 of a conditional model.
 
         Returns:
           [n, height, width, channels] float32 in [-1, 1].
         """
+        if isinstance(latents, Mapping):  # as `gan.make_predict` takes both
+            latents, labels = latents.get("latent"), latents.get("label", labels)
         return np.asarray(self._generate(self.state, _inputs(jnp.asarray(latents), labels)))
 
     @property
@@ -122,7 +123,7 @@ class TrainedGenerator(Trained):
 
 def _inputs(latents: Any, labels: Any = None) -> dict[str, Any]:
     """The inputs of `gan.make_predict`."""
-    return {"latent": latents} if labels is None else {"latent": latents, "label": labels}
+    return {"latent": latents} if labels is None else {"latent": latents, "label": jnp.asarray(labels)}
 
 
 def label_number(config: Experiment, label: int | str | None) -> int | None:
@@ -137,6 +138,8 @@ def label_number(config: Experiment, label: int | str | None) -> int | None:
     if not workload.conditional:
         raise ValueError(f"label is {label}, but this model takes none; leave it out, or train one with --conditional")
     number = _named(config, label) if isinstance(label, str) else label
+    if isinstance(number, bool) or not isinstance(number, int | np.integer):
+        raise ValueError(f"label is {label!r:.60}; expected one number or one name; predict takes one for each latent")
     if not 0 <= number < workload.num_classes:
         raise ValueError(f"label is {number}; this model has the labels 0 to {workload.num_classes - 1}")
     if number not in (learned := config.learned_labels):

@@ -145,11 +145,11 @@ class Bound(experiment.Bound):
 
         return TrainedAgent.of(self, checkpoint, member)
 
-    def evaluate(self, console: Console, which: Which = "best", episodes: int = 100) -> dict[str, Any]:
+    def evaluate(self, console: Console | None = None, which: Which = "best", episodes: int = 100) -> dict[str, Any]:
         """Measures a checkpoint of the run over greedy episodes of every seed, and shows and returns the metrics.
 
         Args:
-          console: for the metrics.
+          console: for the metrics; None: standard output.
           which: checkpoint.
           episodes: number of greedy episodes for each seed, at least 1.
 
@@ -158,6 +158,7 @@ class Bound(experiment.Bound):
           FloatingPointError: every training of the run diverged.
         """
         self.config.check_episodes("episodes", episodes)
+        console = console or Console()
         state = self.restore(which)
         if not self.finite(state).any():
             raise FloatingPointError(

@@ -265,7 +265,7 @@ class Bound(experiment.Bound):
 
     def evaluate(
         self,
-        console: Console,
+        console: Console | None = None,
         which: Parameters = "best",
         files: tuple[Path, Path] | None = None,
         others: Sequence["Bound"] = (),
@@ -274,7 +274,7 @@ class Bound(experiment.Bound):
         """Scores a checkpoint of the run on its test set or on a pair of files; shows and returns the scores.
 
         Args:
-          console: for the scores.
+          console: for the scores; None: standard output.
           which: checkpoint, or the mean of the parameters of both.
           files: a file of sources and one of references, line by line, instead of the test set.
           others: further runs of an ensemble.
@@ -287,7 +287,7 @@ class Bound(experiment.Bound):
         """
         from jaxai.experiments.translation.trained import read_all
 
-        config = self.config
+        config, console = self.config, console or Console()
         if files is None:
             pairs = self.pairs
             split, task, name = pairs.test, pairs.task, "test"

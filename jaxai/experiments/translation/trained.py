@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,6 +140,8 @@ class TrainedTranslator(Trained):
           ValueError: a text is no str, or as for `translator`.
           FloatingPointError: the model has parameters that are not finite.
         """
+        if not isinstance(texts, Iterable):
+            raise ValueError(f"texts is a {type(texts).__name__}; expected a list of str")
         texts = list(texts)
         for number, text in enumerate(texts):
             if not isinstance(text, str):

@@ -27,8 +27,10 @@ def trace(what: str, function: Callable[..., Any], *shapes: Any, expected: str) 
       expected: what the function should be, for a message.
 
     Raises:
-      ValueError: the function raises, or cannot be traced; in one line.
+      ValueError: it is no function, raises, or cannot be traced; in one line.
     """
+    if not callable(function):
+        raise ValueError(f"{what} is a {type(function).__name__}; expected a function {expected}")
     try:
         return jax.eval_shape(function, *shapes)
     except ExpectationError:
@@ -50,6 +52,6 @@ def place(error: Exception) -> str:
     package = Path(__file__).parent
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         file = Path(frame.filename)
-        if file.parent != package and not set(LIBRARIES) & set(file.parts):
+        if package not in file.parents and not set(LIBRARIES) & set(file.parts):
             return f" at {file.name}:{frame.lineno}"
     return ""
