@@ -101,13 +101,24 @@ def update(
 
     Returns:
       (params, opt_state)
+
+    Raises:
+      ValueError: the transformation needs `value_fn`, and it is None.
     """
     chex.assert_trees_all_equal_shapes(gradients, params)
     extra: dict[str, Any] = {} if value is None else {"value": value, "grad": gradients}
     if value_fn is not None:
         extra["value_fn"] = value_fn
     accepted = _accepted(transformation, extra)
-    updates, opt_state = transformation.update(gradients, opt_state, params, **accepted)
+    try:
+        updates, opt_state = transformation.update(gradients, opt_state, params, **accepted)
+    except TypeError as error:
+        if value_fn is not None or "'value_fn'" not in str(error):
+            raise
+        raise ValueError(
+            "the transformation needs value_fn, as the line search of optax.lbfgs does, and this workload has none;"
+            " give a transformation without a line search"
+        ) from error
     return optax.apply_updates(params, updates), jax.tree.map(_fixed, opt_state)
 
 

@@ -134,6 +134,13 @@ def test_transformations_of_ones_own_move_each_network_its_own_way() -> None:
     assert "discriminator_learning_rate" not in metrics
 
 
+def test_a_line_search_is_refused_in_one_line() -> None:
+    workload = gan.make(CONFIG, **OWN, transformations=(optax.lbfgs(), optax.lbfgs()))
+    with pytest.raises(ValueError, match=r"needs value_fn, .* without a line search$") as caught:
+        trained(workload)
+    assert "\n" not in str(caught.value)
+
+
 def test_an_adversarial_loss_of_ones_own_is_minimised_without_the_penalty_of_the_named_one() -> None:
     config = dataclasses.replace(CONFIG, loss="wasserstein")
     own = gan.AdversarialLoss(
