@@ -136,9 +136,9 @@ def test_transformations_of_ones_own_move_each_network_its_own_way() -> None:
 
 def test_a_line_search_is_refused_in_one_line() -> None:
     workload = gan.make(CONFIG, **OWN, transformations=(optax.lbfgs(), optax.lbfgs()))
-    with pytest.raises(ValueError, match=r"needs value_fn, .* without a line search$") as caught:
+    with pytest.raises(ValueError, match=r"needs value_fn, .* without a line search") as caught:
         trained(workload)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in caught.value.args[0]
 
 
 def test_an_adversarial_loss_of_ones_own_is_minimised_without_the_penalty_of_the_named_one() -> None:
