@@ -103,7 +103,7 @@ LEFT_BEHIND = {
     "rl": "pictures/episode.gif",
     "tensorboard": "tensorboard/events.*",
 }
-ELSEWHERE = {"cuda", "tpu", "peers", "test", "dev"}
+ELSEWHERE = {"cuda", "tpu", "docs", "peers", "test", "dev"}
 """Extras for other hardware or of gigabytes, and those that every run of the tests installs."""
 
 

@@ -192,7 +192,7 @@ class RunFolder:
         """The command that began the run, which names its preset, formatted by `words`; "" if it is not known."""
         file = self.path / "command.txt"
         commands = file.read_text(errors="replace").splitlines() if file.is_file() else []
-        return words.format(repr(commands[0][:200])) if commands else ""
+        return words.format(repr(commands[0][:500])) if commands else ""
 
     def _config_values(self) -> dict[str, Any]:
         self._refuse_seeds()

@@ -82,4 +82,4 @@ def test_where_all_diverge_training_stops_in_a_line_with_1(jaxai, monkeypatch, t
 @pytest.mark.parametrize("episodes", [0, -3])
 def test_no_episodes_are_refused(run, jaxai, episodes):
     code, _, err = jaxai("evaluate", run[0], "--episodes", episodes)
-    assert (code, err) == (2, f"jaxai: episodes is {episodes}; it must be at least 1\n")
+    assert (code, err) == (2, f"jaxai: --episodes is {episodes}; it must be at least 1\n")

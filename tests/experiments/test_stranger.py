@@ -54,7 +54,7 @@ def test_evaluate_needs_the_class_and_scores_the_best_checkpoint_as_the_result_d
     code, _, err = jaxai("evaluate", run)
     assert code == 2
     assert re.fullmatch(r"jaxai: .*type is 'logistic:Logistic', which jaxai does not know.*--preset FILE.*\n", err)
-    assert "the run began with 'jaxai " in err  # the command, which names the preset
+    assert re.search(r"the run began with ['\"]\S", err)  # the command, which names the preset
     code, out, _ = jaxai("evaluate", run, "--preset", PRESET)
     assert code == 0
     assert "The best checkpoint" in out
