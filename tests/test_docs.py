@@ -65,7 +65,18 @@ def run(command: list[str], folder: Path, given: str = "", optimized: bool = Fal
     )
 
 
-@pytest.mark.parametrize("name", [name for name, page in PAGES.items() if blocks(page)])
+FAST = ("README", "recipes")
+"""Pages that run with every test run; `.ci/run` runs the others too."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in FAST else pytest.mark.slow)
+        for name, page in PAGES.items()
+        if blocks(page)
+    ],
+)
 def test_page_runs(name: str, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     done = run([sys.executable, "-W", "error", "-c", PAGE], tmp_path, json.dumps(blocks(PAGES[name])))
