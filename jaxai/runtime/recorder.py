@@ -130,7 +130,11 @@ class Recorder:
         return _without_step(line)
 
     def evaluated(self, step: int, metrics: Mapping[str, Any]) -> dict[str, Any]:
-        """Logs the metrics of an evaluation that has just ended, and returns them."""
+        """Logs the metrics of an evaluation that has just ended, and returns them.
+
+        Raises:
+          ValueError: the score is not among them.
+        """
         line = {"step": step, **self._log.position(step), **metrics}
         if (score := self._scoring.score) is not None and score not in line:
             raise ValueError(f"score is {score!r}, which the evaluation has not; expected one of {', '.join(metrics)}")

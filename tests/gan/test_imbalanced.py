@@ -100,7 +100,7 @@ def test_samples_are_as_frequent_as_the_data_and_a_label_without_images_is_refus
     counts = np.bincount(generator.samples(100).label, minlength=4)
     np.testing.assert_allclose(counts, np.multiply(SHARES, 100), atol=3)
     assert generator.samples(2, label=3).label.tolist() == [3, 3]
-    with pytest.raises(ValueError, match=r"label is 2, which no training image had.* choose one of 0, 1, 3") as error:
+    with pytest.raises(ValueError, match=r"label is 2, which no training image has.* choose one of 0, 1, 3") as error:
         generator.samples(1, label=2)
     assert "\n" not in str(error.value)
 

@@ -152,7 +152,7 @@ def test_readers_beside_a_training_and_a_second_one_do_not_disturb_it(commands, 
         assert len(err.splitlines()) == 1
     steps = []
     while process.poll() is None:
-        assert jaxai("evaluate", workdir)[0] == 0
+        assert jaxai("evaluate", workdir, "--checkpoint", "latest")[0] == 0
         assert jaxai("report", workdir, "--output", tmp_path / "report.html")[0] == 0
         steps.append(json.loads((workdir / "evaluation.json").read_text())["step"])
     assert steps == sorted(steps)
