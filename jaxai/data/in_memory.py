@@ -1,7 +1,7 @@
 """Your own arrays and texts, with checks that name the arguments: `arrays(x, y, x_test, y_test)`."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 
@@ -73,7 +73,7 @@ def arrays(
     else:
         raise ValueError("x_test is None; give x_test and y_test, or hold out a part of x: test_fraction=0.2")
     if is_share(validation):
-        fractions["validation"] = validation, "validation"  # type: ignore[assignment]  # a number
+        fractions["validation"] = validation, "validation"
     elif validation is not None:
         if not isinstance(validation, tuple | list) or len(validation) != 2:
             kind = type(validation).__name__
@@ -212,7 +212,7 @@ def as_array(value: Any, name: str) -> np.ndarray:
     return array
 
 
-def is_share(value: Any) -> bool:
+def is_share(value: Any) -> TypeGuard[float]:
     """Whether an argument is a number, which is then the share to hold out."""
     return isinstance(value, int | float | np.floating) and not isinstance(value, bool)
 
